@@ -1,0 +1,1 @@
+"""Benchmarks: latency and accuracy of every engine on the same work."""

@@ -1,0 +1,111 @@
+"""The encoder graph: token ids in, cross-attention K and V of every decoder layer out.
+
+    input_ids ── embedding ──(+)── whole-word embedding
+    task_id ──── prompt table ──[concat]── N layers ── norm ── K, V per decoder layer (once per user, not per beam)
+
+The prompt vectors are constants of the graph (POD paper, section 3.3); they carry no whole-word embedding unless the model
+was trained so.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from podx import signature as sig
+from podx_export.graph import GraphBuilder
+from podx_export.layers import (
+    additive_mask,
+    attention,
+    feed_forward,
+    linear,
+    rms_norm,
+    split_heads,
+)
+from podx_export.source import SourceModel
+from podx_export.weights import WeightStore
+
+INT64 = 7
+
+
+def build_encoder(model: SourceModel, weights: WeightStore) -> GraphBuilder:
+    """Graph of the encoder and the cross-attention projections."""
+    graph = GraphBuilder("encoder", weights)
+    ids, whole, mask, task = (graph.input(spec) for spec in sig.encoder_inputs())
+    hidden = _embed(graph, model, ids, whole, task)
+    memory_mask = _memory_mask(graph, model, mask)
+    bias = _attention_bias(graph, model, memory_mask)
+    hidden = _layers(graph, model, hidden, bias)
+    outputs = sig.memory_tensors(model.shape)
+    graph.output(outputs[0], memory_mask)
+    for spec, value in zip(outputs[1:], _cross_attention(graph, model, hidden), strict=True):
+        graph.output(spec, value)
+    return graph
+
+
+def _embed(graph: GraphBuilder, model: SourceModel, ids: str, whole: str, task: str) -> str:
+    """→ [batch, memory, d]: prompt vectors, then tokens plus their whole-word vectors (Eq. before (1): S = …)."""
+    with graph.scope("embedding"):
+        tokens = graph.make("Gather", graph.weight("embedding", model.embedding), ids)
+        words = graph.make("Gather", graph.weight("whole_word", model.whole_word), whole)
+        text = graph.make("Add", tokens, words)
+        prompts = model.prompts + model.whole_word[0] if model.whole_word_on_prompt else model.prompts
+        if prompts.shape[1] == 0:
+            return text
+        prompt = graph.make("Gather", graph.weight("prompts", prompts), task)
+        return graph.make("Concat", prompt, text, axis=1)
+
+
+def _memory_mask(graph: GraphBuilder, model: SourceModel, mask: str) -> str:
+    """Prompt vectors are always visible: [batch, source] → [batch, memory]."""
+    if model.prompts.shape[1] == 0:
+        return mask
+    ones = graph.make("Pad", mask, graph.ints(0, model.prompts.shape[1], 0, 0), graph.int_scalar(1), mode="constant")
+    return ones
+
+
+def _attention_bias(graph: GraphBuilder, model: SourceModel, memory_mask: str) -> str:
+    """Position bias plus padding mask, made once for all layers: [batch, heads, memory, memory]."""
+    with graph.scope("bias"):
+        length = graph.make("Squeeze", graph.dimension(memory_mask, 1), graph.ints(0))
+        positions = graph.make("Range", graph.int_scalar(0), length, graph.int_scalar(1))
+        keys = graph.make("Unsqueeze", positions, graph.ints(0))
+        queries = graph.make("Unsqueeze", positions, graph.ints(1))
+        offset = graph.make("Sub", keys, queries)
+        far = model.max_distance
+        limits = graph.int_scalar(-far), graph.int_scalar(far)
+        row = graph.make("Add", graph.make("Clip", offset, *limits), graph.int_scalar(far))
+        by_head = graph.weight("encoder_bias", np.ascontiguousarray(model.encoder_bias.T))
+        table = graph.make("Gather", by_head, row, axis=1)
+        position = graph.make("Unsqueeze", table, graph.ints(0))
+        return graph.make("Add", position, additive_mask(graph, memory_mask))
+
+
+def _layers(graph: GraphBuilder, model: SourceModel, hidden: str, bias: str) -> str:
+    width = model.shape.heads * model.shape.head_dim
+    for number, layer in enumerate(model.encoder):
+        prefix = f"encoder.{number}"
+        with graph.scope(f"layers.{number}"):
+            with graph.scope("self_attention"):
+                normed = rms_norm(graph, hidden, f"{prefix}.norm", layer.norm, model.epsilon)
+                qkv = linear(graph, normed, f"{prefix}.qkv", layer.qkv)
+                query, key, value = graph.split(qkv, [width] * 3, axis=-1)
+                mixed = attention(graph, query, key, value, model.shape.heads, bias)
+                hidden = graph.make("Add", hidden, linear(graph, mixed, f"{prefix}.out", layer.out))
+            block = layer.feed_forward
+            normed = rms_norm(graph, hidden, f"{prefix}.ff_norm", block.norm, model.epsilon)
+            dense = feed_forward(graph, normed, f"{prefix}.ff", block, model.activation, model.gated)
+            hidden = graph.make("Add", hidden, dense)
+    return rms_norm(graph, hidden, "encoder.norm", model.encoder_norm, model.epsilon)
+
+
+def _cross_attention(graph: GraphBuilder, model: SourceModel, memory: str) -> list[str]:
+    """K and V of each decoder layer, [batch, heads, memory, head_dim], layer by layer."""
+    shape = model.shape
+    width = shape.heads * shape.head_dim
+    values: list[str] = []
+    for number, layer in enumerate(model.decoder):
+        with graph.scope(f"cross_attention.{number}"):
+            both = linear(graph, memory, f"decoder.{number}.cross_kv", layer.cross_kv)
+            for part in graph.split(both, [width, width], axis=-1):
+                values.append(split_heads(graph, part, shape.heads, shape.head_dim))
+    return values

@@ -1,0 +1,130 @@
+"""A thin layer over ``onnx.helper``: one method per operator, names that tell where a node belongs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import helper
+
+from podx.signature import TensorSpec
+from podx_export.weights import WeightStore
+
+OPSET = 17
+"""Old enough for the ONNX Runtime inside Triton's current and recent backends."""
+
+MICROSOFT = "com.microsoft"
+MICROSOFT_OPSET = 1
+IR_VERSION = 8
+
+_ELEMENT_TYPES = {"int64": onnx.TensorProto.INT64, "float32": onnx.TensorProto.FLOAT}
+
+
+class GraphBuilder:
+    """Collects nodes and weights of one graph. Values are referred to by name (``str``)."""
+
+    def __init__(self, name: str, weights: WeightStore) -> None:
+        self.name = name
+        self._weights = weights
+        self._nodes: list[onnx.NodeProto] = []
+        self._initializers: dict[str, onnx.TensorProto] = {}
+        self._inputs: list[onnx.ValueInfoProto] = []
+        self._outputs: list[onnx.ValueInfoProto] = []
+        self._scope: list[str] = []
+        self._used: dict[str, int] = {}
+
+    @contextmanager
+    def scope(self, name: str) -> Iterator[None]:
+        """Prefix of the names of all nodes made inside, as in ``/decoder/layers.0/self_attention/MatMul``."""
+        self._scope.append(name)
+        yield
+        self._scope.pop()
+
+    def _unique(self, stem: str) -> str:
+        path = "/" + "/".join([self.name, *self._scope, stem])
+        count = self._used.get(path, 0)
+        self._used[path] = count + 1
+        return path if count == 0 else f"{path}_{count}"
+
+    # --- inputs, outputs, constants -------------------------------------------------------------------------------
+
+    def input(self, spec: TensorSpec) -> str:
+        """Declare a graph input."""
+        self._inputs.append(_value_info(spec))
+        return spec.name
+
+    def output(self, spec: TensorSpec, value: str) -> None:
+        """Declare a graph output and give it a value."""
+        self._nodes.append(
+            helper.make_node("Identity", [value], [spec.name], name=self._unique(f"{spec.name}/Identity"))
+        )
+        self._outputs.append(_value_info(spec))
+
+    def weight(self, name: str, array: npt.NDArray[np.generic]) -> str:
+        """A named constant kept in the weight file."""
+        if name not in self._initializers:
+            self._initializers[name] = self._weights.tensor(name, array)
+        return name
+
+    def ints(self, *values: int) -> str:
+        """A constant int64 vector."""
+        name = "ints." + "_".join(map(str, values)).replace("-", "m")
+        return self.weight(name, np.array(values, dtype=np.int64))
+
+    def int_scalar(self, value: int) -> str:
+        """A constant int64 scalar."""
+        return self.weight(f"int.{value}".replace("-", "m"), np.array(value, dtype=np.int64))
+
+    def float_scalar(self, value: float) -> str:
+        """A constant float32 scalar."""
+        return self.weight(f"float.{value}", np.array(value, dtype=np.float32))
+
+    # --- operators ------------------------------------------------------------------------------------------------
+
+    def op(
+        self, operator: str, inputs: Sequence[str], outputs: int = 1, domain: str = "", **attributes: object
+    ) -> list[str]:
+        """Any operator; returns the names of its outputs."""
+        name = self._unique(operator)
+        names = [f"{name}:{index}" for index in range(outputs)]
+        self._nodes.append(helper.make_node(operator, list(inputs), names, name=name, domain=domain, **attributes))
+        return names
+
+    def make(self, operator: str, *inputs: str, **attributes: object) -> str:
+        """A standard operator with one output."""
+        return self.op(operator, inputs, **attributes)[0]
+
+    def fused(self, operator: str, *inputs: str, **attributes: object) -> str:
+        """A com.microsoft operator of which the first output is wanted."""
+        return self.op(operator, inputs, domain=MICROSOFT, **attributes)[0]
+
+    def split(self, value: str, sizes: Sequence[int], axis: int) -> list[str]:
+        """Cut along an axis."""
+        return self.op("Split", [value, self.ints(*sizes)], outputs=len(sizes), axis=axis)
+
+    def reshape(self, value: str, *shape: int) -> str:
+        """Reshape; 0 keeps an axis, -1 is what is left."""
+        return self.make("Reshape", value, self.ints(*shape))
+
+    def transpose(self, value: str, *permutation: int) -> str:
+        """Permute axes."""
+        return self.make("Transpose", value, perm=list(permutation))
+
+    def dimension(self, value: str, axis: int) -> str:
+        """Size of one axis, int64 [1]."""
+        return self.make("Shape", value, start=axis, end=axis + 1)
+
+    def model(self) -> onnx.ModelProto:
+        """The finished model, its data in the weight file."""
+        graph = helper.make_graph(
+            self._nodes, self.name, self._inputs, self._outputs, initializer=list(self._initializers.values())
+        )
+        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, MICROSOFT_OPSET)]
+        return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="podx")
+
+
+def _value_info(spec: TensorSpec) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(spec.name, _ELEMENT_TYPES[spec.dtype], list(spec.axes))

@@ -1,0 +1,81 @@
+"""Blocks of T5 that the encoder and the decoder graph share.
+
+x ──┬── RMSNorm ── attention ──(+)──┬── RMSNorm ── feed-forward ──(+)── …
+    └──────────────────────────────┘└──────────────────────────────┘
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from podx.errors import ExportError
+from podx_export.graph import GraphBuilder
+from podx_export.source import FeedForward, Float32Array
+
+MASKED = -1e9
+"""Added to the attention score of a position that must not be seen. Far below any real score, far from float limits."""
+
+SUPPORTED_ACTIVATIONS = ("relu", "gelu_new")
+
+
+def rms_norm(graph: GraphBuilder, x: str, name: str, weight: Float32Array, epsilon: float) -> str:
+    """T5's layer norm: scale only, no mean, no bias. Shape stays."""
+    # The operator sits in the standard domain, a historical quirk of ONNX Runtime.
+    return graph.make("SimplifiedLayerNormalization", x, graph.weight(name, weight), axis=-1, epsilon=epsilon)
+
+
+def linear(graph: GraphBuilder, x: str, name: str, weight: Float32Array) -> str:
+    """``x @ weight``: [..., in] → [..., out]."""
+    return graph.make("MatMul", x, graph.weight(name, weight))
+
+
+def feed_forward(graph: GraphBuilder, x: str, prefix: str, block: FeedForward, activation: str, gated: bool) -> str:
+    """Two linear layers with an activation, and a gate in T5 v1.1. [..., d] → [..., d]."""
+    with graph.scope("feed_forward"):
+        inner = linear(graph, x, f"{prefix}.inner", block.inner)
+        if gated:
+            half = block.inner.shape[1] // 2
+            gate, inner = graph.split(inner, [half, half], axis=-1)
+            inner = graph.make("Mul", activate(graph, gate, activation), inner)
+        else:
+            inner = activate(graph, inner, activation)
+        return linear(graph, inner, f"{prefix}.outer", block.outer)
+
+
+def activate(graph: GraphBuilder, x: str, name: str) -> str:
+    """Elementwise activation.
+
+    Raises:
+        ExportError: the activation has no counterpart among the graph operators used here.
+    """
+    if name == "relu":
+        return graph.make("Relu", x)
+    if name == "gelu_new":
+        return graph.fused("FastGelu", x)
+    raise ExportError(f"activation {name!r} cannot be exported: supported are {', '.join(SUPPORTED_ACTIVATIONS)}")
+
+
+def attention(graph: GraphBuilder, query: str, key: str, value: str, heads: int, bias: str) -> str:
+    """Attention without 1/√d scaling, as in T5.
+
+    ``query`` [batch, n, heads·head_dim]; ``key``, ``value`` the same with m rows, or [batch, heads, m, head_dim]; ``bias`` added to the
+    scores, [batch or 1, heads or 1, n, m]. → [batch, n, heads·head_dim].
+    """
+    return graph.fused("MultiHeadAttention", query, key, value, "", "", bias, num_heads=heads, scale=1.0)
+
+
+def split_heads(graph: GraphBuilder, x: str, heads: int, head_dim: int) -> str:
+    """[batch, n, heads·head_dim] → [batch, heads, n, head_dim]."""
+    return graph.transpose(graph.reshape(x, 0, 0, heads, head_dim), 0, 2, 1, 3)
+
+
+def additive_mask(graph: GraphBuilder, mask: str) -> str:
+    """1 = visible, 0 = hidden → 0 and :data:`MASKED`. int64 [batch, m] → float32 [batch, 1, 1, m]."""
+    hidden = graph.make("Sub", graph.int_scalar(1), mask)
+    scaled = graph.make("Mul", graph.make("Cast", hidden, to=1), graph.float_scalar(MASKED))
+    return graph.make("Unsqueeze", scaled, graph.ints(1, 2))
+
+
+def with_masked_row(table: Float32Array) -> Float32Array:
+    """Append a row of :data:`MASKED`, which index -1 then reads."""
+    return np.concatenate([table, np.full((1, table.shape[1]), MASKED, dtype=np.float32)])

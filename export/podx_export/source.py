@@ -1,0 +1,164 @@
+"""The weights of a POD model as numpy arrays, in the layout the graphs want: input × output, Q, K and V side by side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from podx_train.model import PodT5
+from torch import nn
+
+from podx.signature import ModelShape
+
+Float32Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class FeedForward:
+    """``inner``: [d, d_ff], or [d, 2·d_ff] with the gate first when gated; ``outer``: [d_ff, d]."""
+
+    norm: Float32Array
+    inner: Float32Array
+    outer: Float32Array
+
+
+@dataclass(frozen=True)
+class EncoderLayer:
+    """``qkv``: [d, 3·heads·head_dim]; ``out``: [heads·head_dim, d]."""
+
+    norm: Float32Array
+    qkv: Float32Array
+    out: Float32Array
+    feed_forward: FeedForward
+
+
+@dataclass(frozen=True)
+class DecoderLayer:
+    """Self-attention as in the encoder; cross-attention with its own query, output, and key-value [d, 2·heads·head_dim]."""
+
+    norm: Float32Array
+    qkv: Float32Array
+    out: Float32Array
+    cross_norm: Float32Array
+    cross_query: Float32Array
+    cross_kv: Float32Array
+    cross_out: Float32Array
+    feed_forward: FeedForward
+
+
+@dataclass(frozen=True)
+class SourceModel:
+    """Everything the graphs are made of.
+
+    Attributes:
+        prompts: [tasks, K, d]; whole_word: [rows, d]; embedding: [vocab, d]; output: [vocab, d].
+        output_scale: factor on the decoder state before the output layer (d^-0.5 when the output is tied).
+        encoder_bias: [2·max_distance + 1, heads], position bias by (key - query) + max_distance.
+        decoder_bias: [max_distance + 1, heads], position bias by query - key.
+        activation: name of the feed-forward's activation; ``gated`` whether it has a gate.
+    """
+
+    shape: ModelShape
+    width: int
+    prompts: Float32Array
+    whole_word: Float32Array
+    whole_word_on_prompt: bool
+    embedding: Float32Array
+    output: Float32Array
+    output_scale: float
+    encoder: tuple[EncoderLayer, ...]
+    encoder_norm: Float32Array
+    encoder_bias: Float32Array
+    decoder: tuple[DecoderLayer, ...]
+    decoder_norm: Float32Array
+    decoder_bias: Float32Array
+    epsilon: float
+    activation: str
+    gated: bool
+    max_distance: int
+    start_token: int
+
+
+def _array(tensor: torch.Tensor) -> Float32Array:
+    return tensor.detach().to(torch.float32).cpu().numpy()
+
+
+def _matrix(*linears: nn.Linear) -> Float32Array:
+    """Weights of linear layers that read the same input, side by side: [input, sum of outputs]."""
+    return np.concatenate([_array(linear.weight).T for linear in linears], axis=1)
+
+
+def _feed_forward(block: nn.Module) -> FeedForward:
+    dense = block.DenseReluDense
+    gated = hasattr(dense, "wi_0")
+    inner = _matrix(dense.wi_0, dense.wi_1) if gated else _matrix(dense.wi)
+    return FeedForward(_array(block.layer_norm.weight), inner, _matrix(dense.wo))
+
+
+def _bias(attention: nn.Module, offsets: torch.Tensor, bidirectional: bool) -> Float32Array:
+    """Bias of each offset (key - query), [offsets, heads], by T5's own buckets."""
+    buckets = attention._relative_position_bucket(
+        offsets,
+        bidirectional=bidirectional,
+        num_buckets=attention.relative_attention_num_buckets,
+        max_distance=attention.relative_attention_max_distance,
+    )
+    return _array(attention.relative_attention_bias(buckets))
+
+
+def _encoder_layer(block: nn.Module) -> EncoderLayer:
+    attention = block.layer[0].SelfAttention
+    return EncoderLayer(
+        norm=_array(block.layer[0].layer_norm.weight),
+        qkv=_matrix(attention.q, attention.k, attention.v),
+        out=_matrix(attention.o),
+        feed_forward=_feed_forward(block.layer[1]),
+    )
+
+
+def _decoder_layer(block: nn.Module) -> DecoderLayer:
+    attention, cross = block.layer[0].SelfAttention, block.layer[1].EncDecAttention
+    return DecoderLayer(
+        norm=_array(block.layer[0].layer_norm.weight),
+        qkv=_matrix(attention.q, attention.k, attention.v),
+        out=_matrix(attention.o),
+        cross_norm=_array(block.layer[1].layer_norm.weight),
+        cross_query=_matrix(cross.q),
+        cross_kv=_matrix(cross.k, cross.v),
+        cross_out=_matrix(cross.o),
+        feed_forward=_feed_forward(block.layer[2]),
+    )
+
+
+@torch.no_grad()
+def read_model(model: PodT5) -> SourceModel:
+    """Take a model apart. The model must be in evaluation mode or not: no dropout is exported either way."""
+    backbone, config = model.backbone, model.backbone.config
+    encoder, decoder = backbone.encoder, backbone.decoder
+    distance = int(config.relative_attention_max_distance)
+    both_ways = torch.arange(-distance, distance + 1)
+    backwards = -torch.arange(0, distance + 1)
+    scaled = bool(getattr(config, "scale_decoder_outputs", config.tie_word_embeddings))
+    return SourceModel(
+        shape=ModelShape(config.num_decoder_layers, config.num_heads, config.d_kv, config.vocab_size),
+        width=config.d_model,
+        prompts=_array(model.prompts),
+        whole_word=_array(model.whole_word.weight),
+        whole_word_on_prompt=model.config.whole_word_on_prompt,
+        embedding=_array(backbone.shared.weight),
+        output=_array(backbone.lm_head.weight),
+        output_scale=config.d_model**-0.5 if scaled else 1.0,
+        encoder=tuple(_encoder_layer(block) for block in encoder.block),
+        encoder_norm=_array(encoder.final_layer_norm.weight),
+        encoder_bias=_bias(encoder.block[0].layer[0].SelfAttention, both_ways, bidirectional=True),
+        decoder=tuple(_decoder_layer(block) for block in decoder.block),
+        decoder_norm=_array(decoder.final_layer_norm.weight),
+        decoder_bias=_bias(decoder.block[0].layer[0].SelfAttention, backwards, bidirectional=False),
+        epsilon=config.layer_norm_epsilon,
+        activation=config.dense_act_fn,
+        gated=bool(config.is_gated_act),
+        max_distance=distance,
+        start_token=config.decoder_start_token_id,
+    )

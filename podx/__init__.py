@@ -1,0 +1,46 @@
+"""podx: recommendations from a POD model, served by ONNX Runtime without torch.
+
+import podx
+rec = podx.load("bundle/")
+rec.recommend(user="A1YJEY40YUW4SE", k=10)
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from podx.errors import PodxError
+from podx.requests import (
+    Explanation,
+    ExplainRequest,
+    GeneratedItem,
+    RankRequest,
+    Recommendation,
+    RecommendRequest,
+)
+
+if TYPE_CHECKING:
+    from podx.recommender import Recommender, load
+
+__version__ = "0.1.0"
+__all__ = [
+    "ExplainRequest",
+    "Explanation",
+    "GeneratedItem",
+    "PodxError",
+    "RankRequest",
+    "RecommendRequest",
+    "Recommendation",
+    "Recommender",
+    "__version__",
+    "load",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Load the runtime when it is first used, so that importing podx stays quick."""
+    if name in ("Recommender", "load"):
+        from podx import recommender
+
+        return getattr(recommender, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

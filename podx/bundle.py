@@ -1,0 +1,207 @@
+"""The exported folder: everything a service needs, checked when it is loaded.
+
+``manifest.json`` names each file with its sha256, and itself carries a checksum, so a damaged byte anywhere is found before a
+graph is run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from podx.catalog import Catalog, IdTable
+from podx.errors import BundleError, BundleVersionError, CatalogError
+from podx.signature import ModelShape
+from podx.tasks import Task
+from podx.tokenizer import Tokenizer
+
+FORMAT = "podx-bundle"
+FORMAT_VERSION = 1
+MANIFEST_FILE = "manifest.json"
+CATALOG_FILE = "catalog.npz"
+USERS_FILE = "users.npz"
+TOKENIZER_FILE = "spiece.model"
+_CHECKSUM = "manifest_sha256"
+_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What is in a bundle.
+
+    Attributes:
+        shape: what the graphs' tensors depend on.
+        tasks: in the order of the graphs' ``task_id``.
+        prompts: prompt vectors per task (K).
+        max_history: items of a history that the model was trained to read.
+        whole_word_rows: ids an input can hold, plus one.
+        start_token: first token the decoder is fed.
+        files: sha256 of each file.
+        parity: how far the graphs are from the eager model, as measured at export.
+        provenance: where the model came from: training options, data, versions.
+    """
+
+    podx_version: str
+    shape: ModelShape
+    tasks: tuple[Task, ...]
+    prompts: int
+    scheme: str
+    precision: str
+    max_history: int
+    whole_word_rows: int
+    start_token: int
+    files: Mapping[str, str] = field(default_factory=dict)
+    parity: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """Text of ``manifest.json``."""
+        content = {"format": FORMAT, "format_version": FORMAT_VERSION, **dataclasses.asdict(self)}
+        content["tasks"] = [task.value for task in self.tasks]
+        content[_CHECKSUM] = _checksum(content)
+        return json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Manifest:
+        """Read what :meth:`to_json` wrote.
+
+        Raises:
+            BundleError: not such a text, or a byte of it was changed.
+            BundleVersionError: written in another format version.
+        """
+        try:
+            content = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise BundleError(f"{MANIFEST_FILE} is damaged ({error}): export the bundle again") from error
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise BundleError(f"{MANIFEST_FILE} does not describe a podx bundle")
+        if content.get("format_version") != FORMAT_VERSION:
+            raise BundleVersionError(
+                f"the bundle has format version {content.get('format_version')!r}, this podx reads "
+                f"{FORMAT_VERSION}: export it again with this version, or install the podx that wrote it"
+            )
+        if content.pop(_CHECKSUM, None) != _checksum(content):
+            raise BundleError(f"{MANIFEST_FILE} was changed after it was written: export the bundle again")
+        del content["format"], content["format_version"]
+        content["shape"] = ModelShape(**content["shape"])
+        content["tasks"] = tuple(Task(name) for name in content["tasks"])
+        return cls(**content)
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class UserTable:
+    """Users 1 … n: raw ids, and the items each is known to have (for requests without a history).
+
+    Attributes:
+        items: int32 [total], item numbers of all users, oldest first; ``offsets``: int64 [n + 1].
+    """
+
+    ids: IdTable
+    items: npt.NDArray[np.int32]
+    offsets: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def history(self, user: int) -> npt.NDArray[np.int32]:
+        """Known items of a user number, oldest first."""
+        return self.items[self.offsets[user - 1] : self.offsets[user]]
+
+    def save(self, path: Path) -> None:
+        """Write as ``.npz`` without pickled objects."""
+        np.savez(path, raw_ids=self.ids.raw_ids, items=self.items, offsets=self.offsets)
+
+    @classmethod
+    def load(cls, path: Path) -> UserTable:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            CatalogError: the file is not such a table.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return cls(IdTable(arrays["raw_ids"], "user"), arrays["items"], arrays["offsets"])
+        except (OSError, KeyError, ValueError) as error:
+            raise CatalogError(f"{path} is not a user table written by podx: {error}") from error
+
+
+class Bundle:
+    """An exported folder whose files have been checked."""
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path = path
+        self.manifest = manifest
+
+    @classmethod
+    def load(cls, path: Path, verify: bool = True) -> Bundle:
+        """Open a bundle.
+
+        Args:
+            path: the folder.
+            verify: compare every file with its checksum (reads each file once).
+
+        Raises:
+            BundleError: a file is missing, or differs from what was exported.
+            BundleVersionError: another format version.
+        """
+        manifest_path = path / MANIFEST_FILE
+        if not manifest_path.is_file():
+            raise BundleError(f"{path} holds no {MANIFEST_FILE}: give a folder that podx export wrote")
+        try:
+            text = manifest_path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise BundleError(f"{manifest_path} is damaged ({error}): export the bundle again") from error
+        manifest = Manifest.from_json(text)
+        for name, sha256 in manifest.files.items():
+            if not (path / name).is_file():
+                raise BundleError(f"{path / name} is missing: copy the whole bundle, or export it again")
+            if verify and file_sha256(path / name) != sha256:
+                raise BundleError(f"{path / name} is damaged or was changed: copy it anew, or export the bundle again")
+        return cls(path, manifest)
+
+    def file(self, name: str) -> Path:
+        """Path of a file that the manifest lists.
+
+        Raises:
+            BundleError: the bundle has no such file.
+        """
+        if name not in self.manifest.files:
+            raise BundleError(f"this bundle has no {name}: export it again with this version of podx")
+        return self.path / name
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokeniser."""
+        return Tokenizer(self.file(TOKENIZER_FILE))
+
+    @cached_property
+    def catalog(self) -> Catalog:
+        """The items that can be recommended."""
+        return Catalog.load(self.file(CATALOG_FILE))
+
+    @cached_property
+    def users(self) -> UserTable:
+        """The users the model knows."""
+        return UserTable.load(self.file(USERS_FILE))

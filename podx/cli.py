@@ -1,0 +1,203 @@
+"""The command line. Sub-commands of the other parts are found by entry point and imported only when they are called."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from typer.core import TyperGroup
+
+from podx import __version__
+from podx.errors import EXIT_CODE, DependencyError, PodxError
+from podx.requests import Explanation, Recommendation
+
+ENTRY_POINTS = "podx.commands"
+
+# What the listing says of commands whose packages are not imported for it.
+_SUMMARIES = {
+    "data": "Prepare datasets from interactions, make a synthetic one, show statistics.  [podx\\[train]]",
+    "train": "Train a POD model on a dataset folder.  [podx\\[train]]",
+    "export": "Export a checkpoint to a bundle of ONNX graphs.  [podx\\[export]]",
+    "bench": "Benchmark a bundle against eager PyTorch: latency and accuracy.  [podx\\[bench]]",
+}
+_EXTRAS = {"data": "train"}
+
+BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder that podx export wrote.")]
+UserId = Annotated[str, typer.Option("--user", help="Raw user id.")]
+Count = Annotated[int, typer.Option("-k", "--count", help="How many items.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+DeviceName = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+Threads = Annotated[int, typer.Option("--threads", help="Threads inside an operator; 0 = one per core.")]
+
+
+def _plugins() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+
+
+def _load_plugin(point: EntryPoint) -> Any:
+    """The click command behind an entry point: a Typer app, or a function to be made one."""
+    try:
+        target = point.load()
+    except ModuleNotFoundError as error:
+        extra = _EXTRAS.get(point.name, point.name)
+        raise DependencyError(
+            f"podx {point.name} needs {error.name}, which is not installed: pip install 'podx[{extra}]'"
+        ) from error
+    if not isinstance(target, typer.Typer):
+        app = typer.Typer(add_completion=False)
+        app.command(name=point.name)(target)
+        target = app
+    command = typer.main.get_command(target)
+    command.name = point.name
+    return command
+
+
+class LazyGroup(TyperGroup):
+    """A group that imports a plug-in's package only when its command is the one called."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Own commands and plug-ins."""
+        return [*super().list_commands(ctx), *_plugins()]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """A plug-in stands in by its summary until it is called."""
+        point = _plugins().get(cmd_name)
+        if point is None:
+            return super().get_command(ctx, cmd_name)
+        if cmd_name in sys.argv[1:2]:
+            return _load_plugin(point)
+        placeholder = typer.Typer(add_completion=False)
+        placeholder.command(name=cmd_name, help=_SUMMARIES.get(cmd_name, point.value))(_nothing)
+        command = typer.main.get_command(placeholder)
+        command.name = cmd_name
+        return command
+
+
+def _nothing() -> None:
+    """Body of a command that is only listed."""
+
+
+app = typer.Typer(
+    cls=LazyGroup,
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Train POD recommenders, export them to ONNX, benchmark them and serve them without torch.",
+)
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+def _split(ids: str | None) -> list[str] | None:
+    return None if ids is None else [part.strip() for part in ids.split(",") if part.strip()]
+
+
+def _show(title: str, answers: Sequence[Recommendation], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps([asdict(answer) for answer in answers], ensure_ascii=False))
+        return
+    table = Table(title=title)
+    table.add_column("#", justify="right")
+    table.add_column("item")
+    table.add_column("score", justify="right")
+    for place, answer in enumerate(answers, start=1):
+        table.add_row(str(place), answer.item, f"{answer.score:.4f}")
+    Console().print(table)
+
+
+@app.command()
+def recommend(
+    bundle: BundlePath,
+    user: UserId,
+    history: Annotated[
+        str | None, typer.Option("--history", help="Items, oldest first, separated by commas; default: the known ones.")
+    ] = None,
+    exclude: Annotated[str | None, typer.Option("--exclude", help="Items that must not come back.")] = None,
+    allow: Annotated[str | None, typer.Option("--allow", help="The only items that may come back.")] = None,
+    include_seen: Annotated[bool, typer.Option("--include-seen", help="Let items of the history come back.")] = False,
+    keep_last: Annotated[
+        bool, typer.Option("--keep-last", help="Read the last items of a history that is too long.")
+    ] = False,
+    k: Count = 10,
+    as_json: AsJson = False,
+    device: DeviceName = "auto",
+    threads: Threads = 0,
+) -> None:
+    """The items a user most likely turns to next."""
+    from podx.recommender import load
+
+    recommender = load(
+        bundle, _device(device), threads=threads, long_history="keep-last" if keep_last else "error"
+    )
+    answers = recommender.recommend(
+        user, _split(history), k, _split(exclude) or (), _split(allow), exclude_seen=not include_seen
+    )
+    _show(f"next for {user}", answers, as_json)
+
+
+@app.command()
+def rank(
+    bundle: BundlePath,
+    user: UserId,
+    candidates: Annotated[str, typer.Option("--candidates", help="Items to choose among, separated by commas.")],
+    k: Count = 10,
+    as_json: AsJson = False,
+    device: DeviceName = "auto",
+    threads: Threads = 0,
+) -> None:
+    """The best of some candidates for a user."""
+    from podx.recommender import load
+
+    recommender = load(bundle, _device(device), threads=threads)
+    _show(f"best for {user}", recommender.rank(user, _split(candidates) or [], k), as_json)
+
+
+@app.command()
+def explain(
+    bundle: BundlePath,
+    user: UserId,
+    item: Annotated[str, typer.Option("--item", help="Raw item id.")],
+    diversity_penalty: Annotated[float, typer.Option("--diversity-penalty", help="0: one group of beams.")] = 0.0,
+    as_json: AsJson = False,
+    device: DeviceName = "auto",
+    threads: Threads = 0,
+) -> None:
+    """One sentence on why an item suits a user."""
+    from podx.decoding.options import TextSearchOptions
+    from podx.recommender import load
+
+    recommender = load(bundle, _device(device), threads=threads)
+    answer: Explanation = recommender.explain(user, item, TextSearchOptions(diversity_penalty=diversity_penalty))
+    typer.echo(json.dumps(asdict(answer), ensure_ascii=False) if as_json else answer.text)
+
+
+def _device(name: str) -> Any:
+    """Checked by the session, which knows what there is."""
+    return name
+
+
+def main() -> None:
+    """Run the command line; an error of podx is one line on stderr and exit status 2."""
+    try:
+        app()
+    except PodxError as error:
+        Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {_escaped(str(error))}", highlight=False)
+        raise SystemExit(EXIT_CODE) from None
+
+
+def _escaped(text: str) -> str:
+    """``[`` means markup to rich."""
+    return text.replace("[", "\\[")

@@ -1,0 +1,80 @@
+"""What a search may be asked to do. Frozen, and verified where they are made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from podx.errors import ConfigError
+
+DEFAULT_BEAMS = 20
+DEFAULT_TEXT_BEAMS = 21
+DEFAULT_GROUPS = 3
+DEFAULT_MIN_LENGTH = 10
+DEFAULT_MAX_LENGTH = 50
+
+ScoreOver = Literal["catalogue", "vocabulary"]
+
+
+@dataclass(frozen=True)
+class ItemSearchOptions:
+    """Search inside the catalogue.
+
+    Attributes:
+        beams: width of the search; raised to k where more answers are asked for.
+        length_penalty: a hypothesis scores Σ log p ÷ length^length_penalty, end of sequence counted.
+        score_over: what p is a distribution over. ``catalogue``: the tokens that occur in some item, and end of
+            sequence, which is fast; ``vocabulary``: every token of the model, which is what ``transformers`` does and
+            costs the whole output layer. On a trained model the two barely differ.
+    """
+
+    beams: int = DEFAULT_BEAMS
+    length_penalty: float = 1.0
+    score_over: ScoreOver = "catalogue"
+
+    def __post_init__(self) -> None:
+        if self.beams < 1:
+            raise ConfigError(f"beams must be at least 1, not {self.beams}")
+        if self.score_over not in ("catalogue", "vocabulary"):
+            raise ConfigError(f"score_over must be 'catalogue' or 'vocabulary', not {self.score_over!r}")
+
+
+@dataclass(frozen=True)
+class TextSearchOptions:
+    """Search over the whole vocabulary.
+
+    Attributes:
+        beams: width, all groups together.
+        groups: how many groups the beams are divided into (diverse beam search, Vijayakumar et al. 2018). They differ only by
+            the penalty, so with penalty 0 one group of ``beams / groups`` beams is computed.
+        diversity_penalty: taken from a token's log-probability for every beam of an earlier group that chose it in this step.
+        min_length, max_length: of the whole sequence, start token and end of sequence counted, as in ``transformers``.
+        length_penalty: as in :class:`ItemSearchOptions`.
+    """
+
+    beams: int = DEFAULT_TEXT_BEAMS
+    groups: int = DEFAULT_GROUPS
+    diversity_penalty: float = 0.0
+    min_length: int = DEFAULT_MIN_LENGTH
+    max_length: int = DEFAULT_MAX_LENGTH
+    length_penalty: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.beams < 1 or self.groups < 1 or self.beams % self.groups:
+            raise ConfigError(f"beams ({self.beams}) must be a positive multiple of groups ({self.groups})")
+        if self.diversity_penalty < 0:
+            raise ConfigError(f"diversity_penalty must not be negative, not {self.diversity_penalty}")
+        if self.max_length < 2 or self.min_length > self.max_length:
+            raise ConfigError(
+                f"max_length ({self.max_length}) must be at least 2 and not below min_length ({self.min_length})"
+            )
+
+    @property
+    def computed_groups(self) -> int:
+        """Groups that are really searched."""
+        return self.groups if self.diversity_penalty > 0 else 1
+
+    @property
+    def beams_per_group(self) -> int:
+        """Width of one group."""
+        return self.beams // self.groups

@@ -1,0 +1,39 @@
+"""Which slots of the decoder's cache lie on each live beam's path."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from podx.decoding.stepper import IntArray
+from podx.signature import NOT_ON_PATH
+
+
+class BeamPaths:
+    """A step fills one slot per beam; a slot is never moved. A beam remembers the slots of its ancestors."""
+
+    def __init__(self, batch: int) -> None:
+        self._slots = np.zeros((batch, 1, 0), dtype=np.int64)  # [batch, beams, steps]
+        self._filled = 0
+
+    def advance(self) -> IntArray:
+        """Give each live beam its slot of this step, and say how far every slot lies back: [batch, beams, slots]."""
+        batch, beams, steps = self._slots.shape
+        own = np.broadcast_to(self._filled + np.arange(beams)[None, :, None], (batch, beams, 1))
+        self._slots = np.concatenate([self._slots, own], axis=2)
+        self._filled += beams
+        distance = np.full((batch, beams, self._filled), NOT_ON_PATH, dtype=np.int64)
+        ages = np.broadcast_to(np.arange(steps, -1, -1), self._slots.shape)
+        np.put_along_axis(distance, self._slots, ages, axis=2)
+        return distance
+
+    def follow(self, parents: IntArray) -> None:
+        """The next beams continue these: index of the parent beam, [batch, next beams]."""
+        self._slots = np.take_along_axis(self._slots, parents[:, :, None], axis=1)
+
+    def narrow(self, beams: int) -> None:
+        """Go on with the first ``beams`` beams of every user."""
+        self._slots = self._slots[:, :beams]
+
+    def keep(self, users: IntArray) -> None:
+        """Go on with these rows of the batch only."""
+        self._slots = self._slots[users]

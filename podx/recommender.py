@@ -1,0 +1,342 @@
+"""The facade of the runtime: raw ids in, raw ids out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from podx.bundle import Bundle
+from podx.decoding.items import FoundItems, ItemSearch, TokenColumns
+from podx.decoding.limits import ItemLimits
+from podx.decoding.options import ItemSearchOptions, TextSearchOptions
+from podx.decoding.text import Hypothesis, TextSearch
+from podx.encoding import EncodedInput, InputEncoder
+from podx.errors import (
+    CandidatesError,
+    ConfigError,
+    HistoryError,
+    UnknownItemError,
+    UnknownUserError,
+    UnsupportedTaskError,
+)
+from podx.model import GraphModel
+from podx.requests import Explanation, ExplainRequest, GeneratedItem, RankRequest, Recommendation, RecommendRequest
+from podx.session import Device, SessionOptions, resolve_device
+from podx.tasks import Task
+
+DEFAULT_K = 10
+DEFAULT_BATCH_SIZE = 32
+LongHistory = Literal["error", "keep-last"]
+Numbers = npt.NDArray[np.int64]
+Request = TypeVar("Request")
+Answer = TypeVar("Answer")
+
+# The paper's protocol lets the model write anything: 20 beams, at most 50 tokens, no minimum (POD paper, section 4.4).
+UNCONSTRAINED_ITEMS = TextSearchOptions(beams=20, groups=1, min_length=0, max_length=50)
+
+
+def load(
+    path: str | Path,
+    device: Device = "auto",
+    threads: int = 0,
+    spin: bool = True,
+    long_history: LongHistory = "error",
+    verify: bool = True,
+) -> Recommender:
+    """Open a bundle that ``podx export`` wrote.
+
+    Args:
+        path: the bundle folder.
+        device: ``auto`` takes the GPU where ONNX Runtime has one.
+        threads: threads inside an operator; 0 = one per core.
+        spin: let idle threads wait busily (see :class:`podx.session.SessionOptions`).
+        long_history: what to do with a history of more items than the model reads.
+        verify: compare every file with its checksum.
+
+    Raises:
+        BundleError: the folder is incomplete or damaged. DeviceError: the device is not there.
+    """
+    if long_history not in ("error", "keep-last"):
+        raise ConfigError(f"long_history must be 'error' or 'keep-last', not {long_history!r}")
+    options = SessionOptions(resolve_device(device), threads, spin)
+    return Recommender(Bundle.load(Path(path), verify), options, long_history)
+
+
+class Recommender:
+    """Answers requests from a bundle. Thread-safe; the same request gives the same answer.
+
+    Each method has a ``_batch`` twin that takes requests, sorts them by length and runs ``batch_size`` at a time.
+    """
+
+    def __init__(self, bundle: Bundle, options: SessionOptions, long_history: LongHistory = "error") -> None:
+        self.bundle = bundle
+        self._long_history = long_history
+        self._model = GraphModel(bundle, options)
+        self._catalog, self._users = bundle.catalog, bundle.users
+        self._encoder = InputEncoder(bundle.tokenizer, self._catalog.text, bundle.manifest.whole_word_rows)
+        self._eos = bundle.tokenizer.eos_id
+
+    # --- what callers use -----------------------------------------------------------------------------------------
+
+    def recommend(
+        self,
+        user: str,
+        history: Sequence[str] | None = None,
+        k: int = DEFAULT_K,
+        exclude: Sequence[str] = (),
+        allow: Sequence[str] | None = None,
+        exclude_seen: bool = True,
+        search: ItemSearchOptions | None = None,
+    ) -> list[Recommendation]:
+        """The k items the user most likely turns to next, best first (sequential recommendation).
+
+        Args:
+            user, history, exclude, allow: see :class:`RecommendRequest`.
+            exclude_seen: leave out the items of the history.
+
+        Returns:
+            k distinct items of the catalogue; fewer only where fewer are permitted.
+
+        Raises:
+            UnknownUserError, UnknownItemError: an id the model does not know.
+            HistoryError: no history is given or known, or it is longer than the model reads.
+        """
+        return self.recommend_batch([RecommendRequest(user, history, exclude, allow)], k, exclude_seen, search)[0]
+
+    def rank(
+        self,
+        user: str,
+        candidates: Sequence[str],
+        k: int = DEFAULT_K,
+        exclude: Sequence[str] = (),
+        search: ItemSearchOptions | None = None,
+    ) -> list[Recommendation]:
+        """The k best of the candidates, best first (top-N recommendation). Nothing else can come back.
+
+        Raises:
+            UnknownUserError, UnknownItemError: an id the model does not know.
+            CandidatesError: no candidates, one given twice, or more than the model reads.
+        """
+        return self.rank_batch([RankRequest(user, candidates, exclude)], k, search)[0]
+
+    def explain(self, user: str, item: str, search: TextSearchOptions | None = None) -> Explanation:
+        """One sentence on why the item suits the user: the likeliest hypothesis of all groups.
+
+        Raises:
+            UnknownUserError, UnknownItemError: an id the model does not know.
+        """
+        return self.explain_batch([ExplainRequest(user, item)], search)[0]
+
+    def recommend_batch(
+        self,
+        requests: Sequence[RecommendRequest],
+        k: int = DEFAULT_K,
+        exclude_seen: bool = True,
+        search: ItemSearchOptions | None = None,
+        batch_size: int = DEFAULT_BATCH_SIZE,
+    ) -> list[list[Recommendation]]:
+        """:meth:`recommend` for many requests; answers in the order of the requests."""
+        records, denied, allowed = [], [], []
+        for request in requests:
+            seen = self._history(request)
+            records.append(self._encode(Task.SEQUENTIAL, request.user, seen[-self.bundle.manifest.max_history :]))
+            excluded = self._items(request.exclude)
+            denied.append(np.concatenate([excluded, seen]) if exclude_seen else excluded)
+            allowed.append(None if request.allow is None else self._items(request.allow))
+        return self._search_items(Task.SEQUENTIAL, records, denied, allowed, k, search, batch_size)
+
+    def rank_batch(
+        self,
+        requests: Sequence[RankRequest],
+        k: int = DEFAULT_K,
+        search: ItemSearchOptions | None = None,
+        batch_size: int = DEFAULT_BATCH_SIZE,
+    ) -> list[list[Recommendation]]:
+        """:meth:`rank` for many requests; answers in the order of the requests."""
+        records, denied, allowed = [], [], []
+        for request in requests:
+            candidates = self._candidates(request)
+            records.append(self._encode(Task.TOPN, request.user, candidates))
+            denied.append(self._items(request.exclude))
+            allowed.append(candidates)
+        return self._search_items(Task.TOPN, records, denied, allowed, k, search, batch_size)
+
+    def explain_batch(
+        self,
+        requests: Sequence[ExplainRequest],
+        search: TextSearchOptions | None = None,
+        batch_size: int = DEFAULT_BATCH_SIZE,
+    ) -> list[Explanation]:
+        """:meth:`explain` for many requests; answers in the order of the requests."""
+        records = [self._encode(Task.EXPLANATION, r.user, self._items([r.item])) for r in requests]
+        found = self._search_text(Task.EXPLANATION, records, search or TextSearchOptions(), batch_size)
+        decode = self.bundle.tokenizer.decode
+        return [Explanation(decode(hypotheses[0].tokens), hypotheses[0].score) for hypotheses in found]
+
+    def generate_items_batch(
+        self,
+        requests: Sequence[RecommendRequest] | Sequence[RankRequest],
+        k: int = DEFAULT_K,
+        search: TextSearchOptions = UNCONSTRAINED_ITEMS,
+        batch_size: int = DEFAULT_BATCH_SIZE,
+    ) -> list[list[GeneratedItem]]:
+        """The paper's protocol: search the whole vocabulary and read items from the text, whatever comes.
+
+        Nothing is excluded and nothing is made up: an answer that names no item has ``item=None``.
+        """
+        records = []
+        task = Task.SEQUENTIAL
+        for request in requests:
+            if isinstance(request, RankRequest):
+                task = Task.TOPN
+                records.append(self._encode(task, request.user, self._candidates(request)))
+            else:
+                history = self._history(request)[-self.bundle.manifest.max_history :]
+                records.append(self._encode(task, request.user, history))
+        found = self._search_text(task, records, search, batch_size)
+        return [[self._read_item(h) for h in hypotheses[:k]] for hypotheses in found]
+
+    # --- requests → numbers ---------------------------------------------------------------------------------------
+
+    def _user(self, raw: str) -> int:
+        number = self._users.ids.number(raw)
+        if number is None:
+            raise UnknownUserError(
+                f"user {raw!r} is not among the {len(self._users)} users this model knows: "
+                f"use an id of the training data, or train again with this user"
+            )
+        return number
+
+    def _items(self, raw_ids: Sequence[str]) -> Numbers:
+        numbers = [self._catalog.items.number(raw) for raw in raw_ids]
+        if None in numbers:
+            unknown = [raw for raw, number in zip(raw_ids, numbers, strict=True) if number is None]
+            raise UnknownItemError(
+                f"{len(unknown)} of {len(raw_ids)} items are not in the catalogue ({unknown[0]!r} among them): "
+                f"leave them out, or export again with a catalogue that has them"
+            )
+        return np.array(numbers, dtype=np.int64)
+
+    def _history(self, request: RecommendRequest) -> Numbers:
+        """The whole history of a request; the model reads its last items."""
+        user = self._user(request.user)
+        if request.history is None:
+            history = self._users.history(user).astype(np.int64)
+            if not len(history):
+                raise HistoryError(f"no history is known of user {request.user!r}: pass one")
+            return history
+        history = self._items(request.history)
+        limit = self.bundle.manifest.max_history
+        if not len(history):
+            raise HistoryError(f"the history of user {request.user!r} is empty: pass at least one item, or None")
+        if len(history) > limit and self._long_history == "error":
+            raise HistoryError(
+                f"the history of user {request.user!r} has {len(history)} items, the model reads {limit}: pass the last "
+                f"{limit} and the others as exclude, or load the bundle with long_history='keep-last'"
+            )
+        return history
+
+    def _candidates(self, request: RankRequest) -> Numbers:
+        candidates = self._items(request.candidates)
+        if not len(candidates):
+            raise CandidatesError("the candidate list is empty: pass at least one item")
+        if len(np.unique(candidates)) < len(candidates):
+            raise CandidatesError("an item occurs twice among the candidates: pass each once")
+        limit = self.bundle.manifest.whole_word_rows - 2  # one row for plain words, one for the user
+        if len(candidates) > limit:
+            raise CandidatesError(f"{len(candidates)} candidates, but the model reads at most {limit}: split the list")
+        return candidates
+
+    def _encode(self, task: Task, user: str, items: Numbers) -> EncodedInput:
+        self._task_id(task)
+        return self._encoder.encode(task, self._user(user), items)
+
+    def _task_id(self, task: Task) -> int:
+        tasks = self.bundle.manifest.tasks
+        if task not in tasks:
+            raise UnsupportedTaskError(
+                f"this model was not trained for the {task} task (only {', '.join(tasks)}): "
+                f"train one with --tasks {','.join([*tasks, task])}"
+            )
+        return tasks.index(task)
+
+    # --- search ---------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _columns(self) -> dict[str, TokenColumns]:
+        trie = self._catalog.trie
+        return {
+            "catalogue": TokenColumns.of_catalogue(trie, self._eos),
+            "vocabulary": TokenColumns.of_vocabulary(trie, self._eos),
+        }
+
+    def _search_items(
+        self,
+        task: Task,
+        records: Sequence[EncodedInput],
+        denied: Sequence[Numbers],
+        allowed: Sequence[Numbers | None],
+        k: int,
+        search: ItemSearchOptions | None,
+        batch_size: int,
+    ) -> list[list[Recommendation]]:
+        if k < 1:
+            raise ConfigError(f"k must be at least 1, not {k}")
+        options = search or ItemSearchOptions()
+        trie, columns = self._catalog.trie, self._columns[options.score_over]
+
+        def run(rows: Sequence[int]) -> list[list[Recommendation]]:
+            limits = ItemLimits(trie, [denied[row] for row in rows], [allowed[row] for row in rows])
+            batch = self._encoder.collate([records[row] for row in rows])
+            memory = self._model.encode(batch, self._task_id(task))
+            stepper = self._model.stepper(memory, batch.size, columns.output_tokens)
+            start = self.bundle.manifest.start_token
+            found = ItemSearch(stepper, trie, columns, limits, options, start, min(k, len(self._catalog))).run()
+            return self._recommendations(found)
+
+        return _in_batches(records, batch_size, run)
+
+    def _recommendations(self, found: FoundItems) -> list[list[Recommendation]]:
+        raw = self._catalog.items.raw
+        return [
+            [Recommendation(raw(int(item)), float(score)) for item, score in zip(items, scores, strict=True) if item]
+            for items, scores in zip(found.items, found.scores, strict=True)
+        ]
+
+    def _search_text(
+        self, task: Task, records: Sequence[EncodedInput], options: TextSearchOptions, batch_size: int
+    ) -> list[list[Hypothesis]]:
+        def run(rows: Sequence[int]) -> list[list[Hypothesis]]:
+            batch = self._encoder.collate([records[row] for row in rows])
+            stepper = self._model.stepper(self._model.encode(batch, self._task_id(task)), batch.size, None)
+            return TextSearch(stepper, batch.size, options, self.bundle.manifest.start_token, self._eos).run()
+
+        return _in_batches(records, batch_size, run)
+
+    @cached_property
+    def _number_of_text(self) -> dict[str, int]:
+        return {self._catalog.text(number): number for number in range(1, len(self._catalog) + 1)}
+
+    def _read_item(self, hypothesis: Hypothesis) -> GeneratedItem:
+        text = self.bundle.tokenizer.decode(hypothesis.tokens)
+        number = self._number_of_text.get(text.strip())
+        return GeneratedItem(text, None if number is None else self._catalog.items.raw(number), hypothesis.score)
+
+
+def _in_batches(
+    records: Sequence[EncodedInput], batch_size: int, run: Callable[[Sequence[int]], list[Answer]]
+) -> list[Answer]:
+    """Run rows of similar length together, so that little is padded; answers in the order of the records."""
+    if batch_size < 1:
+        raise ConfigError(f"batch_size must be at least 1, not {batch_size}")
+    order = sorted(range(len(records)), key=lambda row: (len(records[row]), row))
+    answers: dict[int, Answer] = {}
+    for first in range(0, len(order), batch_size):
+        rows = order[first : first + batch_size]
+        answers.update(zip(rows, run(rows), strict=True))
+    return [answers[row] for row in range(len(records))]

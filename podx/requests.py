@@ -1,0 +1,65 @@
+"""What a caller asks for and what comes back. Raw ids everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class RecommendRequest:
+    """The next item for a user.
+
+    Attributes:
+        user: raw id.
+        history: raw ids, oldest first; None: the items known from the data the model was exported with.
+        exclude: items that must not come back, beside the history.
+        allow: the only items that may come back; None: the whole catalogue.
+    """
+
+    user: str
+    history: Sequence[str] | None = None
+    exclude: Sequence[str] = ()
+    allow: Sequence[str] | None = None
+
+
+@dataclass(frozen=True)
+class RankRequest:
+    """The best of some candidates for a user. ``exclude``: candidates that must not come back."""
+
+    user: str
+    candidates: Sequence[str]
+    exclude: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class ExplainRequest:
+    """Why an item suits a user."""
+
+    user: str
+    item: str
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """An item and its score: Σ log p(token) ÷ length^penalty, so 0 is certainty and lower is less likely."""
+
+    item: str
+    score: float
+
+
+@dataclass(frozen=True)
+class GeneratedItem:
+    """An answer of the unconstrained search. ``item``: None where the text names no item of the catalogue."""
+
+    text: str
+    item: str | None
+    score: float
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A sentence and its score (as in :class:`Recommendation`)."""
+
+    text: str
+    score: float

@@ -1,0 +1,127 @@
+"""ONNX Runtime sessions: device, threads, IO binding. What was asked for is what runs, or an error."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from podx.errors import BundleError, ConfigError, DependencyError, DeviceError
+
+try:
+    import onnxruntime as ort
+except ImportError as error:  # neither wheel is a base dependency: they overwrite one another
+    raise DependencyError(
+        "ONNX Runtime is not installed: pip install 'podx[cpu]', or 'podx[gpu]' on a machine with an NVIDIA GPU"
+    ) from error
+
+Device = Literal["auto", "cpu", "cuda"]
+CPU, CUDA = "cpu", "cuda"
+_PROVIDERS = {CPU: "CPUExecutionProvider", CUDA: "CUDAExecutionProvider"}
+_ERRORS_ONLY = 3
+
+Feed = Any
+"""A numpy array, or an OrtValue that an earlier run gave."""
+
+
+def resolve_device(device: str) -> str:
+    """``auto`` → ``cuda`` where ONNX Runtime has it, else ``cpu``.
+
+    Raises:
+        DeviceError: CUDA was asked for and this ONNX Runtime has none.
+        ConfigError: no such device.
+    """
+    if device not in ("auto", CPU, CUDA):
+        raise ConfigError(f"device must be auto, cpu or cuda, not {device!r}")
+    has_cuda = _PROVIDERS[CUDA] in ort.get_available_providers()
+    if device == CUDA and not has_cuda:
+        raise DeviceError(
+            "CUDA was asked for, but this ONNX Runtime has no CUDA provider: uninstall onnxruntime and "
+            "pip install 'podx[gpu]' on a machine with an NVIDIA GPU, or use device='cpu'"
+        )
+    if device == "auto":
+        return CUDA if has_cuda else CPU
+    return device
+
+
+@dataclass(frozen=True)
+class SessionOptions:
+    """How graphs are run.
+
+    Attributes:
+        device: ``cpu`` or ``cuda``, resolved.
+        threads: threads inside an operator; 0 lets ONNX Runtime take one per core.
+        spin: idle threads wait busily for the next operator. Faster alone, harmful beside other work on the same cores.
+    """
+
+    device: str = CPU
+    threads: int = 0
+    spin: bool = True
+
+    def __post_init__(self) -> None:
+        if self.threads < 0:
+            raise ConfigError(f"threads must be 0 (one per core) or more, not {self.threads}")
+
+
+class GraphSession:
+    """One graph, ready to run. Safe to call from several threads."""
+
+    def __init__(self, path: Path, options: SessionOptions) -> None:
+        """Load a graph.
+
+        Raises:
+            BundleError: ONNX Runtime cannot load the file.
+            DeviceError: ONNX Runtime fell back to another device.
+        """
+        if options.device == CUDA and hasattr(ort, "preload_dlls"):
+            ort.preload_dlls()
+        settings = ort.SessionOptions()
+        settings.intra_op_num_threads = options.threads
+        settings.log_severity_level = _ERRORS_ONLY
+        if not options.spin:
+            settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        provider = _PROVIDERS[options.device]
+        try:
+            self._session = ort.InferenceSession(str(path), settings, providers=[provider])
+        except Exception as error:  # ONNX Runtime's exceptions have no common base of their own
+            raise BundleError(f"ONNX Runtime cannot load {path}: {error}") from error
+        if self._session.get_providers()[0] != provider:
+            raise DeviceError(
+                f"{provider} was asked for but ONNX Runtime runs {path.name} on {self._session.get_providers()[0]}: "
+                f"check the driver and CUDA libraries, or use device='cpu'"
+            )
+        self.device = options.device
+        self.outputs: list[str] = [output.name for output in self._session.get_outputs()]
+
+    def run(self, feeds: Mapping[str, Feed], to_host: Sequence[str]) -> dict[str, Any]:
+        """Run once.
+
+        Args:
+            feeds: every input by name.
+            to_host: outputs wanted as numpy arrays; the others come as OrtValues that stay on the device.
+
+        Returns:
+            every output by name.
+        """
+        binding = self._session.io_binding()
+        held = []  # a bound array must outlive the run
+        for name, value in feeds.items():
+            if isinstance(value, np.ndarray):
+                held.append(np.ascontiguousarray(value))
+                binding.bind_cpu_input(name, held[-1])
+            else:
+                binding.bind_ortvalue_input(name, value)
+        for name in self.outputs:
+            binding.bind_output(name, CPU if name in to_host else self.device)
+        self._session.run_with_iobinding(binding)
+        values = dict(zip(self.outputs, binding.get_outputs(), strict=True))
+        return {name: value.numpy() if name in to_host else value for name, value in values.items()}
+
+
+def select_rows(value: Any, rows: npt.NDArray[np.int64], device: str) -> Any:
+    """Rows of an OrtValue along its first axis, as an OrtValue on the same device."""
+    return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value.numpy()[rows]), device)

@@ -1,0 +1,137 @@
+"""Names, axes and dtypes of every graph tensor. The exporter writes them, the runtime feeds them; nobody else spells them.
+
+Axes: ``batch`` users · ``source`` tokens of the longest input · ``memory`` = prompt vectors + source · ``beams`` live beams per
+user · ``past`` cache slots filled before this step · ``slots`` = past + beams · ``output_tokens`` tokens that are scored.
+
+The decoder's cache keeps one **slot** per beam and step and never moves it. Which slots lie on a beam's path is said
+by :data:`DISTANCE`, so reordering beams moves a few integers instead of the cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+ElementType = Literal["int64", "float32"]
+Axis = str | int
+
+INPUT_IDS = "input_ids"
+WHOLE_WORD_IDS = "whole_word_ids"
+ATTENTION_MASK = "attention_mask"
+TASK_ID = "task_id"
+MEMORY_MASK = "memory_mask"
+TOKENS = "tokens"
+DISTANCE = "distance"
+OUTPUT_TOKENS = "output_tokens"
+LOG_PROBS = "log_probs"
+
+NOT_ON_PATH = -1
+"""Value in :data:`DISTANCE` of a cache slot that a beam must not see."""
+
+ENCODER_FILE = "encoder.onnx"
+DECODER_FILE = "decoder.onnx"
+ITEM_DECODER_FILE = "decoder_items.onnx"
+WEIGHTS_FILE = "weights.bin"
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """A graph input or output: its name, element type, and axes (a text names a dynamic axis)."""
+
+    name: str
+    dtype: ElementType
+    axes: tuple[Axis, ...]
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """What a graph's tensors depend on. ``head_dim`` is T5's ``d_kv``."""
+
+    decoder_layers: int
+    heads: int
+    head_dim: int
+    vocab_size: int
+
+
+def cross_key(layer: int) -> str:
+    """Cross-attention keys of a decoder layer, computed by the encoder graph."""
+    return f"cross_key.{layer}"
+
+
+def cross_value(layer: int) -> str:
+    """Cross-attention values of a decoder layer, computed by the encoder graph."""
+    return f"cross_value.{layer}"
+
+
+def past_key(layer: int) -> str:
+    """Self-attention keys of the earlier steps."""
+    return f"past_key.{layer}"
+
+
+def past_value(layer: int) -> str:
+    """Self-attention values of the earlier steps."""
+    return f"past_value.{layer}"
+
+
+def present_key(layer: int) -> str:
+    """Self-attention keys, this step's slots appended."""
+    return f"present_key.{layer}"
+
+
+def present_value(layer: int) -> str:
+    """Self-attention values, this step's slots appended."""
+    return f"present_value.{layer}"
+
+
+def _per_layer(shape: ModelShape, names: Sequence[object], length: str) -> list[TensorSpec]:
+    axes = ("batch", shape.heads, length, shape.head_dim)
+    return [
+        TensorSpec(name(layer), "float32", axes)  # type: ignore[operator]
+        for layer in range(shape.decoder_layers)
+        for name in names
+    ]
+
+
+def encoder_inputs() -> list[TensorSpec]:
+    """What the encoder graph reads."""
+    text = ("batch", "source")
+    return [
+        TensorSpec(INPUT_IDS, "int64", text),
+        TensorSpec(WHOLE_WORD_IDS, "int64", text),
+        TensorSpec(ATTENTION_MASK, "int64", text),
+        TensorSpec(TASK_ID, "int64", ("batch",)),
+    ]
+
+
+def memory_tensors(shape: ModelShape) -> list[TensorSpec]:
+    """What the encoder graph gives and every decoder step reads: the extended mask and cross-attention K and V."""
+    mask = TensorSpec(MEMORY_MASK, "int64", ("batch", "memory"))
+    return [mask, *_per_layer(shape, (cross_key, cross_value), "memory")]
+
+
+def past_tensors(shape: ModelShape) -> list[TensorSpec]:
+    """The decoder's cache before a step."""
+    return _per_layer(shape, (past_key, past_value), "past")
+
+
+def present_tensors(shape: ModelShape) -> list[TensorSpec]:
+    """The decoder's cache after a step, in the order of :func:`past_tensors`."""
+    return _per_layer(shape, (present_key, present_value), "slots")
+
+
+def step_inputs(items_only: bool) -> list[TensorSpec]:
+    """What changes from step to step. ``items_only``: the decoder that scores only :data:`OUTPUT_TOKENS`."""
+    specs = [
+        TensorSpec(TOKENS, "int64", ("batch", "beams")),
+        TensorSpec(DISTANCE, "int64", ("batch", "beams", "slots")),
+    ]
+    if items_only:
+        specs.append(TensorSpec(OUTPUT_TOKENS, "int64", ("output_tokens",)))
+    return specs
+
+
+def log_probs_tensor(shape: ModelShape, items_only: bool) -> TensorSpec:
+    """Log-probabilities of the next token, over the output tokens."""
+    last: Axis = "output_tokens" if items_only else shape.vocab_size
+    return TensorSpec(LOG_PROBS, "float32", ("batch", "beams", last))

@@ -1,0 +1,176 @@
+"""From pools of records to padded batches, task by task or mixed (POD paper, section 3.4).
+
+A batch is planned as indices first and made only when its turn comes, from a generator seeded by (seed, epoch,
+position): nothing about earlier batches has to be kept to make a later one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from podx.encoding import InputEncoder, pad_rows
+from podx.errors import ConfigError, DataError
+from podx.tasks import Task, Template, bare_template
+from podx_train.model import IGNORED_LABEL, ModelBatch, PodConfig
+from podx_train.samplers import Pool, Record
+
+Batching = Literal["alternated", "mixed"]
+ROTATION: tuple[Task, ...] = (Task.EXPLANATION, Task.SEQUENTIAL, Task.TOPN)
+"""Order in which task-alternated training takes the tasks."""
+
+_PLAN_STREAM, _BATCH_STREAM = 0, 1
+
+Part = tuple[Task, npt.NDArray[np.int64]]
+PlannedBatch = tuple[Part, ...]
+
+
+def plan_stream(seed: int, epoch: int) -> np.random.Generator:
+    """Generator of an epoch's order."""
+    return np.random.default_rng([seed, _PLAN_STREAM, epoch])
+
+
+def batch_stream(seed: int, epoch: int, position: int) -> np.random.Generator:
+    """Generator of what is drawn inside one batch."""
+    return np.random.default_rng([seed, _BATCH_STREAM, epoch, position])
+
+
+def plan_epoch(
+    pools: Sequence[Pool], batching: Batching, batch_size: int, rng: np.random.Generator
+) -> list[PlannedBatch]:
+    """Which records each batch of an epoch holds.
+
+    ``alternated``: one batch of each task in turn, until the task with most records has passed them all once; the
+    others start over in a new order when they run out. ``mixed``: all records of all tasks in one random order.
+
+    Raises:
+        DataError: a pool is empty.
+        ConfigError: unknown batching.
+    """
+    for pool in pools:
+        if pool.count == 0:
+            raise DataError(f"there are no training records for task {pool.task}: leave it out of --tasks")
+    if batching == "mixed":
+        return _mixed(pools, batch_size, rng)
+    if batching != "alternated":
+        raise ConfigError(f"unknown --batching {batching!r}: choose alternated or mixed")
+    by_task = {pool.task: pool for pool in pools}
+    ordered = [by_task[task] for task in ROTATION if task in by_task]
+    longest = max(pool.count for pool in ordered)
+    streams = {pool.task: _cycled(pool.count, longest, rng) for pool in ordered}
+    return [
+        ((pool.task, streams[pool.task][first : first + batch_size]),)
+        for first in range(0, longest, batch_size)
+        for pool in ordered
+    ]
+
+
+def _cycled(count: int, wanted: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    passes = -(-wanted // count)
+    return np.concatenate([rng.permutation(count) for _ in range(passes)])[:wanted]
+
+
+def _mixed(pools: Sequence[Pool], batch_size: int, rng: np.random.Generator) -> list[PlannedBatch]:
+    task_of = np.repeat(np.arange(len(pools)), [pool.count for pool in pools])
+    index_of = np.concatenate([np.arange(pool.count) for pool in pools])
+    order = rng.permutation(len(task_of))
+    plan = []
+    for first in range(0, len(order), batch_size):
+        chosen = order[first : first + batch_size]
+        parts = [(pool.task, index_of[chosen[task_of[chosen] == n]]) for n, pool in enumerate(pools)]
+        plan.append(tuple(part for part in parts if len(part[1])))
+    return plan
+
+
+@dataclass(frozen=True)
+class Built:
+    """A batch ready for the model.
+
+    Attributes:
+        batch, labels: what :meth:`PodT5.forward` takes.
+        weights: float32 [rows], how much each row counts, so that the shares of all processes add up to the mean over
+            the whole batch once gradients are averaged over processes.
+        tasks: task of each row.
+        pads, tokens: pad tokens, and tokens pads included, in inputs and targets together.
+    """
+
+    batch: ModelBatch
+    labels: torch.Tensor
+    weights: torch.Tensor
+    tasks: tuple[Task, ...]
+    pads: int
+    tokens: int
+
+
+class BatchBuilder:
+    """Makes batches of planned records.
+
+    Args:
+        encoder: writes inputs; warmed here, so that no batch calls the tokeniser.
+        templates: wordings by task, drawn uniformly; None: always the bare one (validation and test).
+    """
+
+    def __init__(
+        self,
+        config: PodConfig,
+        encoder: InputEncoder,
+        pools: Sequence[Pool],
+        templates: Mapping[Task, tuple[Template, ...]] | None = None,
+    ) -> None:
+        self._rows = {pool.task: config.task_row(pool.task) for pool in pools}
+        self._encoder = encoder
+        self._pools = {pool.task: pool for pool in pools}
+        self._templates = {pool.task: (bare_template(pool.task),) for pool in pools}
+        if templates is not None:
+            self._templates = {pool.task: templates[pool.task] for pool in pools}
+        for task, wordings in self._templates.items():
+            for wording in wordings:
+                encoder.encode(task, 1, [1], wording)
+
+    def build(self, plan: PlannedBatch, rng: np.random.Generator, rank: int = 0, world: int = 1) -> Built:
+        """The rows ``rank, rank + world, …`` of a planned batch.
+
+        Every process draws the whole batch, which costs little, and words only its own rows: what is drawn does not
+        depend on how many processes there are.
+        """
+        records = [record for task, indices in plan for record in self._pools[task].draw(indices, rng)]
+        choices = rng.random(len(records))
+        mine = range(rank, len(records), world)
+        weight = world / len(records)
+        if not mine:  # fewer records than processes: this one computes a row that counts nothing
+            mine, weight = range(1), 0.0
+        rows = [records[i] for i in mine]
+        worded = [self._encode(record, float(choices[i])) for i, record in zip(mine, rows, strict=True)]
+        return self._tensors(rows, worded, weight)
+
+    def _encode(self, record: Record, choice: float) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        wordings = self._templates[record.task]
+        encoded = self._encoder.encode(record.task, record.user, record.items, wordings[int(choice * len(wordings))])
+        return encoded.input_ids, encoded.whole_word_ids
+
+    def _tensors(
+        self,
+        records: Sequence[Record],
+        worded: Sequence[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]],
+        weight: float,
+    ) -> Built:
+        lengths = np.array([len(ids) for ids, _ in worded])
+        ids = pad_rows([ids for ids, _ in worded], self._encoder.tokenizer.pad_id)
+        whole_words = pad_rows([words for _, words in worded], 0)
+        mask = (np.arange(ids.shape[1])[None, :] < lengths[:, None]).astype(np.int64)
+        labels = pad_rows([record.target for record in records], IGNORED_LABEL)
+        task_rows = np.array([self._rows[record.task] for record in records], dtype=np.int64)
+        arrays = (ids, whole_words, mask, task_rows)
+        return Built(
+            batch=ModelBatch(*(torch.from_numpy(array) for array in arrays)),
+            labels=torch.from_numpy(labels),
+            weights=torch.full((len(records),), weight, dtype=torch.float32),
+            tasks=tuple(record.task for record in records),
+            pads=int((mask == 0).sum() + (labels == IGNORED_LABEL).sum()),
+            tokens=ids.size + labels.size,
+        )

@@ -1,0 +1,1 @@
+"""From interactions to a POD dataset folder: readers, preparation, statistics and a synthetic world."""

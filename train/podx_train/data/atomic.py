@@ -1,0 +1,67 @@
+"""A folder appears whole or not at all: written under a temporary name beside its place, then renamed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from podx.errors import DataError
+
+
+def _check_target(path: Path, marker: str, force: bool) -> None:
+    """Refuse a place that holds something else, or something of value without ``force``."""
+    if not path.exists():
+        return
+    if not path.is_dir():
+        raise DataError(f"{path} is a file: choose another folder to write to")
+    if not any(path.iterdir()):
+        return
+    if not force:
+        raise DataError(f"{path} is not empty: choose another folder, or replace it with --force")
+    if not (path / marker).exists():
+        raise DataError(f"{path} holds other files than ours (no {marker}): --force does not replace it")
+
+
+@contextmanager
+def whole_folder(path: Path, marker: str, force: bool = False) -> Iterator[Path]:
+    """Yield a temporary sibling of ``path`` to write into; it becomes ``path`` when the block ends without error.
+
+    Args:
+        path: where the folder shall be.
+        marker: a file that every folder of this kind has; ``force`` replaces no folder without it.
+        force: replace a folder that is not empty.
+
+    Raises:
+        DataError: the place is taken, or cannot be written to.
+    """
+    _check_target(path, marker, force)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+    except OSError as error:
+        raise DataError(f"cannot write beside {path}: {error}; choose another folder") from error
+    try:
+        fresh = work / "new"
+        fresh.mkdir()
+        yield fresh
+        if path.exists():
+            path.rename(work / "old")
+        fresh.rename(path)
+        _sync(path.parent)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _sync(folder: Path) -> None:
+    """Make the rename durable where the platform lets a folder be opened."""
+    if os.name != "posix":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,271 @@
+"""The training loop (POD paper, sections 3.3 and 3.4): updates, validation, early stopping, saving, stopping in time."""
+
+from __future__ import annotations
+
+import enum
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from podx.tasks import Task
+from podx_train.batching import BatchBuilder, Built, PlannedBatch, batch_stream, plan_epoch, plan_stream
+from podx_train.checkpoint import TRAINING_FILE, publish, save_trainer, write_text
+from podx_train.evaluate import pool_losses
+from podx_train.model import PodT5
+from podx_train.options import TrainOptions
+from podx_train.processes import Processes
+from podx_train.report import console, environment, epoch_line, plot_losses, progress_bar, write_log
+from podx_train.setup import Parts
+from podx_train.state import MIXED_NAME, Totals, TrainState, dropout_seed, learning_rate
+
+SECONDS_PER_MINUTE = 60.0
+
+
+class Signal(enum.IntEnum):
+    """What to do after an update."""
+
+    GO_ON = 0
+    SAVE = 1
+    STOP = 2
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """How a training ended.
+
+    Attributes:
+        epochs: epochs finished.
+        best_epoch, best_loss: of the published weights; 0 and None where nothing was trained.
+        out_of_time: ``max_minutes`` ended it; ``--resume`` goes on.
+        curve: one entry per epoch.
+    """
+
+    epochs: int
+    best_epoch: int
+    best_loss: float | None
+    out_of_time: bool
+    curve: tuple[Mapping[str, Any], ...]
+
+
+class Trainer:
+    """Trains ``model`` and keeps ``folder`` up to date. Create it, then :meth:`run` once.
+
+    Args:
+        state: where to start from; the optimiser's state is to match.
+        facts: what else a resumed training compares (source, fingerprint, …), JSON values.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        model: PodT5,
+        optimizer: torch.optim.Optimizer,
+        parts: Parts,
+        options: TrainOptions,
+        processes: Processes,
+        state: TrainState,
+        facts: Mapping[str, Any],
+    ) -> None:
+        self._folder, self._model, self._parts, self._options = folder, model, parts, options
+        self._processes, self._state, self._facts = processes, state, facts
+        self._optimizer = optimizer
+        self._wrapped, self._stepper = processes.accelerator.prepare(model, optimizer)
+        self._sums: dict[str, Tensor] = {}
+        self._started = self._saved = time.monotonic()
+        self._validation_seconds = 0.0
+
+    def run(self) -> TrainResult:
+        """Train until the epochs are done, patience is lost or time is up."""
+        out_of_time = False
+        while self._wants_more() and not out_of_time:
+            out_of_time = self._pass_epoch()
+            if not out_of_time:
+                self._end_epoch()
+            elif self._state.batch:
+                self._validate_partial()
+        if self._processes.is_main:
+            self._finish()
+        self._processes.wait()
+        state = self._state
+        best = state.best_loss if state.best_epoch else None
+        return TrainResult(state.epoch, state.best_epoch, best, out_of_time, tuple(state.curve))
+
+    def _wants_more(self) -> bool:
+        state, options = self._state, self._options
+        if state.epoch >= options.epochs:
+            return False
+        if state.bad_epochs >= options.patience:
+            self._say(f"stopped early: {state.bad_epochs} epochs without improvement (--patience {options.patience})")
+            return False
+        return True
+
+    def _plan(self, epoch: int) -> list[PlannedBatch]:
+        options = self._options
+        batching = "mixed" if options.batching == "mixed" else "alternated"
+        stream = plan_stream(options.seed, epoch)
+        return plan_epoch(self._parts.training_pools, batching, options.batch_size, stream)
+
+    def _pass_epoch(self) -> bool:
+        """Go on with the epoch in progress; True if time ran out within it."""
+        state = self._state
+        plan = self._plan(state.epoch)
+        total = len(plan) * self._options.epochs if self._options.schedule == "cosine" else None
+        self._model.train()
+        with progress_bar(self._processes.is_main) as bar:
+            shown = bar.add_task(f"epoch {state.epoch + 1}", total=len(plan), completed=state.batch)
+            while state.batch < len(plan):
+                signal = Signal(self._processes.agree(self._signal()))
+                if signal is Signal.STOP:
+                    self._save()
+                    return True
+                if signal is Signal.SAVE:
+                    self._save()
+                self._update(plan[state.batch], total)
+                bar.advance(shown)
+        return False
+
+    def _signal(self) -> Signal:
+        now, options = time.monotonic(), self._options
+        if options.max_minutes is not None:
+            left = options.max_minutes * SECONDS_PER_MINUTE - (now - self._started)
+            if left <= self._validation_seconds:  # the validation that follows has to fit in too
+                return Signal.STOP
+        return Signal.SAVE if now - self._saved > options.save_minutes * SECONDS_PER_MINUTE else Signal.GO_ON
+
+    def _update(self, plan: PlannedBatch, total_updates: int | None) -> None:
+        state, options, processes = self._state, self._options, self._processes
+        started = time.perf_counter()
+        stream = batch_stream(options.seed, state.epoch, state.batch)
+        built = self._parts.training_builder.build(plan, stream, processes.rank, processes.world)
+        building = time.perf_counter() - started
+        torch.manual_seed(dropout_seed(options.seed, state.epoch, state.batch, processes.rank))
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate(options.lr, state.updates, options.warmup, total_updates)
+        device = processes.device
+        loss = self._wrapped(built.batch.to(device), built.labels.to(device), built.weights.to(device))
+        processes.accelerator.backward(loss)
+        processes.accelerator.clip_grad_norm_(self._wrapped.parameters(), options.clip)
+        self._stepper.step()
+        self._stepper.zero_grad(set_to_none=True)
+        self._count(plan, built, loss.detach())
+        state.batch += 1
+        state.updates += 1
+        state.totals.building_seconds += building
+        state.totals.seconds += time.perf_counter() - started
+
+    def _count(self, plan: PlannedBatch, built: Built, loss: Tensor) -> None:
+        """Add to the epoch's totals; losses stay on the device until they are read, so no update waits for them."""
+        name = plan[0][0].value if len(plan) == 1 else MIXED_NAME
+        totals = self._state.totals
+        self._sums[name] = self._sums.get(name, torch.zeros((), dtype=torch.float64, device=loss.device)) + loss
+        totals.batches[name] = totals.batches.get(name, 0) + 1
+        totals.pads += built.pads
+        totals.tokens += built.tokens
+
+    def _read_sums(self) -> None:
+        """Move the losses summed on the device into the totals, as means over processes."""
+        for name in sorted(self._sums):
+            mean = float(self._processes.total(self._sums[name])) / self._processes.world
+            self._state.totals.loss[name] = self._state.totals.loss.get(name, 0.0) + mean
+        self._sums = {}
+
+    def _save(self) -> None:
+        self._read_sums()
+        if self._processes.is_main:
+            save_trainer(self._folder, self._model, self._optimizer, self._facts | {"state": self._state.as_json()})
+        self._saved = time.monotonic()
+        self._processes.wait()
+
+    def _validate(self, partial: bool) -> dict[str, Any]:
+        """Validation losses of the weights as they are, and the epoch's entry in the curve."""
+        self._read_sums()
+        state, processes, started = self._state, self._processes, time.monotonic()
+        with processes.accelerator.autocast():
+            losses = self._held_out_losses(self._parts.held_out_builder)
+        self._validation_seconds = time.monotonic() - started
+        totals = state.totals
+        entry = {
+            "epoch": state.epoch + 1,
+            "partial": partial,
+            "updates": state.updates,
+            "train_loss": totals.means(),
+            "validation_loss": {task.value: loss for task, loss in losses.items()},
+            "criterion": sum(losses.values()) / len(losses),
+            "padding_share": totals.pads / max(1, totals.tokens),
+            "train_seconds": totals.seconds,
+            "building_share": totals.building_seconds / max(totals.seconds, 1e-9),
+            "validation_seconds": self._validation_seconds,
+        }
+        self._say(epoch_line(entry))
+        return entry
+
+    def _held_out_losses(self, builder: BatchBuilder) -> dict[Task, float]:
+        options, processes = self._options, self._processes
+        return pool_losses(
+            self._model,
+            builder,
+            self._parts.held_out_pools,
+            options.batch_size,
+            options.validation_users,
+            processes.rank,
+            processes.world,
+            processes.total,
+        )
+
+    def _end_epoch(self) -> None:
+        state = self._state
+        entry = self._validate(partial=False)
+        state.curve.append(entry)
+        state.judge(entry["criterion"], self._options.cumulative_patience)
+        state.epoch, state.batch, state.totals = state.epoch + 1, 0, Totals()
+        self._publish_if_better(entry)
+        self._save()
+
+    def _validate_partial(self) -> None:
+        """Out of time within an epoch: its weights are one more candidate for the best, and nothing else.
+
+        Neither the curve nor early stopping hear of it, so a resumed training takes the very updates it would have.
+        """
+        self._publish_if_better(self._validate(partial=True))
+        self._save()
+
+    def _publish_if_better(self, entry: Mapping[str, Any]) -> None:
+        state = self._state
+        if entry["criterion"] >= state.best_loss:
+            return
+        state.best_loss, state.best_epoch = entry["criterion"], entry["epoch"]
+        if self._processes.is_main:
+            publish(self._folder, self._model, self._training_facts(), state.best_epoch)
+
+    def _training_facts(self) -> dict[str, Any]:
+        state, processes = self._state, self._processes
+        return {
+            "seed": self._options.seed,
+            "best_epoch": state.best_epoch,
+            "best_loss": state.best_loss if state.best_epoch else None,
+            "updates": state.updates,
+            "curve": state.curve,
+            "options": self._options.as_json(),
+            "source": self._facts["source"],
+            "parameters": self._model.parameter_counts(),
+            "environment": environment(processes.device, processes.world) | {"bf16": processes.bf16},
+        }
+
+    def _finish(self) -> None:
+        """Bring the folder's text files up to date; without any training, publish the weights as they are."""
+        state = self._state
+        if not state.best_epoch and not state.updates:
+            publish(self._folder, self._model, self._training_facts(), epoch=0)
+        write_text(self._folder / TRAINING_FILE, _json(self._training_facts()))
+        if state.curve:
+            write_log(self._folder, state.curve)
+            plot_losses(self._folder, state.curve)
+
+    def _say(self, text: str) -> None:
+        if self._processes.is_main:
+            console.print(text, markup=False, highlight=False)

@@ -1,0 +1,202 @@
+"""PodT5: a T5 with continuous prompts and whole-word embeddings (POD paper, section 3)."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as functional
+from torch import Tensor, nn
+from transformers import T5Config, T5ForConditionalGeneration
+from transformers.modeling_outputs import BaseModelOutput
+
+from podx.encoding import PLAIN_WORD
+from podx.errors import CheckpointError, ConfigError, PodxError
+from podx.tasks import ALL_TASKS, Task, parse_tasks
+
+FORMAT_VERSION = 1
+DEFAULT_PROMPTS = 3
+DEFAULT_WHOLE_WORD_ROWS = 512
+DEFAULT_MAX_HISTORY = 20
+PROMPT_INIT_RANGE = 0.1
+WHOLE_WORD_INIT_STD = 1.0
+IGNORED_LABEL = -100
+"""Label of padding in the targets: it takes no part in the loss."""
+
+
+@dataclass(frozen=True)
+class PodConfig:
+    """Everything that says how a PodT5 is built and fed.
+
+    Attributes:
+        backbone: the T5Config as a plain dictionary.
+        tasks: the tasks trained; row i of the prompts belongs to ``tasks[i]``.
+        prompts: prompt vectors a task, K in the paper.
+        whole_word_rows: rows of the whole-word table.
+        whole_word_on_prompt: also add whole-word row 0 to the prompt vectors (the paper's figure; the published code
+            adds nothing to them).
+        max_history: how many of a user's last items an input holds.
+        scheme: how users and items are numbered, as the dataset names it.
+        tied_output: the output layer is the token embedding (T5 v1.1 and flan have one of their own).
+        format_version: version of the checkpoint's format.
+    """
+
+    backbone: Mapping[str, Any] = field(repr=False)
+    tasks: tuple[Task, ...] = ALL_TASKS
+    prompts: int = DEFAULT_PROMPTS
+    whole_word_rows: int = DEFAULT_WHOLE_WORD_ROWS
+    whole_word_on_prompt: bool = False
+    max_history: int = DEFAULT_MAX_HISTORY
+    scheme: str = "train-first"
+    tied_output: bool = True
+    format_version: int = FORMAT_VERSION
+
+    def __post_init__(self) -> None:
+        """Refuse shapes that no model can have."""
+        if not self.tasks or len(set(self.tasks)) != len(self.tasks):
+            raise ConfigError(f"tasks must be one or more different tasks, not {list(map(str, self.tasks))}")
+        for name, least in (("prompts", 1), ("whole_word_rows", 2), ("max_history", 1)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name} must be at least {least}, not {getattr(self, name)}")
+
+    def task_row(self, task: Task) -> int:
+        """Row of a task in the prompts.
+
+        Raises:
+            ConfigError: the model was not trained for it.
+        """
+        if task not in self.tasks:
+            raise ConfigError(f"this model has no prompts for task {task}: it knows {', '.join(self.tasks)}")
+        return self.tasks.index(task)
+
+    def t5_config(self) -> T5Config:
+        """The backbone's configuration as transformers wants it."""
+        return T5Config.from_dict(dict(self.backbone))
+
+    def to_json(self) -> str:
+        """Text that :meth:`from_json` reads."""
+        content = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        content["backbone"] = dict(self.backbone)
+        content["tasks"] = [task.value for task in self.tasks]
+        return json.dumps(content, indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> PodConfig:
+        """Read what :meth:`to_json` wrote.
+
+        Raises:
+            CheckpointError: not such a text, or of another format version.
+        """
+        try:
+            content = json.loads(text)
+            version = content["format_version"]
+            if version != FORMAT_VERSION:
+                raise CheckpointError(
+                    f"the checkpoint has format version {version!r}, this podx reads {FORMAT_VERSION}: "
+                    f"use the podx that wrote it, or train again"
+                )
+            content["tasks"] = tuple(parse_tasks(name)[0] for name in content["tasks"])
+            return cls(**content)
+        except CheckpointError:
+            raise
+        except (json.JSONDecodeError, KeyError, TypeError, IndexError, AttributeError, PodxError) as error:
+            raise CheckpointError(f"the checkpoint's configuration cannot be read: {error!r}") from error
+
+
+class ModelBatch(NamedTuple):
+    """Padded inputs. The first three: int64 [batch, source]; ``task_index``: int64 [batch], rows of the prompts."""
+
+    input_ids: Tensor
+    whole_word_ids: Tensor
+    attention_mask: Tensor
+    task_index: Tensor
+
+    def to(self, device: torch.device) -> ModelBatch:
+        """The same on another device."""
+        return ModelBatch(*(tensor.to(device, non_blocking=True) for tensor in self))
+
+
+class PodT5(nn.Module):
+    """T5 whose input is ``[prompt vectors of the task][token + whole-word embeddings]``.
+
+    Attributes:
+        config: how it was built.
+        backbone: the T5.
+        prompts: continuous prompts, [tasks, K, d].
+        whole_word: whole-word table, rows [whole_word_rows, d].
+    """
+
+    def __init__(self, config: PodConfig, backbone: T5ForConditionalGeneration | None = None) -> None:
+        """Build with the given backbone, or with one of random weights."""
+        super().__init__()
+        self.config = config
+        self.backbone = T5ForConditionalGeneration(config.t5_config()) if backbone is None else backbone
+        if not config.tied_output and self.backbone.lm_head.weight is self.backbone.shared.weight:
+            # transformers ties every T5 it builds; v1.1 and flan weights need a matrix of their own to be loaded into
+            self.backbone.lm_head.weight = nn.Parameter(self.backbone.shared.weight.detach().clone())
+        width = self.backbone.config.d_model
+        self.prompts = nn.Parameter(torch.empty(len(config.tasks), config.prompts, width))
+        self.whole_word = nn.Embedding(config.whole_word_rows, width)
+        nn.init.uniform_(self.prompts, -PROMPT_INIT_RANGE, PROMPT_INIT_RANGE)
+        nn.init.normal_(self.whole_word.weight, std=WHOLE_WORD_INIT_STD)
+
+    def encode(
+        self, input_ids: Tensor, whole_word_ids: Tensor, attention_mask: Tensor, task_index: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Encoder output with the prompt vectors in front.
+
+        Args:
+            input_ids, whole_word_ids, attention_mask: int64 [batch, source].
+            task_index: int64 [batch], row of each record's task in ``config.tasks``.
+
+        Returns:
+            hidden states [batch, K + source, d] and the mask extended over the prompts, int64 [batch, K + source].
+        """
+        text = self.backbone.shared(input_ids) + self.whole_word(whole_word_ids)
+        prompts = self.prompts[task_index]  # [batch, K, d]
+        if self.config.whole_word_on_prompt:
+            prompts = prompts + self.whole_word.weight[PLAIN_WORD]
+        mask = torch.cat([attention_mask.new_ones(prompts.shape[:2]), attention_mask], dim=1)
+        hidden = self.backbone.encoder(inputs_embeds=torch.cat([prompts, text], dim=1), attention_mask=mask)[0]
+        return hidden, mask
+
+    def logits(self, batch: ModelBatch, labels: Tensor) -> Tensor:
+        """Next-token logits under teacher forcing, [batch, target, vocabulary]; ``labels`` as in :meth:`forward`."""
+        hidden, mask = self.encode(*batch)
+        output = self.backbone(
+            encoder_outputs=BaseModelOutput(last_hidden_state=hidden),
+            attention_mask=mask,  # cross-attention must not see padding, or a record's loss depends on its batch
+            decoder_input_ids=self.backbone._shift_right(labels),
+            use_cache=False,
+        )
+        return output.logits
+
+    def sample_losses(self, batch: ModelBatch, labels: Tensor) -> Tensor:
+        """Mean negative log-likelihood of each record's target tokens, float [batch]."""
+        logits = self.logits(batch, labels).float()
+        losses = functional.cross_entropy(
+            logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED_LABEL, reduction="none"
+        ).view(labels.shape)
+        return losses.sum(dim=1) / (labels != IGNORED_LABEL).sum(dim=1)
+
+    def forward(self, batch: ModelBatch, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Training loss, Eq. (1) of the POD paper: mean over a record's target tokens, then mean over records.
+
+        Args:
+            batch: inputs.
+            labels: int64 [batch, target], end of sequence included, padded with :data:`IGNORED_LABEL`.
+            weights: float [batch], weight of each record in a sum that takes the place of the mean.
+        """
+        losses = self.sample_losses(batch, labels)
+        return losses.mean() if weights is None else (losses * weights).sum()
+
+    def parameter_counts(self) -> dict[str, int]:
+        """Number of trained weights: in all, and without the token embedding and output layer."""
+        total = sum(parameter.numel() for parameter in self.parameters())
+        tables = {id(self.backbone.shared.weight), id(self.backbone.lm_head.weight)}
+        embedding = self.backbone.shared.weight.numel() * len(tables)
+        return {"all": total, "beyond_embedding": total - embedding}

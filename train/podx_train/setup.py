@@ -1,0 +1,129 @@
+"""From options to the parts of a training: tokeniser, model, and the builders of its batches."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from podx.catalog import Catalog
+from podx.encoding import InputEncoder
+from podx.errors import ConfigError, DataError
+from podx.tasks import Task, Template
+from podx.tokenizer import Tokenizer
+from podx_train.batching import BatchBuilder
+from podx_train.data.dataset import Dataset
+from podx_train.model import PodConfig, PodT5
+from podx_train.options import Source, TrainOptions
+from podx_train.presets import backbone_tokenizer, load_backbone, preset_config
+from podx_train.samplers import Pool, evaluation_pool, training_pool
+from podx_train.tokenizer_training import train_tokenizer
+
+Templates = Mapping[Task, tuple[Template, ...]]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the loop works on; pools of tasks without held-out records are left out of ``held_out_pools``."""
+
+    training_pools: tuple[Pool, ...]
+    held_out_pools: tuple[Pool, ...]
+    training_builder: BatchBuilder
+    held_out_builder: BatchBuilder
+
+
+def tokenizer_bytes(source: Source, dataset: Dataset, templates: Templates) -> bytes:
+    """The sentencepiece model to train with.
+
+    Raises:
+        TokenizerError: the file is no such model, or none can be trained.
+        ConfigError: the backbone comes without one.
+    """
+    if source.trains_tokenizer:
+        return train_tokenizer(dataset, source.pieces, templates)
+    path = Path(source.tokenizer) if source.tokenizer else backbone_tokenizer(str(source.backbone))
+    Tokenizer(path)  # refuses what is no model before anything is written
+    return path.read_bytes()
+
+
+def new_model(
+    source: Source, options: TrainOptions, tasks: tuple[Task, ...], tokenizer: Tokenizer, scheme: str
+) -> PodT5:
+    """A model at the start of training; equal seeds give equal weights.
+
+    Raises:
+        ConfigError: no such preset or backbone, or the backbone has fewer rows than the tokeniser has pieces.
+        CheckpointError: the backbone's weights are damaged.
+    """
+    backbone = load_backbone(source.backbone) if source.backbone else None
+    t5 = preset_config(source.preset_name, tokenizer) if backbone is None else backbone.config
+    if t5.vocab_size < tokenizer.vocab_size:
+        raise ConfigError(
+            f"the tokeniser has {tokenizer.vocab_size} pieces, the backbone only {t5.vocab_size} rows for them: "
+            f"give the sentencepiece model that belongs to the backbone"
+        )
+    content = t5.to_dict() | {
+        "pad_token_id": tokenizer.pad_id,
+        "eos_token_id": tokenizer.eos_id,
+        "decoder_start_token_id": tokenizer.pad_id,
+    }
+    content.pop("_name_or_path", None)
+    config = PodConfig(
+        backbone=content,
+        tasks=tasks,
+        prompts=options.prompts,
+        whole_word_on_prompt=options.whole_word_on_prompt,
+        max_history=options.max_history,
+        scheme=scheme,
+        tied_output=backbone is None or backbone.lm_head.weight is backbone.shared.weight,
+    )
+    torch.manual_seed(options.seed)
+    return PodT5(config, backbone)
+
+
+def make_parts(
+    config: PodConfig, options: TrainOptions, dataset: Dataset, tokenizer: Tokenizer, templates: Templates
+) -> Parts:
+    """Pools and builders of every task of ``config``.
+
+    Raises:
+        TokenizerError: an item cannot be written with the tokeniser.
+        CatalogError: two items are written alike.
+        DataError: a task has nothing to learn from, or no task can be validated.
+    """
+    catalog = Catalog.create(dataset.item_ids, tokenizer)
+    _ = catalog.trie  # two items of the same tokens are found now, not at export
+    encoder = InputEncoder(tokenizer, whole_word_rows=config.whole_word_rows)
+    encoder.warm(dataset.user_count, dataset.item_count)
+    shared = (dataset, catalog, tokenizer, config.max_history)
+    mode = "all" if options.targets == "all" else "segment"
+    training = tuple(training_pool(task, *shared, mode) for task in config.tasks)
+    held_out = tuple(evaluation_pool(task, *shared, "validation") for task in config.tasks)
+    held_out = tuple(pool for pool in held_out if pool.count)
+    empty = [pool.task for pool in training if not pool.count]
+    if empty or not held_out:
+        what = f"nothing to learn {' or '.join(empty)} from" if empty else "no held-out records to validate on"
+        raise DataError(f"the dataset has {what}: add data, or choose other --tasks")
+    return Parts(
+        training_pools=training,
+        held_out_pools=held_out,
+        training_builder=BatchBuilder(config, encoder, training, templates),
+        held_out_builder=BatchBuilder(config, encoder, held_out),
+    )
+
+
+def fingerprint(dataset: Dataset, templates: Templates) -> str:
+    """Digest of all that training reads, to tell a resumed training that its data has changed."""
+    digest = hashlib.sha256()
+    for array in (dataset.items, dataset.offsets):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    if dataset.validation_negatives is not None:
+        digest.update(np.ascontiguousarray(dataset.validation_negatives).tobytes())
+    digest.update(repr((dataset.user_ids, dataset.item_ids)).encode())
+    digest.update(repr([dataset.explanations["train"], dataset.explanations["val"]]).encode())
+    digest.update(repr(sorted((task.value, wordings) for task, wordings in templates.items())).encode())
+    return digest.hexdigest()

@@ -1,0 +1,114 @@
+"""How far a training has come: the counters that, with the weights, are all that a resumed one needs.
+
+Batches, dropout and learning rate are functions of the seed and these counters, so no generator has to be saved.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from podx.errors import CheckpointError
+
+_DROPOUT_STREAM = 2
+MIXED_NAME = "mixed"
+"""Name under which the training loss of batches of several tasks is kept."""
+
+
+@dataclass
+class Totals:
+    """Sums over the part of an epoch that is done.
+
+    Attributes:
+        loss, batches: sum of batch losses and number of batches, by task.
+        pads, tokens: pad tokens, and all tokens.
+        seconds, building_seconds: time spent on updates, and the part of it spent building batches.
+    """
+
+    loss: dict[str, float] = field(default_factory=dict)
+    batches: dict[str, int] = field(default_factory=dict)
+    pads: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    building_seconds: float = 0.0
+
+    def means(self) -> dict[str, float]:
+        """Mean loss by task."""
+        return {name: self.loss[name] / self.batches[name] for name in self.loss}
+
+
+@dataclass
+class TrainState:
+    """Where training stands.
+
+    Attributes:
+        epoch: the epoch in progress, from 0.
+        batch: its next batch.
+        updates: optimiser steps taken.
+        best_loss, best_epoch: criterion and number (from 1) of the published weights.
+        epoch_best: best criterion at the end of an epoch; early stopping compares with this.
+        bad_epochs: epochs without improvement, in a row or in all.
+        totals: sums over the epoch in progress.
+        curve: one entry per finished epoch.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    updates: int = 0
+    best_loss: float = math.inf
+    best_epoch: int = 0
+    epoch_best: float = math.inf
+    bad_epochs: int = 0
+    totals: Totals = field(default_factory=Totals)
+    curve: list[dict[str, Any]] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON values; infinity is written as None."""
+        content = dataclasses.asdict(self)
+        for name in ("best_loss", "epoch_best"):
+            content[name] = None if math.isinf(content[name]) else content[name]
+        return content
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> TrainState:
+        """Read what :meth:`as_json` gave.
+
+        Raises:
+            CheckpointError: it is not that.
+        """
+        try:
+            values = dict(content) | {"totals": Totals(**content["totals"])}
+            for name in ("best_loss", "epoch_best"):
+                values[name] = math.inf if values[name] is None else float(values[name])
+            return cls(**values)
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"the saved trainer state cannot be read ({error!r}): train again") from error
+
+    def judge(self, criterion: float, cumulative: bool) -> None:
+        """Count an epoch for early stopping."""
+        if criterion < self.epoch_best:
+            self.epoch_best = criterion
+            self.bad_epochs = self.bad_epochs if cumulative else 0
+        else:
+            self.bad_epochs += 1
+
+
+def dropout_seed(seed: int, epoch: int, batch: int, rank: int) -> int:
+    """Seed of torch's generator for one update on one process."""
+    stream = np.random.SeedSequence([seed, _DROPOUT_STREAM, epoch, batch, rank])
+    return int(stream.generate_state(1, np.uint32)[0])
+
+
+def learning_rate(base: float, update: int, warmup: int, total: int | None) -> float:
+    """Rate of an update (from 0): linear warm-up, then constant, or a cosine down to zero at ``total`` updates."""
+    if update < warmup:
+        return base * (update + 1) / warmup
+    if total is None:
+        return base
+    passed = (update - warmup) / max(1, total - warmup)
+    return base * (1 + math.cos(math.pi * min(1.0, passed))) / 2
