@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from podx.errors import PodxError
 from podx.requests import (
-    Explanation,
     ExplainRequest,
+    Explanation,
     GeneratedItem,
     RankRequest,
     Recommendation,

@@ -1,7 +1,7 @@
 """The exported folder: everything a service needs, checked when it is loaded.
 
-``manifest.json`` names each file with its sha256, and itself carries a checksum, so a damaged byte anywhere is found before a
-graph is run.
+``manifest.json`` names each file with its sha256, and itself carries a checksum, so a damaged byte anywhere is found
+before a graph is run.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ NOT_AN_ITEM = 0
 
 
 def ranks(lists: IntArray, targets: IntArray) -> IntArray:
-    """Place of the target's first occurrence, 1-based, or 0 where it is not in the list. [users, k], [users] → [users]."""
+    """Place of the target's first occurrence, 1-based; 0 where it is not in the list. [users, k], [users] → [users]."""
     hits = lists == targets[:, None]
     return np.where(hits.any(axis=1), hits.argmax(axis=1) + 1, 0)
 

@@ -25,7 +25,7 @@ from podx.errors import (
     UnsupportedTaskError,
 )
 from podx.model import GraphModel
-from podx.requests import Explanation, ExplainRequest, GeneratedItem, RankRequest, Recommendation, RecommendRequest
+from podx.requests import ExplainRequest, Explanation, GeneratedItem, RankRequest, Recommendation, RecommendRequest
 from podx.session import Device, SessionOptions, resolve_device
 from podx.tasks import Task
 

@@ -1,7 +1,10 @@
-"""Names, axes and dtypes of every graph tensor. The exporter writes them, the runtime feeds them; nobody else spells them.
+"""Names, axes and dtypes of every graph tensor.
 
-Axes: ``batch`` users · ``source`` tokens of the longest input · ``memory`` = prompt vectors + source · ``beams`` live beams per
-user · ``past`` cache slots filled before this step · ``slots`` = past + beams · ``output_tokens`` tokens that are scored.
+The exporter writes them, the runtime feeds them; nobody else spells them.
+
+Axes: ``batch`` users · ``source`` tokens of the longest input · ``memory`` = prompt vectors + source · ``beams`` live
+beams per user · ``past`` cache slots filled before this step · ``slots`` = past + beams · ``output_tokens`` tokens
+that are scored.
 
 The decoder's cache keeps one **slot** per beam and step and never moves it. Which slots lie on a beam's path is said
 by :data:`DISTANCE`, so reordering beams moves a few integers instead of the cache.
@@ -9,7 +12,7 @@ by :data:`DISTANCE`, so reordering beams moves a few integers instead of the cac
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -84,18 +87,16 @@ def present_value(layer: int) -> str:
     return f"present_value.{layer}"
 
 
-def _per_layer(shape: ModelShape, names: Sequence[object], length: str) -> list[TensorSpec]:
-    axes = ("batch", shape.heads, length, shape.head_dim)
+def _per_layer(shape: ModelShape, names: Sequence[Callable[[int], str]], length: str) -> list[TensorSpec]:
+    axes: tuple[Axis, ...] = ("batch", shape.heads, length, shape.head_dim)
     return [
-        TensorSpec(name(layer), "float32", axes)  # type: ignore[operator]
-        for layer in range(shape.decoder_layers)
-        for name in names
+        TensorSpec(name(layer), "float32", axes) for layer in range(shape.decoder_layers) for name in names
     ]
 
 
 def encoder_inputs() -> list[TensorSpec]:
     """What the encoder graph reads."""
-    text = ("batch", "source")
+    text: tuple[Axis, ...] = ("batch", "source")
     return [
         TensorSpec(INPUT_IDS, "int64", text),
         TensorSpec(WHOLE_WORD_IDS, "int64", text),

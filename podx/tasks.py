@@ -1,9 +1,9 @@
 """The three tasks of POD and how a record of each is written as words.
 
-A template is plain text whose placeholders stand alone as words: ``{user}``, ``{history}``, ``{candidates}``, ``{item}``.
-The first template of each task is the *bare* one, the ids and nothing else. Training draws one of a task's templates
-per sample; inference always uses the bare one, because the prompt vectors have taken over what the words said
-(POD paper, section 3.3).
+A template is plain text whose placeholders stand alone as words: ``{user}``, ``{history}``, ``{candidates}``,
+``{item}``. The first template of each task is the *bare* one, the ids and nothing else. Training draws one of a task's
+templates per sample; inference always uses the bare one, because the prompt vectors have taken over what the words
+said (POD paper, section 3.3).
 """
 
 from __future__ import annotations
@@ -132,7 +132,9 @@ def load_templates(path: Path) -> dict[Task, tuple[Template, ...]]:
         raise ConfigError(f"{path} must hold a JSON object that maps each task to a list of templates")
     result = dict(DEFAULT_TEMPLATES)
     for name, texts in content.items():
-        (task,) = parse_tasks(name)
+        if name not in ALL_TASKS:
+            raise ConfigError(f"{path}: {name!r} is no task: choose among {', '.join(ALL_TASKS)}")
+        task = Task(name)
         if not isinstance(texts, Sequence) or isinstance(texts, str) or not all(isinstance(t, str) for t in texts):
             raise ConfigError(f"{path}: {name!r} must be a list of texts")
         own = tuple(t for t in _templates(task, *texts) if t != bare_template(task))

@@ -1,17 +1,20 @@
 """The decoder graph: one step for all live beams of all users.
 
-    tokens ── embedding ── N × ( norm ── self-attention over the cache's slots ── norm ── cross-attention ── norm ── feed-forward ) ──
-    norm ── output layer ── log-softmax
+    tokens ── embedding ── N layers ── norm ── output layer ── log-softmax
+    layer: norm ── self-attention over the cache's slots ── norm ── cross-attention ── norm ── feed-forward
 
-The beams of a user are laid along the query axis, so cross-attention reads the user's K and V once, whatever the number of beams,
-and self-attention reads all slots of the user and masks those that are not on the beam's path.
+The beams of a user are laid along the query axis, so cross-attention reads the user's K and V once, whatever the
+number of beams, and self-attention reads all slots of the user and masks those that are not on the beam's path.
 """
 
 from __future__ import annotations
 
+import numpy as np
+
 from podx import signature as sig
-from podx_export.graph import GraphBuilder
+from podx_export.graph import MICROSOFT, GraphBuilder
 from podx_export.layers import (
+    add_and_norm,
     additive_mask,
     attention,
     feed_forward,
@@ -34,22 +37,7 @@ def build_decoder(model: SourceModel, weights: WeightStore, items_only: bool) ->
     memory = [graph.input(spec) for spec in sig.memory_tensors(model.shape)]
     past = [graph.input(spec) for spec in sig.past_tensors(model.shape)]
     hidden = graph.make("Gather", graph.weight("embedding", model.embedding), step[0])
-    self_bias = _path_bias(graph, model, step[1])
-    cross_bias = _memory_bias(graph, memory[0], step[0])
-    present: list[str] = []
-    for number, layer in enumerate(model.decoder):
-        with graph.scope(f"layers.{number}"):
-            caches = past[2 * number : 2 * number + 2]
-            hidden, new = _self_attention(graph, model, number, layer, hidden, caches, self_bias)
-            present += new
-            hidden = _cross_attention(
-                graph, model, number, layer, hidden, memory[1 + 2 * number : 3 + 2 * number], cross_bias
-            )
-            block = layer.feed_forward
-            normed = rms_norm(graph, hidden, f"decoder.{number}.ff_norm", block.norm, model.epsilon)
-            dense = feed_forward(graph, normed, f"decoder.{number}.ff", block, model.activation, model.gated)
-            hidden = graph.make("Add", hidden, dense)
-    final = rms_norm(graph, hidden, "decoder.norm", model.decoder_norm * model.output_scale, model.epsilon)
+    final, present = _layers(graph, model, hidden, step, memory, past)
     log_probs = _output_layer(graph, model, final, step[2] if items_only else None)
     graph.output(sig.log_probs_tensor(model.shape, items_only), log_probs)
     for spec, value in zip(sig.present_tensors(model.shape), present, strict=True):
@@ -57,8 +45,35 @@ def build_decoder(model: SourceModel, weights: WeightStore, items_only: bool) ->
     return graph
 
 
+def _layers(
+    graph: GraphBuilder, model: SourceModel, hidden: str, step: list[str], memory: list[str], past: list[str]
+) -> tuple[str, list[str]]:
+    """All layers and the last norm, scaled for the output layer: → [batch, beams, d] and the caches."""
+    self_bias = _path_bias(graph, model, step[1])
+    cross_bias = _memory_bias(graph, memory[0], step[0])
+    present: list[str] = []
+    normed = rms_norm(graph, hidden, "decoder.0.norm", model.decoder[0].norm, model.epsilon)
+    following = [(f"decoder.{n}.norm", layer.norm) for n, layer in enumerate(model.decoder)][1:]
+    following.append(("decoder.norm", model.decoder_norm * np.float32(model.output_scale)))
+    for number, (layer, after) in enumerate(zip(model.decoder, following, strict=True)):
+        prefix, own = f"decoder.{number}", slice(2 * number, 2 * number + 2)
+        with graph.scope(f"layers.{number}"):
+            mixed, caches = _self_attention(graph, model, prefix, layer, normed, past[own], self_bias)
+            present += caches
+            normed, hidden = add_and_norm(graph, hidden, mixed, f"{prefix}.cross_norm", layer.cross_norm, model.epsilon)
+            mixed = _cross_attention(graph, model, prefix, layer, normed, memory[1:][own], cross_bias)
+            block = layer.feed_forward
+            normed, hidden = add_and_norm(graph, hidden, mixed, f"{prefix}.ff_norm", block.norm, model.epsilon)
+            dense = feed_forward(graph, normed, f"{prefix}.ff", block, model.activation, model.gated)
+            normed, hidden = add_and_norm(graph, hidden, dense, *after, model.epsilon)
+    return normed, present
+
+
 def _path_bias(graph: GraphBuilder, model: SourceModel, distance: str) -> str:
-    """Position bias of each slot on a beam's path, MASKED elsewhere: [batch, beams, slots] → [batch, heads, beams, slots]."""
+    """Position bias of the slots on a beam's path, MASKED elsewhere.
+
+    [batch, beams, slots] → [batch, heads, beams, slots].
+    """
     with graph.scope("path_bias"):
         near = graph.make("Min", distance, graph.int_scalar(model.max_distance))
         table = graph.weight("decoder_bias", with_masked_row(model.decoder_bias))  # index -1 reads the masked row
@@ -74,51 +89,31 @@ def _memory_bias(graph: GraphBuilder, memory_mask: str, tokens: str) -> str:
 
 
 def _self_attention(
-    graph: GraphBuilder,
-    model: SourceModel,
-    number: int,
-    layer: DecoderLayer,
-    hidden: str,
-    past: list[str],
-    bias: str,
+    graph: GraphBuilder, model: SourceModel, prefix: str, layer: DecoderLayer, normed: str, past: list[str], bias: str
 ) -> tuple[str, list[str]]:
-    """→ hidden [batch, beams, d] and this layer's cache with the step's slots appended."""
-    prefix, heads = f"decoder.{number}", model.shape.heads
-    width = heads * model.shape.head_dim
+    """→ [batch, beams, d], and this layer's cache with the step's slots appended."""
+    heads, width = model.shape.heads, model.shape.heads * model.shape.head_dim
     with graph.scope("self_attention"):
-        normed = rms_norm(graph, hidden, f"{prefix}.norm", layer.norm, model.epsilon)
         qkv = linear(graph, normed, f"{prefix}.qkv", layer.qkv)
         query, key, value = graph.split(qkv, [width] * 3, axis=-1)
+        inputs = [query, key, value, "", "", bias, *past]
         mixed, *present = graph.op(
-            "MultiHeadAttention",
-            [query, key, value, "", "", bias, *past],
-            outputs=3,
-            domain="com.microsoft",
-            num_heads=heads,
-            scale=1.0,
+            "MultiHeadAttention", inputs, outputs=3, domain=MICROSOFT, num_heads=heads, scale=1.0
         )
-        return graph.make("Add", hidden, linear(graph, mixed, f"{prefix}.out", layer.out)), present
+        return linear(graph, mixed, f"{prefix}.out", layer.out), present
 
 
 def _cross_attention(
-    graph: GraphBuilder,
-    model: SourceModel,
-    number: int,
-    layer: DecoderLayer,
-    hidden: str,
-    memory: list[str],
-    bias: str,
+    graph: GraphBuilder, model: SourceModel, prefix: str, layer: DecoderLayer, normed: str, memory: list[str], bias: str
 ) -> str:
-    prefix = f"decoder.{number}"
     with graph.scope("cross_attention"):
-        normed = rms_norm(graph, hidden, f"{prefix}.cross_norm", layer.cross_norm, model.epsilon)
         query = linear(graph, normed, f"{prefix}.cross_query", layer.cross_query)
         mixed = attention(graph, query, memory[0], memory[1], model.shape.heads, bias)
-        return graph.make("Add", hidden, linear(graph, mixed, f"{prefix}.cross_out", layer.cross_out))
+        return linear(graph, mixed, f"{prefix}.cross_out", layer.cross_out)
 
 
 def _output_layer(graph: GraphBuilder, model: SourceModel, final: str, output_tokens: str | None) -> str:
-    """[batch, beams, d] → [batch, beams, tokens]. The weight keeps the embedding's layout, so a tied one is stored once."""
+    """[batch, beams, d] → [batch, beams, tokens]. The weight lies as the embedding does: a tied one is stored once."""
     with graph.scope("output"):
         name = "embedding" if model.output is model.embedding else "output"
         table = graph.weight(name, model.output)

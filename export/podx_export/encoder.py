@@ -3,8 +3,8 @@
     input_ids ── embedding ──(+)── whole-word embedding
     task_id ──── prompt table ──[concat]── N layers ── norm ── K, V per decoder layer (once per user, not per beam)
 
-The prompt vectors are constants of the graph (POD paper, section 3.3); they carry no whole-word embedding unless the model
-was trained so.
+The prompt vectors are constants of the graph (POD paper, section 3.3); they carry no whole-word embedding unless the
+model was trained so.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 from podx import signature as sig
 from podx_export.graph import GraphBuilder
 from podx_export.layers import (
+    add_and_norm,
     additive_mask,
     attention,
     feed_forward,
@@ -21,7 +22,7 @@ from podx_export.layers import (
     rms_norm,
     split_heads,
 )
-from podx_export.source import SourceModel
+from podx_export.source import EncoderLayer, SourceModel
 from podx_export.weights import WeightStore
 
 INT64 = 7
@@ -59,8 +60,7 @@ def _memory_mask(graph: GraphBuilder, model: SourceModel, mask: str) -> str:
     """Prompt vectors are always visible: [batch, source] → [batch, memory]."""
     if model.prompts.shape[1] == 0:
         return mask
-    ones = graph.make("Pad", mask, graph.ints(0, model.prompts.shape[1], 0, 0), graph.int_scalar(1), mode="constant")
-    return ones
+    return graph.make("Pad", mask, graph.ints(0, model.prompts.shape[1], 0, 0), graph.int_scalar(1), mode="constant")
 
 
 def _attention_bias(graph: GraphBuilder, model: SourceModel, memory_mask: str) -> str:
@@ -81,21 +81,30 @@ def _attention_bias(graph: GraphBuilder, model: SourceModel, memory_mask: str) -
 
 
 def _layers(graph: GraphBuilder, model: SourceModel, hidden: str, bias: str) -> str:
-    width = model.shape.heads * model.shape.head_dim
-    for number, layer in enumerate(model.encoder):
+    """All layers and the last norm: [batch, memory, d] → the same."""
+    normed = rms_norm(graph, hidden, "encoder.0.norm", model.encoder[0].norm, model.epsilon)
+    following = [(f"encoder.{n}.norm", layer.norm) for n, layer in enumerate(model.encoder)][1:]
+    following.append(("encoder.norm", model.encoder_norm))
+    for number, (layer, after) in enumerate(zip(model.encoder, following, strict=True)):
         prefix = f"encoder.{number}"
         with graph.scope(f"layers.{number}"):
-            with graph.scope("self_attention"):
-                normed = rms_norm(graph, hidden, f"{prefix}.norm", layer.norm, model.epsilon)
-                qkv = linear(graph, normed, f"{prefix}.qkv", layer.qkv)
-                query, key, value = graph.split(qkv, [width] * 3, axis=-1)
-                mixed = attention(graph, query, key, value, model.shape.heads, bias)
-                hidden = graph.make("Add", hidden, linear(graph, mixed, f"{prefix}.out", layer.out))
+            mixed = _self_attention(graph, model, prefix, layer, normed, bias)
             block = layer.feed_forward
-            normed = rms_norm(graph, hidden, f"{prefix}.ff_norm", block.norm, model.epsilon)
+            normed, hidden = add_and_norm(graph, hidden, mixed, f"{prefix}.ff_norm", block.norm, model.epsilon)
             dense = feed_forward(graph, normed, f"{prefix}.ff", block, model.activation, model.gated)
-            hidden = graph.make("Add", hidden, dense)
-    return rms_norm(graph, hidden, "encoder.norm", model.encoder_norm, model.epsilon)
+            normed, hidden = add_and_norm(graph, hidden, dense, *after, model.epsilon)
+    return normed
+
+
+def _self_attention(
+    graph: GraphBuilder, model: SourceModel, prefix: str, layer: EncoderLayer, normed: str, bias: str
+) -> str:
+    width = model.shape.heads * model.shape.head_dim
+    with graph.scope("self_attention"):
+        qkv = linear(graph, normed, f"{prefix}.qkv", layer.qkv)
+        query, key, value = graph.split(qkv, [width] * 3, axis=-1)
+        mixed = attention(graph, query, key, value, model.shape.heads, bias)
+        return linear(graph, mixed, f"{prefix}.out", layer.out)
 
 
 def _cross_attention(graph: GraphBuilder, model: SourceModel, memory: str) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from podx.errors import ExportError
-from podx_export.graph import GraphBuilder
+from podx_export.graph import MICROSOFT, GraphBuilder
 from podx_export.source import FeedForward, Float32Array
 
 MASKED = -1e9
@@ -19,9 +19,25 @@ SUPPORTED_ACTIVATIONS = ("relu", "gelu_new")
 
 
 def rms_norm(graph: GraphBuilder, x: str, name: str, weight: Float32Array, epsilon: float) -> str:
-    """T5's layer norm: scale only, no mean, no bias. Shape stays."""
-    # The operator sits in the standard domain, a historical quirk of ONNX Runtime.
-    return graph.make("SimplifiedLayerNormalization", x, graph.weight(name, weight), axis=-1, epsilon=epsilon)
+    """T5's layer norm: scale only, no mean, no bias. Written in standard operators, which ONNX Runtime fuses."""
+    square = graph.make("Mul", x, x)
+    mean = graph.make("ReduceMean", square, axes=[-1], keepdims=1)
+    root = graph.make("Sqrt", graph.make("Add", mean, graph.float_scalar(epsilon)))
+    return graph.make("Mul", graph.make("Div", x, root), graph.weight(name, weight))
+
+
+def add_and_norm(
+    graph: GraphBuilder, x: str, delta: str, name: str, weight: Float32Array, epsilon: float
+) -> tuple[str, str]:
+    """Residual connection and the next norm in one pass over memory: → norm(x + delta), x + delta."""
+    normed, _, _, total = graph.op(
+        "SkipSimplifiedLayerNormalization",
+        [x, delta, graph.weight(name, weight)],
+        outputs=4,
+        domain=MICROSOFT,
+        epsilon=epsilon,
+    )
+    return normed, total
 
 
 def linear(graph: GraphBuilder, x: str, name: str, weight: Float32Array) -> str:
@@ -58,8 +74,8 @@ def activate(graph: GraphBuilder, x: str, name: str) -> str:
 def attention(graph: GraphBuilder, query: str, key: str, value: str, heads: int, bias: str) -> str:
     """Attention without 1/√d scaling, as in T5.
 
-    ``query`` [batch, n, heads·head_dim]; ``key``, ``value`` the same with m rows, or [batch, heads, m, head_dim]; ``bias`` added to the
-    scores, [batch or 1, heads or 1, n, m]. → [batch, n, heads·head_dim].
+    ``query`` [batch, n, heads·head_dim]; ``key``, ``value`` the same with m rows, or [batch, heads, m, head_dim];
+    ``bias`` added to the scores, [batch or 1, heads or 1, n, m]. → [batch, n, heads·head_dim].
     """
     return graph.fused("MultiHeadAttention", query, key, value, "", "", bias, num_heads=heads, scale=1.0)
 

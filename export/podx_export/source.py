@@ -1,4 +1,4 @@
-"""The weights of a POD model as numpy arrays, in the layout the graphs want: input × output, Q, K and V side by side."""
+"""The weights of a POD model as numpy arrays, as the graphs want them: input × output, Q, K and V side by side."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class EncoderLayer:
 
 @dataclass(frozen=True)
 class DecoderLayer:
-    """Self-attention as in the encoder; cross-attention with its own query, output, and key-value [d, 2·heads·head_dim]."""
+    """Self-attention as in the encoder; cross-attention: own query, output, and key-value [d, 2·heads·head_dim]."""
 
     norm: Float32Array
     qkv: Float32Array

@@ -1,8 +1,8 @@
 """Beam search inside the catalogue's trie.
 
-Same choices as ``transformers`` makes with ``early_stopping="never"`` and a ``prefix_allowed_tokens_fn`` that walks the trie: of
-the 2·beams best continuations per user, those among the first ``beams`` that end an item are answers, and the first
-``beams`` that do not end live on. Only tokens that the trie allows are ever looked at.
+Same choices as ``transformers`` makes with ``early_stopping="never"`` and a ``prefix_allowed_tokens_fn`` that walks the
+trie: of the 2·beams best continuations per user, those among the first ``beams`` that end an item are answers, and the
+first ``beams`` that do not end live on. Only tokens that the trie allows are ever looked at.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from podx.decoding.limits import ItemLimits
 from podx.decoding.options import ItemSearchOptions
@@ -20,7 +19,7 @@ from podx.decoding.stepper import FloatArray, IntArray, Stepper
 from podx.trie import NO_ITEM, ROOT, Trie
 
 LOOKAHEAD = 2
-"""Continuations kept per beam before answers are taken out: at most half of them can be answers' places."""
+"""Continuations kept per beam: each beam ends in one way at most, so at least ``beams`` of them go on."""
 
 
 @dataclass(frozen=True)
@@ -153,14 +152,15 @@ class ItemSearch:
         origin, column, leads_to, answer = origin[order], column[order], leads_to[order], answer[order]
         owner, parent = user[origin], beam[origin]
         reached = total[origin] + log_probs[owner, parent, column]
-        return self._best(owner, (reached, parent, leads_to, column, answer), len(score))
-
-    def _best(self, owner: IntArray, values: tuple[npt.NDArray[np.generic], ...], batch: int) -> _Candidates:
-        places = Ragged.of(owner, batch)
-        fills = (NEVER, 0, ROOT, 0, NO_ITEM)
-        grids = [places.grid(value, fill, batch) for value, fill in zip(values, fills, strict=True)]
-        columns = best_columns(grids[0], LOOKAHEAD * self._beams)
-        return _Candidates(*(np.take_along_axis(grid, columns, axis=1) for grid in grids))
+        places = Ragged.of(owner, len(score))
+        best = best_columns(places.grid(reached, NEVER), LOOKAHEAD * self._beams)
+        return _Candidates(
+            score=places.at(reached, best, NEVER),
+            beam=places.at(parent, best, 0),
+            node=places.at(leads_to, best, ROOT),
+            column=places.at(column, best, 0),
+            item=places.at(answer, best, NO_ITEM),
+        )
 
     def _collect(self, best: _Candidates, length: int) -> None:
         """Keep answers among the first ``beams`` continuations, with the earlier ones, best first."""
@@ -187,14 +187,15 @@ class ItemSearch:
     def _prune(self, score: FloatArray, length: int) -> FloatArray:
         """Strike out live beams that can no longer enter the k answers.
 
-        Log-probabilities only lower a sum, so a live beam ends at most at its sum so far divided by the longest possible
-        length (without length penalty, by 1). What a struck beam would have displaced scores lower still, so the k answers
-        stay what they are.
+        A log-probability only lowers a sum, and a live beam has at least one token to come. So it ends at most at its
+        sum so far divided by the length that suits it best: the longest with a positive length penalty, the next
+        otherwise. Whatever takes a struck beam's place among the best continuations has a lower sum still and cannot
+        enter either, so the k answers are those of the search without pruning.
         """
         if length == self._max_tokens:
             return np.full_like(score, NEVER)
-        longest = self._max_tokens if self._penalty > 0 else length + 1
-        bound = score / np.float32(longest**self._penalty)
+        kindest = self._max_tokens if self._penalty > 0 else length + 1
+        bound = score / np.float32(kindest**self._penalty)
         worst = self._found.scores[self._rows, self._k - 1]
         return np.where(bound > worst[:, None], score, NEVER)
 

@@ -1,8 +1,8 @@
 """Which items a request may be answered with, and so which trie nodes a beam may enter.
 
-A node may be entered as long as at least one permitted item ends at or below it; so every live beam leads to an answer, and k
-answers come back whenever k permitted items exist and the search is at least k beams wide. Sets are kept as sorted
-(user, node) keys: their size goes with the request, not with the catalogue.
+A node may be entered as long as at least one permitted item ends at or below it; so every live beam leads to an answer,
+and k answers come back whenever k permitted items exist and the search is at least k beams wide. Sets are kept as
+sorted (user, node) keys: their size goes with the request, not with the catalogue.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class ItemLimits:
         """Number of permitted items per user, int64 [batch]."""
 
     def _item_keys(self, items: Sequence[npt.NDArray[np.integer]]) -> IntArray:
-        users = np.repeat(np.arange(len(items)), [len(i) for i in items])
+        users = np.repeat(np.arange(len(items)), np.array([len(i) for i in items], dtype=np.int64))
         numbers = np.concatenate([*items, np.zeros(0, dtype=np.int64)]).astype(np.int64)
         return np.unique(users * self._items + numbers)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,7 +14,15 @@ DEFAULT_GROUPS = 3
 DEFAULT_MIN_LENGTH = 10
 DEFAULT_MAX_LENGTH = 50
 
+MAX_LENGTH_PENALTY = 10.0
+"""Either way from 0; beyond it length^penalty would leave the range of float32 before it meant anything."""
+
 ScoreOver = Literal["catalogue", "vocabulary"]
+
+
+def _check_length_penalty(value: float) -> None:
+    if not -MAX_LENGTH_PENALTY <= value <= MAX_LENGTH_PENALTY:
+        raise ConfigError(f"length_penalty must lie between -{MAX_LENGTH_PENALTY} and {MAX_LENGTH_PENALTY}, not {value}")
 
 
 @dataclass(frozen=True)
@@ -22,7 +31,8 @@ class ItemSearchOptions:
 
     Attributes:
         beams: width of the search; raised to k where more answers are asked for.
-        length_penalty: a hypothesis scores Σ log p ÷ length^length_penalty, end of sequence counted.
+        length_penalty: a hypothesis scores Σ log p ÷ length^length_penalty, end of sequence counted. 0 compares plain
+            sums, a positive one favours long hypotheses, a negative one short ones.
         score_over: what p is a distribution over. ``catalogue``: the tokens that occur in some item, and end of
             sequence, which is fast; ``vocabulary``: every token of the model, which is what ``transformers`` does and
             costs the whole output layer. On a trained model the two barely differ.
@@ -35,6 +45,7 @@ class ItemSearchOptions:
     def __post_init__(self) -> None:
         if self.beams < 1:
             raise ConfigError(f"beams must be at least 1, not {self.beams}")
+        _check_length_penalty(self.length_penalty)
         if self.score_over not in ("catalogue", "vocabulary"):
             raise ConfigError(f"score_over must be 'catalogue' or 'vocabulary', not {self.score_over!r}")
 
@@ -45,9 +56,10 @@ class TextSearchOptions:
 
     Attributes:
         beams: width, all groups together.
-        groups: how many groups the beams are divided into (diverse beam search, Vijayakumar et al. 2018). They differ only by
-            the penalty, so with penalty 0 one group of ``beams / groups`` beams is computed.
-        diversity_penalty: taken from a token's log-probability for every beam of an earlier group that chose it in this step.
+        groups: how many groups the beams are divided into (diverse beam search, Vijayakumar et al. 2018). They differ
+            only by the penalty, so with penalty 0 one group of ``beams / groups`` beams is computed.
+        diversity_penalty: taken from a token's log-probability for every beam of an earlier group that chose it in this
+            step; what is taken stays in the hypothesis's score.
         min_length, max_length: of the whole sequence, start token and end of sequence counted, as in ``transformers``.
         length_penalty: as in :class:`ItemSearchOptions`.
     """
@@ -62,8 +74,9 @@ class TextSearchOptions:
     def __post_init__(self) -> None:
         if self.beams < 1 or self.groups < 1 or self.beams % self.groups:
             raise ConfigError(f"beams ({self.beams}) must be a positive multiple of groups ({self.groups})")
-        if self.diversity_penalty < 0:
-            raise ConfigError(f"diversity_penalty must not be negative, not {self.diversity_penalty}")
+        if not 0 <= self.diversity_penalty < math.inf:
+            raise ConfigError(f"diversity_penalty must be 0 or a positive number, not {self.diversity_penalty}")
+        _check_length_penalty(self.length_penalty)
         if self.max_length < 2 or self.min_length > self.max_length:
             raise ConfigError(
                 f"max_length ({self.max_length}) must be at least 2 and not below min_length ({self.min_length})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,38 +15,66 @@ BLOCK = 64
 
 NEVER = np.float32(-np.inf)
 
+Scalar = TypeVar("Scalar", bound=np.generic)
+
 
 def best_columns(scores: FloatArray, count: int) -> IntArray:
-    """Columns of the ``count`` best entries of each row, best first (ties: lower column first). [rows, count]."""
-    count = min(count, scores.shape[1])
-    if count < scores.shape[1]:
-        columns = np.sort(np.argpartition(scores, -count, axis=1)[:, -count:], axis=1)
+    """Columns of the ``count`` best entries of each row, best first. [rows, count], or all columns where there are fewer.
+
+    Equal scores come in order of their columns, so what is chosen depends on the row alone. Entries of -inf only fill
+    up, in any order.
+    """
+    width = scores.shape[1]
+    if count < width:
+        columns = np.sort(np.argpartition(scores, width - count, axis=1)[:, width - count :], axis=1)
+        _settle_ties(scores, columns)
     else:
-        columns = np.broadcast_to(np.arange(scores.shape[1]), scores.shape)
+        columns = np.tile(np.arange(width), (len(scores), 1))
     order = np.argsort(-np.take_along_axis(scores, columns, axis=1), axis=1, kind="stable")
     return np.take_along_axis(columns, order, axis=1)
 
 
+def _settle_ties(scores: FloatArray, columns: IntArray) -> None:
+    """Where more entries equal the last chosen one than there is room for, choose those in the lowest columns."""
+    count = columns.shape[1]
+    last = np.take_along_axis(scores, columns, axis=1).min(axis=1)
+    tied = np.flatnonzero(((scores >= last[:, None]).sum(axis=1) > count) & (last > NEVER))
+    if len(tied):
+        columns[tied] = np.sort(np.argsort(-scores[tied], axis=1, kind="stable")[:, :count], axis=1)
+
+
 @dataclass(frozen=True)
 class Ragged:
-    """Where each entry of a flat list grouped by user stands in a [batch, widest] grid."""
+    """Where each entry of a flat list grouped by user stands in a [batch, widest] grid.
+
+    Attributes:
+        user: owner of each entry, ascending, [entries]. position: place among the owner's entries, [entries].
+        starts, counts: first entry and number of entries of each user, [batch].
+    """
 
     user: IntArray
     position: IntArray
-    widest: int
+    starts: IntArray
+    counts: IntArray
 
     @classmethod
     def of(cls, user: IntArray, batch: int) -> Ragged:
         """``user``: owner of each entry, ascending."""
         counts = np.bincount(user, minlength=batch)
-        starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
-        return cls(user, np.arange(len(user)) - starts[user], int(counts.max(initial=0)))
+        starts = np.cumsum(counts) - counts
+        return cls(user, np.arange(len(user)) - starts[user], starts, counts)
 
-    def grid(self, values: npt.NDArray[np.generic], fill: object, batch: int) -> npt.NDArray[np.generic]:
+    def grid(self, values: npt.NDArray[Scalar], fill: Scalar | int) -> npt.NDArray[Scalar]:
         """Entries laid out by user: [batch, widest]."""
-        grid = np.full((batch, self.widest), fill, dtype=values.dtype)
+        grid = np.full((len(self.counts), int(self.counts.max(initial=0))), fill, dtype=values.dtype)
         grid[self.user, self.position] = values
         return grid
+
+    def at(self, values: npt.NDArray[Scalar], columns: IntArray, fill: Scalar | int) -> npt.NDArray[Scalar]:
+        """What :meth:`grid` would hold at ``columns`` [batch, n] of each user's row."""
+        inside = columns < self.counts[:, None]
+        place = np.where(inside, self.starts[:, None] + columns, len(values))
+        return np.append(values, np.array([fill], dtype=values.dtype))[place]
 
 
 def best_of_wide_rows(scores: FloatArray, count: int) -> IntArray:
@@ -59,8 +88,7 @@ def best_of_wide_rows(scores: FloatArray, count: int) -> IntArray:
     if blocks <= count:
         return best_columns(scores, count)
     maxima = scores[:, : blocks * BLOCK].reshape(rows, blocks, BLOCK).max(axis=2)
-    bound = np.partition(maxima, -count, axis=1)[:, -count]
+    bound = np.partition(maxima, blocks - count, axis=1)[:, blocks - count]
     row, column = np.nonzero(scores >= bound[:, None])
     places = Ragged.of(row, rows)
-    candidates = best_columns(places.grid(scores[row, column], NEVER, rows), count)
-    return np.take_along_axis(places.grid(column, 0, rows), candidates, axis=1)
+    return places.at(column, best_columns(places.grid(scores[row, column], NEVER), count), 0)

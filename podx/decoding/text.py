@@ -1,8 +1,8 @@
 """Beam search over the whole vocabulary, with groups that avoid one another (diverse beam search).
 
-One group is the beam search of ``transformers`` with ``early_stopping="never"``. With several, the groups of a user take turns
-in every step, and a token's log-probability is lowered by ``diversity_penalty`` for each beam of an earlier group that
-took that token in this step (Vijayakumar et al. 2018, Hamming diversity).
+One group is the beam search of ``transformers`` with ``early_stopping="never"``. With several, the groups of a user
+take turns in every step, and a token's log-probability is lowered by ``diversity_penalty`` for each beam of an earlier
+group that took that token in this step (Vijayakumar et al. 2018, Hamming diversity).
 """
 
 from __future__ import annotations
@@ -42,22 +42,23 @@ class _Step:
 class _Group:
     """Live beams and finished hypotheses of one group of every user."""
 
-    def __init__(self, batch: int, beams: int, first_beam: int) -> None:
-        self.beams, self.first_beam = beams, first_beam
+    def __init__(self, batch: int, beams: int) -> None:
+        self.beams = beams
         self.score = np.full((batch, beams), NEVER, dtype=np.float32)
         self.score[:, 0] = 0.0  # one copy of the start, or all beams would be alike
         self.tokens = np.zeros((batch, beams, 0), dtype=np.int64)
-        self.parent = np.zeros((batch, beams), dtype=np.int64)
+        self.parent = np.zeros((batch, beams), dtype=np.int64)  # row of the step's output, all groups' beams in one
         self.finished: list[list[Hypothesis]] = [[] for _ in range(batch)]
 
-    def advance(self, best: _Step, ends: npt.NDArray[np.bool_]) -> None:
-        """Go on with the first ``beams`` continuations that do not end."""
+    def advance(self, best: _Step, ends: npt.NDArray[np.bool_], first_row: int) -> None:
+        """Go on with the first ``beams`` continuations that do not end. ``first_row``: of this group in the step."""
         running = np.where(ends, NEVER, best.score)
         order = best_columns(running, self.beams)
         self.score = np.take_along_axis(running, order, axis=1)
-        self.parent = np.take_along_axis(best.beam, order, axis=1)
+        beam = np.take_along_axis(best.beam, order, axis=1)
+        self.parent = first_row + beam
         chosen = np.take_along_axis(best.token, order, axis=1)
-        past = np.take_along_axis(self.tokens, self.parent[:, :, None], axis=1)
+        past = np.take_along_axis(self.tokens, beam[:, :, None], axis=1)
         self.tokens = np.concatenate([past, chosen[:, :, None]], axis=2)
 
     def keep(self, rows: IntArray) -> None:
@@ -79,7 +80,7 @@ class TextSearch:
         self._stepper, self._options, self._eos, self._start = stepper, options, eos_token, start_token
         self._rows = np.arange(batch)
         width = options.beams_per_group
-        self._groups = [_Group(batch, width, g * width) for g in range(options.computed_groups)]
+        self._groups = [_Group(batch, width) for _ in range(options.computed_groups)]
 
     def run(self) -> list[list[Hypothesis]]:
         """Hypotheses of each user, best first, all groups together."""
@@ -92,8 +93,7 @@ class TextSearch:
             live = self._live(length)
             if length + 1 == options.max_length or not live.any():
                 break
-            parents = [group.parent + (0 if length == 1 else group.first_beam) for group in self._groups]
-            paths.follow(np.concatenate(parents, axis=1))
+            paths.follow(np.concatenate([group.parent for group in self._groups], axis=1))
             tokens = np.concatenate([group.tokens[:, :, -1] for group in self._groups], axis=1)
             if live.mean() <= COMPACT_BELOW:
                 kept = np.flatnonzero(live)
@@ -107,18 +107,21 @@ class TextSearch:
             log_probs = log_probs.copy()
             log_probs[:, :, self._eos] = NEVER
         taken = np.zeros((len(log_probs), log_probs.shape[2]), dtype=np.float32) if len(self._groups) > 1 else None
+        last = length + 1 == self._options.max_length
+        next_row = 0
         for group in self._groups:
-            own = slice(0, 1) if first else slice(group.first_beam, group.first_beam + group.beams)
-            scores = log_probs[:, own] + group.score[:, : 1 if first else None, None]
+            first_row, live = next_row, 1 if first else group.score.shape[1]
+            next_row = 0 if first else first_row + live
+            scores = log_probs[:, first_row : first_row + live] + group.score[:, :live, None]
             if taken is not None:
                 scores = scores - np.float32(self._options.diversity_penalty) * taken[:, None, :]
             best = self._best(scores, group.beams)
-            last = length + 1 == self._options.max_length
             ends = (best.token == self._eos) | last
             self._collect(group, best, ends, length)
-            group.advance(best, ends)
+            group.advance(best, ends, first_row)
             if taken is not None:
-                np.add.at(taken, (np.arange(len(taken))[:, None], group.tokens[:, :, -1]), np.float32(1))
+                user, beam = np.nonzero(group.score > NEVER)
+                np.add.at(taken, (user, group.tokens[user, beam, -1]), np.float32(1))
 
     def _best(self, scores: FloatArray, beams: int) -> _Step:
         batch, rows, vocabulary = scores.shape

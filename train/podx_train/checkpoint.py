@@ -44,6 +44,8 @@ TRAINING_FILE = "training.json"
 TRAINER_FILE = "trainer.safetensors"
 DATASET_FOLDER = "dataset"
 PARTIAL_SUFFIX = ".partial"
+READABLE_MODE = 0o644
+"""safetensors writes files that only their owner can read; a service often runs as someone else."""
 
 _HEADER = "podx"
 _MODEL_PREFIX = "model."
@@ -96,6 +98,7 @@ def replace_file(path: Path, write: Callable[[Path], None]) -> None:
     """Let ``write`` make a file under a temporary name, then put it in place of ``path`` in one step."""
     partial = path.with_name(path.name + PARTIAL_SUFFIX)
     write(partial)
+    partial.chmod(READABLE_MODE)
     with partial.open("rb") as file:
         os.fsync(file.fileno())
     partial.replace(path)
@@ -130,7 +133,9 @@ def set_model_tensors(model: PodT5, tensors: Mapping[str, Tensor], where: Path) 
     wrong = sorted(own.keys() ^ tensors.keys())
     wrong += [name for name in own.keys() & tensors.keys() if own[name].shape != tensors[name].shape]
     if wrong:
-        raise CheckpointError(f"{where} does not fit the checkpoint's configuration ({', '.join(wrong[:3])}): copy again")
+        raise CheckpointError(
+            f"{where} does not fit the checkpoint's configuration ({', '.join(wrong[:3])}): copy again"
+        )
     with torch.no_grad():
         for name, parameter in own.items():
             parameter.copy_(tensors[name])
@@ -141,7 +146,10 @@ def save_dataset(folder: Path, dataset: Dataset) -> None:
     if (folder / DATASET_FOLDER).exists():  # the folder appears whole or not at all
         return
     bare = dataclasses.replace(
-        dataset, explanations={split: [] for split in dataset.explanations}, test_negatives=None, validation_negatives=None
+        dataset,
+        explanations={split: [] for split in dataset.explanations},
+        test_negatives=None,
+        validation_negatives=None,
     )
     bare.save(folder / DATASET_FOLDER)
 
@@ -179,7 +187,9 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     """
     folder = Path(path)
     if not folder.is_dir():
-        raise CheckpointError(f"there is no checkpoint folder at {folder}: make one with podx train DATA --out {folder}")
+        raise CheckpointError(
+            f"there is no checkpoint folder at {folder}: make one with podx train DATA --out {folder}"
+        )
     if not (folder / CONFIG_FILE).is_file():
         hint = "it was stopped before its first epoch ended" if (folder / TRAINER_FILE).exists() else "wrong folder?"
         raise CheckpointError(f"{folder} holds no finished checkpoint, {CONFIG_FILE} is missing ({hint})")

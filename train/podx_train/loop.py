@@ -1,8 +1,9 @@
-"""The training loop (POD paper, sections 3.3 and 3.4): updates, validation, early stopping, saving, stopping in time."""
+"""The training loop (POD paper, sections 3.3 and 3.4): updates, validation, early stopping, saving, time limits."""
 
 from __future__ import annotations
 
 import enum
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from podx_train.setup import Parts
 from podx_train.state import MIXED_NAME, Totals, TrainState, dropout_seed, learning_rate
 
 SECONDS_PER_MINUTE = 60.0
+SECONDS_WORTH_A_PLOT = 20.0
+"""Epochs longer than this bring the plot up to date each time, shorter ones at the end of training."""
 
 
 class Signal(enum.IntEnum):
@@ -225,6 +228,10 @@ class Trainer:
         state.epoch, state.batch, state.totals = state.epoch + 1, 0, Totals()
         self._publish_if_better(entry)
         self._save()
+        if self._processes.is_main:
+            write_log(self._folder, state.curve)
+            if entry["train_seconds"] > SECONDS_WORTH_A_PLOT:
+                plot_losses(self._folder, state.curve)
 
     def _validate_partial(self) -> None:
         """Out of time within an epoch: its weights are one more candidate for the best, and nothing else.
@@ -261,9 +268,8 @@ class Trainer:
         state = self._state
         if not state.best_epoch and not state.updates:
             publish(self._folder, self._model, self._training_facts(), epoch=0)
-        write_text(self._folder / TRAINING_FILE, _json(self._training_facts()))
+        write_text(self._folder / TRAINING_FILE, json.dumps(self._training_facts(), indent=2))
         if state.curve:
-            write_log(self._folder, state.curve)
             plot_losses(self._folder, state.curve)
 
     def _say(self, text: str) -> None:

@@ -27,13 +27,38 @@ WHOLE_WORD_INIT_STD = 1.0
 IGNORED_LABEL = -100
 """Label of padding in the targets: it takes no part in the loss."""
 
+_BACKBONE_FIELDS = (
+    "vocab_size",
+    "d_model",
+    "d_kv",
+    "d_ff",
+    "num_layers",
+    "num_decoder_layers",
+    "num_heads",
+    "relative_attention_num_buckets",
+    "relative_attention_max_distance",
+    "dropout_rate",
+    "layer_norm_epsilon",
+    "initializer_factor",
+    "feed_forward_proj",
+    "scale_decoder_outputs",
+    "pad_token_id",
+    "eos_token_id",
+    "decoder_start_token_id",
+)
+
+
+def backbone_fields(config: T5Config) -> dict[str, Any]:
+    """What of a T5Config makes the model; the rest of it belongs to other uses of transformers."""
+    return {name: getattr(config, name) for name in _BACKBONE_FIELDS}
+
 
 @dataclass(frozen=True)
 class PodConfig:
     """Everything that says how a PodT5 is built and fed.
 
     Attributes:
-        backbone: the T5Config as a plain dictionary.
+        backbone: the T5Config's fields, see :func:`backbone_fields`.
         tasks: the tasks trained; row i of the prompts belongs to ``tasks[i]``.
         prompts: prompt vectors a task, K in the paper.
         whole_word_rows: rows of the whole-word table.

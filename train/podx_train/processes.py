@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import broadcast
 from torch import Tensor
 
 from podx_train.options import TrainOptions, choose_device, uses_bf16
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that speaks."""
+    return PartialState().is_main_process
 
 
 class Processes:

@@ -82,9 +82,7 @@ def draw_segments(lengths: IntArray, rng: np.random.Generator) -> tuple[IntArray
     return start, rng.integers(start + 1, lengths - HELD_OUT)
 
 
-def draw_negatives(
-    seen: IntArray, item_count: int, count: int, rng: np.random.Generator
-) -> npt.NDArray[np.int64]:
+def draw_negatives(seen: IntArray, item_count: int, count: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
     """``count`` different items outside ``seen``, in random order; fewer where the catalogue has no more.
 
     Args:

@@ -17,7 +17,7 @@ from podx.tasks import Task, Template
 from podx.tokenizer import Tokenizer
 from podx_train.batching import BatchBuilder
 from podx_train.data.dataset import Dataset
-from podx_train.model import PodConfig, PodT5
+from podx_train.model import PodConfig, PodT5, backbone_fields
 from podx_train.options import Source, TrainOptions
 from podx_train.presets import backbone_tokenizer, load_backbone, preset_config
 from podx_train.samplers import Pool, evaluation_pool, training_pool
@@ -66,12 +66,11 @@ def new_model(
             f"the tokeniser has {tokenizer.vocab_size} pieces, the backbone only {t5.vocab_size} rows for them: "
             f"give the sentencepiece model that belongs to the backbone"
         )
-    content = t5.to_dict() | {
+    content = backbone_fields(t5) | {
         "pad_token_id": tokenizer.pad_id,
         "eos_token_id": tokenizer.eos_id,
         "decoder_start_token_id": tokenizer.pad_id,
     }
-    content.pop("_name_or_path", None)
     config = PodConfig(
         backbone=content,
         tasks=tasks,

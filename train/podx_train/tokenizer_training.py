@@ -104,7 +104,7 @@ def _train(counts: Counter[str], pieces: int) -> bytes:
 
 def _most_pieces(message: str) -> int | None:
     """The largest vocabulary the corpus allows, which sentencepiece names when asked for more."""
-    head, marker, tail = message.partition("value <= ")
+    _, marker, tail = message.partition("value <= ")
     digits = tail.split(".")[0]
     return int(digits) if marker and digits.isdigit() else None
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 MIN_REVIEWS = 3
 MAX_SHARE = 0.25
 RARE_SHARE = 0.01
-MIN_NOUN_SHARE = 0.15
+MIN_NOUN_SHARE = 0.1
 MIN_NOUN_PHRASES = 2
 MIN_FEATURE_LETTERS = 3
 MIN_WORDS, IDEAL_WORDS, MAX_WORDS = 4, 10, 18  # 18 words are about the 20 sub-words that POD trains on

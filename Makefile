@@ -1,0 +1,33 @@
+# `make demo` and `make test` set up everything they need in .venv.
+#
+# PyTorch: with an NVIDIA GPU the default wheel is what you want. Without one, pip may still fetch the CUDA build (gigabytes);
+# set TORCH_INDEX to the CPU index named on PyTorch's "get started" page to avoid that.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+TORCH_INDEX ?=
+GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -c GPU)
+RUNTIME := $(if $(filter-out 0,$(GPU)),gpu,cpu)
+DEMO ?= demo
+
+.PHONY: demo test lint coverage clean
+
+$(BIN)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,$(RUNTIME)]'
+	touch $@
+
+demo: $(BIN)/.ready
+	PATH="$(abspath $(BIN)):$$PATH" sh examples/demo.sh $(DEMO)
+
+test: $(BIN)/.ready
+	$(BIN)/python -m pytest --cov --cov-report=term $(PYTEST_ARGS)
+
+lint: $(BIN)/.ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) $(DEMO)

@@ -1,0 +1,89 @@
+"""What an engine is to the bench, and how one is named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from podx.errors import PodxError
+from podx.tasks import ALL_TASKS, Task
+from podx_bench.work import Answer, WorkItem
+
+
+class EngineError(PodxError):
+    """An engine's process failed, or answered something that makes no sense."""
+
+
+class Engine(Protocol):
+    """Something that answers requests. Lives in a process of its own."""
+
+    def load(self) -> None:
+        """Make ready to answer.
+
+        Raises:
+            DeviceError: the device asked for is not there.
+        """
+
+    def run(self, requests: Sequence[WorkItem]) -> list[Answer]:
+        """Answer a batch, from raw ids to raw ids; the work is finished when this returns. This is what is timed."""
+
+
+@dataclass(frozen=True)
+class EngineContext:
+    """What an engine is made from.
+
+    Attributes:
+        bundle: folder of the exported model; checkpoint: folder of the trained one.
+        task: what it will be asked.
+        threads: threads it may use.
+        spin: whether waiting threads may spin.
+        beams: width of the item search. k: answers per request.
+    """
+
+    bundle: Path
+    checkpoint: Path | None
+    task: Task
+    device: str
+    threads: int
+    spin: bool
+    beams: int
+    k: int
+
+    def as_json(self) -> dict[str, Any]:
+        """The context as JSON values."""
+        content = asdict(self)
+        content["bundle"], content["task"] = str(self.bundle), self.task.value
+        content["checkpoint"] = None if self.checkpoint is None else str(self.checkpoint)
+        return content
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> EngineContext:
+        """Read what :meth:`as_json` gave."""
+        checkpoint = content["checkpoint"]
+        given = {**content, "bundle": Path(content["bundle"]), "task": Task(content["task"])}
+        return cls(**{**given, "checkpoint": None if checkpoint is None else Path(checkpoint)})
+
+
+@dataclass(frozen=True)
+class EngineKind:
+    """An engine that can be asked for by name.
+
+    Attributes:
+        name: on the command line and in every file.
+        summary: what it is, for the report.
+        make: builds it; imports of its libraries belong in here or later.
+        tasks: what it can answer.
+        needs_checkpoint: whether it reads the checkpoint rather than the bundle.
+        slow: whether accuracy is measured on ``eager_users`` users only.
+        reference: engine whose lists its own are compared with; None: it is the reference.
+    """
+
+    name: str
+    summary: str
+    make: Callable[[EngineContext], Engine]
+    tasks: tuple[Task, ...] = ALL_TASKS
+    needs_checkpoint: bool = False
+    slow: bool = False
+    reference: str | None = None

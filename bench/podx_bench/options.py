@@ -1,0 +1,112 @@
+"""What a run of the bench may be asked to do. Frozen, and verified where it is made."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from podx.decoding.options import DEFAULT_BEAMS
+from podx.errors import ConfigError
+from podx.tasks import Task
+
+DEFAULT_BATCH_SIZES = (1, 32)
+DEFAULT_SPEED_USERS = 64
+DEFAULT_EAGER_USERS = 256
+DEFAULT_ROUNDS = 5
+DEFAULT_K = 10
+LEAST_ACCURACY_K = 10  # HR@10 and NDCG@10 need ten places
+DEVICES = ("cpu", "cuda")
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """Options of a run.
+
+    Attributes:
+        tasks: tasks to run; None: every task of the bundle that the data has test records for.
+        batch_sizes: requests per timed call.
+        engines: names (see :mod:`podx_bench.engines`); None: the default ones.
+        users: users of the speed runs; each batch size goes through them once, in ``rounds`` parts.
+        accuracy_users: users of the test split that accuracy is measured on; None: all.
+        eager_users: the most users that slow engines (all but ours) are measured on.
+        device: ``cpu`` or ``cuda``.
+        threads: threads of every engine; 0: one per usable core.
+        rounds: turns of each engine.
+        beams: width of the item search.
+        k: answers asked for.
+        seed: which users are taken.
+        spin: let waiting threads of every engine spin, which is faster on a machine with nothing else to do.
+        max_minutes: stop measuring after this long and report what there is; None: no limit.
+        speed, accuracy: which halves to run.
+    """
+
+    tasks: tuple[Task, ...] | None = None
+    batch_sizes: tuple[int, ...] = DEFAULT_BATCH_SIZES
+    engines: tuple[str, ...] | None = None
+    users: int = DEFAULT_SPEED_USERS
+    accuracy_users: int | None = None
+    eager_users: int = DEFAULT_EAGER_USERS
+    device: str = "cpu"
+    threads: int = 0
+    rounds: int = DEFAULT_ROUNDS
+    beams: int = DEFAULT_BEAMS
+    k: int = DEFAULT_K
+    seed: int = 0
+    spin: bool = True
+    max_minutes: float | None = None
+    speed: bool = True
+    accuracy: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant."""
+        for name in ("users", "eager_users", "rounds", "beams", "k"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{_flag(name)} must be at least 1, not {getattr(self, name)}")
+        for name in ("accuracy_users", "max_minutes"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ConfigError(f"{_flag(name)} must be above zero, not {value}")
+        if not self.batch_sizes or min(self.batch_sizes) < 1:
+            raise ConfigError(f"--batch-sizes needs one or more numbers of at least 1, not {self.batch_sizes}")
+        if self.device not in DEVICES:
+            raise ConfigError(f"--device must be one of {', '.join(DEVICES)}, not {self.device!r}")
+        if self.threads < 0 or self.seed < 0:
+            raise ConfigError("--threads and --seed must not be negative")
+        if self.k > self.beams:
+            raise ConfigError(f"-k {self.k} and --beams {self.beams} conflict: a search returns at most its beams")
+        if self.accuracy and self.k < LEAST_ACCURACY_K:
+            raise ConfigError(f"-k {self.k} and accuracy conflict: HR@10 needs -k 10 or more, or add --no-accuracy")
+        if not self.speed and not self.accuracy:
+            raise ConfigError("--no-speed and --no-accuracy together leave nothing to measure: drop one of them")
+
+    @property
+    def thread_count(self) -> int:
+        """Threads of every engine."""
+        return self.threads or usable_cores()
+
+    def as_json(self) -> dict[str, Any]:
+        """The options as JSON values."""
+        return dataclasses.asdict(self) | {"tasks": None if self.tasks is None else [t.value for t in self.tasks]}
+
+
+def _flag(name: str) -> str:
+    return "-k" if name == "k" else "--" + name.replace("_", "-")
+
+
+def parse_numbers(text: str, flag: str) -> tuple[int, ...]:
+    """Ascending numbers from a comma-separated list, each once.
+
+    Raises:
+        ConfigError: a part is no whole number, or there is none.
+    """
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not parts or not all(part.isdecimal() for part in parts):
+        raise ConfigError(f"{flag} must be whole numbers separated by commas, as in 1,32, not {text!r}")
+    return tuple(sorted({int(part) for part in parts}))

@@ -1,0 +1,27 @@
+"""A recommender behind HTTP in ten lines of podx. Run: python examples/serve.py BUNDLE; then open /recommend?user=ID&k=5."""
+
+import json
+import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, urlsplit
+
+import podx
+
+recommender = podx.load(sys.argv[1], device="auto", long_history="keep-last")
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        query = parse_qs(urlsplit(self.path).query)
+        try:
+            answers = recommender.recommend(user=query["user"][0], k=int(query.get("k", ["10"])[0]))
+            status, body = 200, [{"item": a.item, "score": a.score} for a in answers]
+        except (podx.PodxError, KeyError, ValueError) as error:
+            status, body = 400, {"error": str(error)}
+        self.send_response(status)
+        self.end_headers()
+        self.wfile.write(json.dumps(body).encode())
+
+
+if __name__ == "__main__":
+    ThreadingHTTPServer(("127.0.0.1", 8000), Handler).serve_forever()

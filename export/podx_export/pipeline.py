@@ -1,0 +1,161 @@
+"""Checkpoint → bundle: load, validate, fold, build, check, compare, save.
+
+All files are written into a temporary folder beside the target, which takes the target's name only when everything has
+succeeded. A kill at any moment leaves no folder that loads.
+"""
+
+from __future__ import annotations
+
+import datetime
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+from podx_train.checkpoint import Checkpoint, load_checkpoint
+
+from podx import __version__
+from podx import signature as sig
+from podx.bundle import (
+    CATALOG_FILE,
+    MANIFEST_FILE,
+    TOKENIZER_FILE,
+    USERS_FILE,
+    Bundle,
+    Manifest,
+    UserTable,
+    file_sha256,
+)
+from podx.catalog import IdTable
+from podx.errors import ExportError
+from podx_export.decoder import build_decoder
+from podx_export.encoder import build_encoder
+from podx_export.graph import GraphBuilder
+from podx_export.parity import measure
+from podx_export.source import SourceModel, read_model
+from podx_export.validate import require_exportable
+from podx_export.weights import WeightStore
+
+PARTIAL_SUFFIX = ".partial"
+DEFAULT_PARITY_USERS = 16
+Progress = Callable[[str], None]
+
+
+def _silent(_: str) -> None:
+    """Progress that nobody watches."""
+
+
+def export_checkpoint(
+    checkpoint: Path,
+    out: Path,
+    precision: str = "fp32",
+    parity_users: int = DEFAULT_PARITY_USERS,
+    force: bool = False,
+    progress: Progress = _silent,
+) -> Manifest:
+    """Export a checkpoint folder to a bundle folder.
+
+    Args:
+        checkpoint: folder that ``podx train`` wrote.
+        out: folder to make.
+        precision: ``fp32``.
+        parity_users: users per task on whom the graphs are compared with the eager model.
+        force: replace a bundle that is already there.
+        progress: told the name of each stage.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be read.
+        ExportError: it cannot be exported (all faults are listed), or ``out`` is in use.
+        ParityError: the graphs do not answer like the eager model.
+    """
+    _require_free(out, force)
+    progress("load the checkpoint")
+    source = load_checkpoint(checkpoint)
+    progress("validate")
+    require_exportable(source, precision)
+    partial = out.with_name(out.name + PARTIAL_SUFFIX)
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        manifest = _write(source, partial, precision, progress)
+        progress("compare with the eager model")
+        parity = measure(source, Bundle.load(partial), parity_users)
+        parity.require()
+        manifest = replace(manifest, parity=parity.to_json())
+        (partial / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
+        progress("save")
+        _put_in_place(partial, out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return manifest
+
+
+def _require_free(out: Path, force: bool) -> None:
+    if out.exists() and not out.is_dir():
+        raise ExportError(f"{out} is a file: choose another --out")
+    in_use = out.is_dir() and any(out.iterdir())
+    if in_use and not force:
+        raise ExportError(f"{out} is not empty: choose another --out, or replace the bundle there with --force")
+    if in_use and not (out / MANIFEST_FILE).is_file():
+        raise ExportError(f"{out} is no bundle, so --force does not replace it: choose another --out")
+
+
+def _put_in_place(partial: Path, out: Path) -> None:
+    """Rename; an old bundle is moved aside first and removed last."""
+    old = out.with_name(out.name + ".old")
+    if out.is_dir():
+        shutil.rmtree(old, ignore_errors=True)
+        out.rename(old)
+    partial.rename(out)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _write(source: Checkpoint, folder: Path, precision: str, progress: Progress) -> Manifest:
+    model = read_model(source.model)
+    weights = WeightStore(folder / sig.WEIGHTS_FILE)
+    progress("fold the prompts, build the encoder graph")
+    _save_graph(build_encoder(model, weights), folder / sig.ENCODER_FILE)
+    progress("build the decoder graphs")
+    _save_graph(build_decoder(model, weights, items_only=False), folder / sig.DECODER_FILE)
+    _save_graph(build_decoder(model, weights, items_only=True), folder / sig.ITEM_DECODER_FILE)
+    weights.close()
+    progress("check the graphs")
+    for name in (sig.ENCODER_FILE, sig.DECODER_FILE, sig.ITEM_DECODER_FILE):
+        onnx.checker.check_model(str(folder / name))
+    source.catalog().save(folder / CATALOG_FILE)
+    users = UserTable(
+        IdTable.of(source.user_ids, "user"), source.sequences.items, source.sequences.offsets.astype(np.int64)
+    )
+    users.save(folder / USERS_FILE)
+    shutil.copyfile(source.tokenizer.path, folder / TOKENIZER_FILE)
+    manifest = _manifest(source, model, precision, folder)
+    (folder / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
+    return manifest
+
+
+def _save_graph(graph: GraphBuilder, path: Path) -> None:
+    path.write_bytes(graph.model().SerializeToString())
+
+
+def _manifest(source: Checkpoint, model: SourceModel, precision: str, folder: Path) -> Manifest:
+    config = source.config
+    return Manifest(
+        podx_version=__version__,
+        shape=model.shape,
+        tasks=config.tasks,
+        prompts=config.prompts,
+        scheme=config.scheme,
+        precision=precision,
+        max_history=config.max_history,
+        whole_word_rows=config.whole_word_rows,
+        start_token=model.start_token,
+        files={path.name: file_sha256(path) for path in sorted(folder.iterdir())},
+        provenance={
+            "exported": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            "onnx": onnx.__version__,
+            "parameters": sum(parameter.numel() for parameter in source.model.parameters()),
+            "training": {key: source.training.get(key) for key in ("seed", "best_epoch", "options", "environment")},
+        },
+    )

@@ -1,0 +1,123 @@
+"""A small world whose users walk through the catalogue in steps of three, and what is trained on it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import T5Config
+
+from podx.catalog import Catalog
+from podx.encoding import InputEncoder
+from podx.tasks import ALL_TASKS, Task
+from podx.tokenizer import Tokenizer
+from podx_train.data.dataset import Dataset, ExplanationRecord
+from podx_train.model import PodConfig, PodT5, backbone_fields
+from podx_train.options import TrainOptions
+from podx_train.tokenizer_training import train_tokenizer
+
+USERS, ITEMS, LENGTH, STEP = 48, 130, 8, 3
+FEW_PIECES = 160  # fewer than the ids, so that items have one to three tokens
+
+
+def _explanations(items: np.ndarray, users: range) -> list[ExplanationRecord]:
+    return [
+        ExplanationRecord(user, int(items[(user - 1) * LENGTH]), "a fine piece of work that plays well", "work")
+        for user in users
+    ]
+
+
+@pytest.fixture(scope="session")
+def world() -> Dataset:
+    """48 users with 8 items each out of 130, and explanations."""
+    starts = np.random.default_rng(7).integers(0, ITEMS, size=(USERS, 1))
+    items = ((starts + STEP * np.arange(LENGTH)) % ITEMS + 1).astype(np.int32).ravel()
+    return Dataset(
+        items,
+        np.arange(0, USERS * LENGTH + 1, LENGTH, dtype=np.int32),
+        [f"user-{n}" for n in range(USERS)],
+        [f"item-{n}" for n in range(ITEMS)],
+        explanations={
+            "train": _explanations(items, range(1, 31)),
+            "val": _explanations(items, range(31, 40)),
+            "test": _explanations(items, range(40, 49)),
+        },
+        scheme="paper",
+    )
+
+
+@pytest.fixture(scope="session")
+def silent_world(world: Dataset) -> Dataset:
+    """The same without explanations."""
+    return dataclasses.replace(world, explanations={"train": [], "val": [], "test": []})
+
+
+@pytest.fixture(scope="session")
+def tokenizer(world: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    path = tmp_path_factory.mktemp("tokenizer") / "spiece.model"
+    path.write_bytes(train_tokenizer(world, FEW_PIECES))
+    return Tokenizer(path)
+
+
+@pytest.fixture(scope="session")
+def catalog(world: Dataset, tokenizer: Tokenizer) -> Catalog:
+    return Catalog.create(world.item_ids, tokenizer)
+
+
+@pytest.fixture(scope="session")
+def encoder(tokenizer: Tokenizer) -> InputEncoder:
+    return InputEncoder(tokenizer)
+
+
+@pytest.fixture(scope="session")
+def t5_config(tokenizer: Tokenizer) -> T5Config:
+    """A T5 so small that every test may have its own."""
+    return T5Config(
+        vocab_size=tokenizer.vocab_size + 3,
+        d_model=16,
+        d_kv=8,
+        d_ff=32,
+        num_layers=1,
+        num_decoder_layers=2,
+        num_heads=2,
+        decoder_start_token_id=0,
+        dropout_rate=0.0,
+    )
+
+
+@pytest.fixture
+def make_model(t5_config: T5Config) -> Callable[..., PodT5]:
+    """A PodT5 of random weights, in evaluation mode; keywords go to its PodConfig."""
+
+    def make(tasks: tuple[Task, ...] = ALL_TASKS, seed: int = 0, **options: object) -> PodT5:
+        torch.manual_seed(seed)
+        return PodT5(PodConfig(backbone=backbone_fields(t5_config), tasks=tasks, **options)).eval()
+
+    return make
+
+
+@pytest.fixture
+def quick() -> TrainOptions:
+    return TrainOptions(epochs=2, batch_size=16, device="cpu", prompts=2)
+
+
+@pytest.fixture
+def backbone_folder(t5_config: T5Config, tokenizer: Tokenizer, tmp_path: Path) -> Path:
+    """A local T5 v1.1: gated activation, an output layer of its own, its sentencepiece model beside it."""
+    from transformers import T5ForConditionalGeneration
+
+    config = T5Config.from_dict(
+        t5_config.to_dict()
+        | {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False, "scale_decoder_outputs": False}
+    )
+    torch.manual_seed(3)
+    model = T5ForConditionalGeneration(config)
+    model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.shared.weight))
+    folder = tmp_path / "v11"
+    model.save_pretrained(folder)
+    (folder / "spiece.model").write_bytes(tokenizer.path.read_bytes())
+    return folder

@@ -1,0 +1,109 @@
+"""``podx train`` on the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from podx.tasks import DEFAULT_TEMPLATES, load_templates, parse_tasks
+from podx_train.data.dataset import Dataset
+from podx_train.loop import TrainResult
+from podx_train.options import Source, TrainOptions
+from podx_train.processes import is_first_process
+from podx_train.training import train_model
+
+_DEFAULTS = TrainOptions()
+
+
+def train(
+    data: Annotated[Path, typer.Argument(help="Dataset folder, made by 'podx data prepare' or 'podx data synth'.")],
+    out: Annotated[Path, typer.Option(help="Checkpoint folder to write.")],
+    preset: Annotated[
+        str | None, typer.Option(help="Shape with random weights: tiny (default), mini, t5-small.")
+    ] = None,
+    backbone: Annotated[str | None, typer.Option(help="A T5 with weights, by name or local folder.")] = None,
+    tokenizer: Annotated[
+        str | None, typer.Option(help="Sentencepiece file, or 'train' to learn one (default with a preset).")
+    ] = None,
+    pieces: Annotated[int, typer.Option(help="Vocabulary of a trained tokeniser.")] = Source().pieces,
+    tasks: Annotated[
+        str | None, typer.Option(help="Comma-separated: sequential,topn,explanation. Default: all that have data.")
+    ] = None,
+    prompts: Annotated[int, typer.Option(help="Prompt vectors a task.")] = _DEFAULTS.prompts,
+    batching: Annotated[str, typer.Option(help="alternated or mixed.")] = _DEFAULTS.batching,
+    epochs: Annotated[
+        int, typer.Option(help="At most this many; 0 writes an untrained checkpoint.")
+    ] = _DEFAULTS.epochs,
+    max_minutes: Annotated[
+        float | None, typer.Option(help="Stop after this long, within an epoch too; --resume goes on.")
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Records of an update, over all processes.")] = _DEFAULTS.batch_size,
+    lr: Annotated[float, typer.Option(help="Learning rate of AdamW.")] = _DEFAULTS.lr,
+    weight_decay: Annotated[float, typer.Option(help="Weight decay of AdamW.")] = _DEFAULTS.weight_decay,
+    clip: Annotated[float, typer.Option(help="Largest gradient norm.")] = _DEFAULTS.clip,
+    warmup: Annotated[int, typer.Option(help="Updates over which the learning rate rises.")] = _DEFAULTS.warmup,
+    schedule: Annotated[str, typer.Option(help="Learning rate: constant or cosine.")] = _DEFAULTS.schedule,
+    seed: Annotated[int, typer.Option(help="Seed of weights, order, segments and dropout.")] = _DEFAULTS.seed,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = _DEFAULTS.device,
+    precision: Annotated[str, typer.Option(help="auto, fp32 or bf16.")] = _DEFAULTS.precision,
+    templates: Annotated[Path | None, typer.Option(help="JSON file with wordings of your own.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the training in --out.")] = False,
+    patience: Annotated[int, typer.Option(help="Epochs without improvement before stopping.")] = _DEFAULTS.patience,
+    cumulative_patience: Annotated[
+        bool, typer.Option("--cumulative-patience", help="Count them in all, not in a row.")
+    ] = False,
+    targets: Annotated[
+        str, typer.Option(help="segment: one random segment a user and epoch; all: every training position.")
+    ] = _DEFAULTS.targets,
+    max_history: Annotated[
+        int, typer.Option(help="Last items of a user that the model reads.")
+    ] = _DEFAULTS.max_history,
+    whole_word_on_prompt: Annotated[
+        bool, typer.Option("--whole-word-on-prompt", help="Add whole-word row 0 to the prompt vectors.")
+    ] = False,
+    validation_users: Annotated[
+        int | None, typer.Option(help="Validate on this many records a task; default: all.")
+    ] = None,
+    save_minutes: Annotated[float, typer.Option(help="How often to save within an epoch.")] = _DEFAULTS.save_minutes,
+) -> None:
+    """Train a POD model on a dataset folder and write a checkpoint folder."""
+    options = TrainOptions(
+        tasks=None if tasks is None else parse_tasks(tasks),
+        prompts=prompts,
+        batching=batching,
+        epochs=epochs,
+        max_minutes=max_minutes,
+        batch_size=batch_size,
+        lr=lr,
+        weight_decay=weight_decay,
+        clip=clip,
+        warmup=warmup,
+        schedule=schedule,
+        seed=seed,
+        device=device,
+        precision=precision,
+        patience=patience,
+        cumulative_patience=cumulative_patience,
+        targets=targets,
+        max_history=max_history,
+        whole_word_on_prompt=whole_word_on_prompt,
+        validation_users=validation_users,
+        save_minutes=save_minutes,
+    )
+    source = Source(preset, backbone, tokenizer, pieces)
+    wordings = DEFAULT_TEMPLATES if templates is None else load_templates(templates)
+    result = train_model(Dataset.load(data), out, options, source, wordings, resume)
+    if is_first_process():
+        typer.echo(_summary(out, result))
+
+
+def _summary(out: Path, result: TrainResult) -> str:
+    if result.best_loss is None:
+        return f"{out}: untrained checkpoint"
+    ended = "; time was up, --resume goes on" if result.out_of_time else ""
+    return (
+        f"{out}: epoch {result.best_epoch} is best, mean validation loss {result.best_loss:.4f} "
+        f"({result.epochs} epochs finished{ended})"
+    )

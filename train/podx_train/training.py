@@ -1,0 +1,136 @@
+"""Training from Python: a dataset in, a checkpoint folder out. The command line calls :func:`train_model` too."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from podx.errors import CheckpointError, ConfigError
+from podx.tasks import ALL_TASKS, DEFAULT_TEMPLATES
+from podx.tokenizer import Tokenizer
+from podx_train.checkpoint import (
+    CONFIG_FILE,
+    TRAINER_FILE,
+    build_model,
+    read_tensors,
+    restore_trainer,
+    save_dataset,
+    write_bytes,
+)
+from podx_train.data.dataset import Dataset
+from podx_train.loop import Trainer, TrainResult
+from podx_train.model import PodConfig, PodT5
+from podx_train.options import Source, TrainOptions, choose_tasks
+from podx_train.presets import TOKENIZER_FILE
+from podx_train.processes import Processes
+from podx_train.report import console
+from podx_train.setup import Templates, fingerprint, make_parts, new_model, tokenizer_bytes
+from podx_train.state import TrainState
+
+
+@dataclass(frozen=True)
+class _Earlier:
+    """A training that goes on: its saved tensors and the header that came with them."""
+
+    tensors: Mapping[str, torch.Tensor]
+    header: Mapping[str, Any]
+
+
+def train_model(
+    dataset: Dataset,
+    out: Path | str,
+    options: TrainOptions | None = None,
+    source: Source | None = None,
+    templates: Templates = DEFAULT_TEMPLATES,
+    resume: bool = False,
+) -> TrainResult:
+    """Train a PodT5 and write its checkpoint.
+
+    Args:
+        out: the checkpoint folder; new or empty, unless ``resume``.
+        options: how to train.
+        source: where weights and tokeniser come from; by default the smallest preset and a tokeniser learnt here.
+        templates: wordings of the inputs.
+        resume: go on with the training that ``out`` holds, to the result it would have had; start it if there is none.
+
+    Raises:
+        ConfigError: options conflict, ``out`` holds something, or ``resume`` with other options or data.
+        DataError: the dataset lacks what a task needs.
+        TokenizerError, CatalogError: the items cannot be written, or not told apart.
+        CheckpointError: the backbone or the saved state is damaged.
+        DeviceError: the device is not there.
+    """
+    folder, options, source = Path(out), options or TrainOptions(), source or Source()
+    tasks = choose_tasks(dataset, options.tasks)
+    processes = Processes(options)
+    earlier = _find_earlier(folder, resume)
+    facts = {
+        "options": options.as_json(),
+        "source": source.as_json(),
+        "fingerprint": fingerprint(dataset, templates),
+    }
+    if earlier is not None:
+        _refuse_changes(earlier.header, facts, options)
+    processes.wait()  # all have looked at the folder before the first writes to it
+    if processes.is_main:
+        if options.tasks is None and len(tasks) < len(ALL_TASKS):
+            console.print(f"no explanations in the dataset: training {' and '.join(tasks)} only")
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / TOKENIZER_FILE).exists():
+            write_bytes(folder / TOKENIZER_FILE, tokenizer_bytes(source, dataset, templates))
+        save_dataset(folder, dataset)
+    processes.wait()
+    tokenizer = Tokenizer(folder / TOKENIZER_FILE)
+    if earlier is None:
+        model = new_model(source, options, tasks, tokenizer, dataset.scheme)
+    else:
+        model = build_model(PodConfig.from_json(earlier.header["config"]))
+    parts = make_parts(model.config, options, dataset, tokenizer, templates)
+    model.to(processes.device)
+    optimizer = _optimizer(model, options)
+    state = TrainState()
+    if earlier is not None:
+        restore_trainer(model, optimizer, earlier.tensors, folder / TRAINER_FILE)
+        state = TrainState.from_json(earlier.header["state"])
+    facts["config"] = model.config.to_json()
+    return Trainer(folder, model, optimizer, parts, options, processes, state, facts).run()
+
+
+def _optimizer(model: PodT5, options: TrainOptions) -> torch.optim.AdamW:
+    return torch.optim.AdamW(model.parameters(), lr=options.lr, weight_decay=options.weight_decay, fused=True)
+
+
+def _find_earlier(folder: Path, resume: bool) -> _Earlier | None:
+    """The training that ``folder`` holds, or None for a new one.
+
+    Raises:
+        ConfigError: the folder holds something and ``resume`` was not asked for.
+        CheckpointError: the saved state is damaged.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder} is a file: choose another folder with --out")
+    if not resume:
+        if folder.exists() and any(folder.iterdir()):
+            raise ConfigError(f"{folder} is not empty: go on with its training with --resume, or choose another --out")
+        return None
+    path = folder / TRAINER_FILE
+    if not path.exists():
+        if (folder / CONFIG_FILE).exists():
+            raise ConfigError(f"{folder} holds a checkpoint without {TRAINER_FILE}: it cannot be resumed")
+        return None
+    tensors, header = read_tensors(path)
+    missing = {"options", "source", "fingerprint", "config", "state"} - header.keys()
+    if missing:
+        raise CheckpointError(f"{path} lacks {', '.join(sorted(missing))}: it is damaged, train again")
+    return _Earlier(tensors, header)
+
+
+def _refuse_changes(header: Mapping[str, Any], facts: Mapping[str, Any], options: TrainOptions) -> None:
+    options.refuse_changes(header["options"])
+    for name, what in (("source", "--preset or --backbone"), ("fingerprint", "the dataset or the templates")):
+        if header[name] != facts[name]:
+            raise ConfigError(f"--resume: {what} changed since this training began: give the same, or train anew")
