@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from podx.catalog import Catalog, IdTable
-from podx.errors import BundleError, BundleVersionError, CatalogError
+from podx.catalog import Catalog, IdTable, read_arrays
+from podx.errors import BundleError, BundleVersionError
 from podx.signature import ModelShape
 from podx.tasks import Task
 from podx.tokenizer import Tokenizer
@@ -66,9 +66,7 @@ class Manifest:
     def to_json(self) -> str:
         """Text of ``manifest.json``."""
         content = {"format": FORMAT, "format_version": FORMAT_VERSION, **dataclasses.asdict(self)}
-        content["tasks"] = [task.value for task in self.tasks]
-        content[_CHECKSUM] = _checksum(content)
-        return json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+        return _with_checksum(json.loads(json.dumps(content)))  # plain JSON types, as they will be read
 
     @classmethod
     def from_json(cls, text: str) -> Manifest:
@@ -89,16 +87,23 @@ class Manifest:
                 f"the bundle has format version {content.get('format_version')!r}, this podx reads "
                 f"{FORMAT_VERSION}: export it again with this version, or install the podx that wrote it"
             )
-        if content.pop(_CHECKSUM, None) != _checksum(content):
-            raise BundleError(f"{MANIFEST_FILE} was changed after it was written: export the bundle again")
+        content.pop(_CHECKSUM, None)
+        if _with_checksum(content) != text:  # white space included: a lost last line break may mean a copy cut short
+            raise BundleError(f"{MANIFEST_FILE} was changed after it was written: copy it anew, or export again")
         del content["format"], content["format_version"]
-        content["shape"] = ModelShape(**content["shape"])
-        content["tasks"] = tuple(Task(name) for name in content["tasks"])
-        return cls(**content)
+        try:
+            content["shape"] = ModelShape(**content["shape"])
+            content["tasks"] = tuple(Task(name) for name in content["tasks"])
+            return cls(**content)
+        except (KeyError, TypeError, ValueError) as error:
+            raise BundleError(f"{MANIFEST_FILE} lacks an entry or has one too many ({error}): export again") from error
 
 
-def _checksum(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
+def _with_checksum(content: Mapping[str, Any]) -> str:
+    """The text of a manifest, which has one spelling only, so that reading can compare byte by byte."""
+    plain = json.dumps(content, sort_keys=True, ensure_ascii=True)
+    signed = {**content, _CHECKSUM: hashlib.sha256(plain.encode()).hexdigest()}
+    return json.dumps(signed, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
 
 def file_sha256(path: Path) -> str:
@@ -140,11 +145,8 @@ class UserTable:
         Raises:
             CatalogError: the file is not such a table.
         """
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                return cls(IdTable(arrays["raw_ids"], "user"), arrays["items"], arrays["offsets"])
-        except (OSError, KeyError, ValueError) as error:
-            raise CatalogError(f"{path} is not a user table written by podx: {error}") from error
+        arrays = read_arrays(path, ("raw_ids", "items", "offsets"))
+        return cls(IdTable(arrays["raw_ids"], "user"), arrays["items"], arrays["offsets"])
 
 
 class Bundle:
@@ -170,7 +172,7 @@ class Bundle:
         if not manifest_path.is_file():
             raise BundleError(f"{path} holds no {MANIFEST_FILE}: give a folder that podx export wrote")
         try:
-            text = manifest_path.read_text(encoding="utf-8")
+            text = manifest_path.read_bytes().decode("utf-8")  # as it is: text mode would change line ends
         except UnicodeDecodeError as error:
             raise BundleError(f"{manifest_path} is damaged ({error}): export the bundle again") from error
         manifest = Manifest.from_json(text)

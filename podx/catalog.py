@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +18,14 @@ from podx.tokenizer import Tokenizer
 from podx.trie import Trie
 
 ENCODING = "utf-8"
+
+
+def _encoded(raw: str) -> bytes | None:
+    """Bytes of an id; None where no table can hold it: no text, half a surrogate pair, or a NUL (numpy strips it)."""
+    try:
+        return None if not raw or "\0" in raw else raw.encode(ENCODING)
+    except UnicodeEncodeError:
+        return None
 
 
 class IdTable:
@@ -38,12 +48,17 @@ class IdTable:
         """Table of ids given as text.
 
         Raises:
-            CatalogError: an id is empty, holds a NUL character, or occurs twice.
+            CatalogError: an id is empty, holds a NUL character or half a character, or occurs twice.
         """
+        encoded = []
         for number, raw in enumerate(raw_ids, start=1):
-            if not raw or "\0" in raw:
-                raise CatalogError(f"{what} number {number} has an empty id, or one with a NUL character")
-        encoded = [raw.encode(ENCODING) for raw in raw_ids]
+            key = _encoded(raw)
+            if key is None:
+                raise CatalogError(
+                    f"the id {raw!r} of {what} number {number} cannot be stored: give it one that is not empty and "
+                    f"holds neither a NUL character nor half a surrogate pair"
+                )
+            encoded.append(key)
         return cls(np.array(encoded, dtype=np.bytes_) if encoded else np.empty(0, dtype="S1"), what)
 
     def __len__(self) -> int:
@@ -56,10 +71,12 @@ class IdTable:
 
     def number(self, raw: str) -> int | None:
         """Number of a raw id, or None."""
-        key = np.bytes_(raw.encode(ENCODING))
-        position = int(np.searchsorted(self._sorted, key))
-        # numpy strips trailing NULs, so an id with one must not match its stripped form
-        if "\0" in raw or position == len(self._sorted) or self._sorted[position] != key:
+        key = _encoded(raw)
+        # a longer key cannot be there, and comparing with one would make numpy copy the whole table
+        if key is None or len(key) > self._sorted.dtype.itemsize:
+            return None
+        position = int(np.searchsorted(self._sorted, np.bytes_(key)))
+        if position == len(self._sorted) or self._sorted[position] != key:
             return None
         return int(self._order[position]) + 1
 
@@ -131,9 +148,24 @@ class Catalog:
         Raises:
             CatalogError: the file is not such a catalogue.
         """
-        try:
-            with np.load(path, allow_pickle=False) as arrays:
-                texts = arrays["texts"] if "texts" in arrays else None
-                return cls(IdTable(arrays["raw_ids"], "item"), arrays["tokens"], arrays["offsets"], texts)
-        except (OSError, KeyError, ValueError) as error:
-            raise CatalogError(f"{path} is not a catalogue written by podx: {error}") from error
+        arrays = read_arrays(path, ("raw_ids", "tokens", "offsets"))
+        return cls(IdTable(arrays["raw_ids"], "item"), arrays["tokens"], arrays["offsets"], arrays.get("texts"))
+
+
+def read_arrays(path: Path, needed: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
+    """Arrays of an ``.npz`` file; no pickle is read.
+
+    Raises:
+        CatalogError: the file is missing, damaged, or lacks a needed array.
+    """
+    try:
+        with zipfile.ZipFile(path):  # numpy reads other formats too, and some of them as something else
+            pass
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = dict(archive.items())
+    except (OSError, EOFError, ValueError, NotImplementedError, RuntimeError, zipfile.BadZipFile) as error:
+        raise CatalogError(f"{path} is not a table written by podx ({error}): copy it anew, or export again") from error
+    missing = [name for name in needed if name not in arrays]
+    if missing:
+        raise CatalogError(f"{path} is not a table written by podx (it lacks {', '.join(missing)}): export again")
+    return arrays

@@ -139,9 +139,7 @@ def recommend(
     """The items a user most likely turns to next."""
     from podx.recommender import load
 
-    recommender = load(
-        bundle, _device(device), threads=threads, long_history="keep-last" if keep_last else "error"
-    )
+    recommender = load(bundle, _device(device), threads=threads, long_history="keep-last" if keep_last else "error")
     answers = recommender.recommend(
         user, _split(history), k, _split(exclude) or (), _split(allow), exclude_seen=not include_seen
     )

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from podx.bundle import Bundle
 from podx.decoding.items import FoundItems, ItemSearch, TokenColumns
@@ -16,14 +15,8 @@ from podx.decoding.limits import ItemLimits
 from podx.decoding.options import ItemSearchOptions, TextSearchOptions
 from podx.decoding.text import Hypothesis, TextSearch
 from podx.encoding import EncodedInput, InputEncoder
-from podx.errors import (
-    CandidatesError,
-    ConfigError,
-    HistoryError,
-    UnknownItemError,
-    UnknownUserError,
-    UnsupportedTaskError,
-)
+from podx.errors import ConfigError
+from podx.lookup import LongHistory, Lookup, Numbers
 from podx.model import GraphModel
 from podx.requests import ExplainRequest, Explanation, GeneratedItem, RankRequest, Recommendation, RecommendRequest
 from podx.session import Device, SessionOptions, resolve_device
@@ -31,9 +24,6 @@ from podx.tasks import Task
 
 DEFAULT_K = 10
 DEFAULT_BATCH_SIZE = 32
-LongHistory = Literal["error", "keep-last"]
-Numbers = npt.NDArray[np.int64]
-Request = TypeVar("Request")
 Answer = TypeVar("Answer")
 
 # The paper's protocol lets the model write anything: 20 beams, at most 50 tokens, no minimum (POD paper, section 4.4).
@@ -75,9 +65,9 @@ class Recommender:
 
     def __init__(self, bundle: Bundle, options: SessionOptions, long_history: LongHistory = "error") -> None:
         self.bundle = bundle
-        self._long_history = long_history
+        self._lookup = Lookup(bundle, long_history)
         self._model = GraphModel(bundle, options)
-        self._catalog, self._users = bundle.catalog, bundle.users
+        self._catalog = bundle.catalog
         self._encoder = InputEncoder(bundle.tokenizer, self._catalog.text, bundle.manifest.whole_word_rows)
         self._eos = bundle.tokenizer.eos_id
 
@@ -143,11 +133,11 @@ class Recommender:
         """:meth:`recommend` for many requests; answers in the order of the requests."""
         records, denied, allowed = [], [], []
         for request in requests:
-            seen = self._history(request)
-            records.append(self._encode(Task.SEQUENTIAL, request.user, seen[-self.bundle.manifest.max_history :]))
-            excluded = self._items(request.exclude)
+            seen = self._lookup.history(request)
+            records.append(self._encode(Task.SEQUENTIAL, request.user, self._lookup.readable(seen)))
+            excluded = self._lookup.items(request.exclude)
             denied.append(np.concatenate([excluded, seen]) if exclude_seen else excluded)
-            allowed.append(None if request.allow is None else self._items(request.allow))
+            allowed.append(None if request.allow is None else self._lookup.items(request.allow))
         return self._search_items(Task.SEQUENTIAL, records, denied, allowed, k, search, batch_size)
 
     def rank_batch(
@@ -160,9 +150,9 @@ class Recommender:
         """:meth:`rank` for many requests; answers in the order of the requests."""
         records, denied, allowed = [], [], []
         for request in requests:
-            candidates = self._candidates(request)
+            candidates = self._lookup.candidates(request)
             records.append(self._encode(Task.TOPN, request.user, candidates))
-            denied.append(self._items(request.exclude))
+            denied.append(self._lookup.items(request.exclude))
             allowed.append(candidates)
         return self._search_items(Task.TOPN, records, denied, allowed, k, search, batch_size)
 
@@ -173,7 +163,7 @@ class Recommender:
         batch_size: int = DEFAULT_BATCH_SIZE,
     ) -> list[Explanation]:
         """:meth:`explain` for many requests; answers in the order of the requests."""
-        records = [self._encode(Task.EXPLANATION, r.user, self._items([r.item])) for r in requests]
+        records = [self._encode(Task.EXPLANATION, r.user, self._lookup.items([r.item])) for r in requests]
         found = self._search_text(Task.EXPLANATION, records, search or TextSearchOptions(), batch_size)
         decode = self.bundle.tokenizer.decode
         return [Explanation(decode(hypotheses[0].tokens), hypotheses[0].score) for hypotheses in found]
@@ -188,84 +178,30 @@ class Recommender:
         """The paper's protocol: search the whole vocabulary and read items from the text, whatever comes.
 
         Nothing is excluded and nothing is made up: an answer that names no item has ``item=None``.
+
+        Raises:
+            ConfigError: the requests are not all of one kind.
         """
+        _check_k(k)
+        pending: list[RecommendRequest | RankRequest] = [*requests]
+        tasks = [Task.TOPN if isinstance(request, RankRequest) else Task.SEQUENTIAL for request in pending]
+        if len(set(tasks)) > 1:
+            raise ConfigError("RecommendRequest and RankRequest are different tasks: pass each kind in its own call")
         records = []
-        task = Task.SEQUENTIAL
-        for request in requests:
+        for task, request in zip(tasks, pending, strict=True):
             if isinstance(request, RankRequest):
-                task = Task.TOPN
-                records.append(self._encode(task, request.user, self._candidates(request)))
+                items = self._lookup.candidates(request)
             else:
-                history = self._history(request)[-self.bundle.manifest.max_history :]
-                records.append(self._encode(task, request.user, history))
-        found = self._search_text(task, records, search, batch_size)
+                items = self._lookup.readable(self._lookup.history(request))
+            records.append(self._encode(task, request.user, items))
+        found = self._search_text(tasks[0] if tasks else Task.SEQUENTIAL, records, search, batch_size)
         return [[self._read_item(h) for h in hypotheses[:k]] for hypotheses in found]
 
-    # --- requests → numbers ---------------------------------------------------------------------------------------
-
-    def _user(self, raw: str) -> int:
-        number = self._users.ids.number(raw)
-        if number is None:
-            raise UnknownUserError(
-                f"user {raw!r} is not among the {len(self._users)} users this model knows: "
-                f"use an id of the training data, or train again with this user"
-            )
-        return number
-
-    def _items(self, raw_ids: Sequence[str]) -> Numbers:
-        numbers = [self._catalog.items.number(raw) for raw in raw_ids]
-        if None in numbers:
-            unknown = [raw for raw, number in zip(raw_ids, numbers, strict=True) if number is None]
-            raise UnknownItemError(
-                f"{len(unknown)} of {len(raw_ids)} items are not in the catalogue ({unknown[0]!r} among them): "
-                f"leave them out, or export again with a catalogue that has them"
-            )
-        return np.array(numbers, dtype=np.int64)
-
-    def _history(self, request: RecommendRequest) -> Numbers:
-        """The whole history of a request; the model reads its last items."""
-        user = self._user(request.user)
-        if request.history is None:
-            history = self._users.history(user).astype(np.int64)
-            if not len(history):
-                raise HistoryError(f"no history is known of user {request.user!r}: pass one")
-            return history
-        history = self._items(request.history)
-        limit = self.bundle.manifest.max_history
-        if not len(history):
-            raise HistoryError(f"the history of user {request.user!r} is empty: pass at least one item, or None")
-        if len(history) > limit and self._long_history == "error":
-            raise HistoryError(
-                f"the history of user {request.user!r} has {len(history)} items, the model reads {limit}: pass the last "
-                f"{limit} and the others as exclude, or load the bundle with long_history='keep-last'"
-            )
-        return history
-
-    def _candidates(self, request: RankRequest) -> Numbers:
-        candidates = self._items(request.candidates)
-        if not len(candidates):
-            raise CandidatesError("the candidate list is empty: pass at least one item")
-        if len(np.unique(candidates)) < len(candidates):
-            raise CandidatesError("an item occurs twice among the candidates: pass each once")
-        limit = self.bundle.manifest.whole_word_rows - 2  # one row for plain words, one for the user
-        if len(candidates) > limit:
-            raise CandidatesError(f"{len(candidates)} candidates, but the model reads at most {limit}: split the list")
-        return candidates
+    # --- search ---------------------------------------------------------------------------------------------------
 
     def _encode(self, task: Task, user: str, items: Numbers) -> EncodedInput:
-        self._task_id(task)
-        return self._encoder.encode(task, self._user(user), items)
-
-    def _task_id(self, task: Task) -> int:
-        tasks = self.bundle.manifest.tasks
-        if task not in tasks:
-            raise UnsupportedTaskError(
-                f"this model was not trained for the {task} task (only {', '.join(tasks)}): "
-                f"train one with --tasks {','.join([*tasks, task])}"
-            )
-        return tasks.index(task)
-
-    # --- search ---------------------------------------------------------------------------------------------------
+        self._lookup.task_id(task)  # an unsupported task is named before anything is run
+        return self._encoder.encode(task, self._lookup.user(user), items)
 
     @cached_property
     def _columns(self) -> dict[str, TokenColumns]:
@@ -285,15 +221,14 @@ class Recommender:
         search: ItemSearchOptions | None,
         batch_size: int,
     ) -> list[list[Recommendation]]:
-        if k < 1:
-            raise ConfigError(f"k must be at least 1, not {k}")
+        _check_k(k)
         options = search or ItemSearchOptions()
         trie, columns = self._catalog.trie, self._columns[options.score_over]
 
         def run(rows: Sequence[int]) -> list[list[Recommendation]]:
             limits = ItemLimits(trie, [denied[row] for row in rows], [allowed[row] for row in rows])
             batch = self._encoder.collate([records[row] for row in rows])
-            memory = self._model.encode(batch, self._task_id(task))
+            memory = self._model.encode(batch, self._lookup.task_id(task))
             stepper = self._model.stepper(memory, batch.size, columns.output_tokens)
             start = self.bundle.manifest.start_token
             found = ItemSearch(stepper, trie, columns, limits, options, start, min(k, len(self._catalog))).run()
@@ -313,19 +248,26 @@ class Recommender:
     ) -> list[list[Hypothesis]]:
         def run(rows: Sequence[int]) -> list[list[Hypothesis]]:
             batch = self._encoder.collate([records[row] for row in rows])
-            stepper = self._model.stepper(self._model.encode(batch, self._task_id(task)), batch.size, None)
+            stepper = self._model.stepper(self._model.encode(batch, self._lookup.task_id(task)), batch.size, None)
             return TextSearch(stepper, batch.size, options, self.bundle.manifest.start_token, self._eos).run()
 
         return _in_batches(records, batch_size, run)
 
     @cached_property
     def _number_of_text(self) -> dict[str, int]:
-        return {self._catalog.text(number): number for number in range(1, len(self._catalog) + 1)}
+        """Items by their text as the tokeniser gives it back, which may differ from the catalogue's in white space."""
+        decode = self.bundle.tokenizer.decode
+        return {decode(self._catalog.target(number)).strip(): number for number in range(1, len(self._catalog) + 1)}
 
     def _read_item(self, hypothesis: Hypothesis) -> GeneratedItem:
         text = self.bundle.tokenizer.decode(hypothesis.tokens)
         number = self._number_of_text.get(text.strip())
         return GeneratedItem(text, None if number is None else self._catalog.items.raw(number), hypothesis.score)
+
+
+def _check_k(k: int) -> None:
+    if k < 1:
+        raise ConfigError(f"k must be at least 1, not {k}")
 
 
 def _in_batches(

@@ -14,6 +14,7 @@ from podx.errors import BundleError, ConfigError, DependencyError, DeviceError
 
 try:
     import onnxruntime as ort
+    from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 except ImportError as error:  # neither wheel is a base dependency: they overwrite one another
     raise DependencyError(
         "ONNX Runtime is not installed: pip install 'podx[cpu]', or 'podx[gpu]' on a machine with an NVIDIA GPU"
@@ -23,6 +24,17 @@ Device = Literal["auto", "cpu", "cuda"]
 CPU, CUDA = "cpu", "cuda"
 _PROVIDERS = {CPU: "CPUExecutionProvider", CUDA: "CUDAExecutionProvider"}
 _ERRORS_ONLY = 3
+_LOAD_ERRORS = (
+    ort_state.EPFail,
+    ort_state.Fail,
+    ort_state.InvalidArgument,
+    ort_state.InvalidGraph,
+    ort_state.InvalidProtobuf,
+    ort_state.NoSuchFile,
+    ort_state.NotImplemented,
+    ort_state.RuntimeException,
+)
+"""What a graph that cannot be loaded may raise; ONNX Runtime's exceptions have no common base of their own."""
 
 Feed = Any
 """A numpy array, or an OrtValue that an earlier run gave."""
@@ -87,7 +99,7 @@ class GraphSession:
         provider = _PROVIDERS[options.device]
         try:
             self._session = ort.InferenceSession(str(path), settings, providers=[provider])
-        except Exception as error:  # ONNX Runtime's exceptions have no common base of their own
+        except _LOAD_ERRORS as error:
             raise BundleError(f"ONNX Runtime cannot load {path}: {error}") from error
         if self._session.get_providers()[0] != provider:
             raise DeviceError(

@@ -89,9 +89,7 @@ def present_value(layer: int) -> str:
 
 def _per_layer(shape: ModelShape, names: Sequence[Callable[[int], str]], length: str) -> list[TensorSpec]:
     axes: tuple[Axis, ...] = ("batch", shape.heads, length, shape.head_dim)
-    return [
-        TensorSpec(name(layer), "float32", axes) for layer in range(shape.decoder_layers) for name in names
-    ]
+    return [TensorSpec(name(layer), "float32", axes) for layer in range(shape.decoder_layers) for name in names]
 
 
 def encoder_inputs() -> list[TensorSpec]:

@@ -33,8 +33,9 @@ class BenchOptions:
         tasks: tasks to run; None: every task of the bundle that the data has test records for.
         batch_sizes: requests per timed call.
         engines: names (see :mod:`podx_bench.engines`); None: the default ones.
-        users: users of the speed runs; each batch size goes through them once, in ``rounds`` parts.
-        accuracy_users: users of the test split that accuracy is measured on; None: all.
+        users: users of the test split that take part; None: all.
+        speed_users: how many of them the speed runs go through, in ``rounds`` parts.
+        accuracy_users: how many of them accuracy is measured on; None: all that take part.
         eager_users: the most users that slow engines (all but ours) are measured on.
         device: ``cpu`` or ``cuda``.
         threads: threads of every engine; 0: one per usable core.
@@ -50,7 +51,8 @@ class BenchOptions:
     tasks: tuple[Task, ...] | None = None
     batch_sizes: tuple[int, ...] = DEFAULT_BATCH_SIZES
     engines: tuple[str, ...] | None = None
-    users: int = DEFAULT_SPEED_USERS
+    users: int | None = None
+    speed_users: int = DEFAULT_SPEED_USERS
     accuracy_users: int | None = None
     eager_users: int = DEFAULT_EAGER_USERS
     device: str = "cpu"
@@ -66,10 +68,10 @@ class BenchOptions:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
-        for name in ("users", "eager_users", "rounds", "beams", "k"):
+        for name in ("speed_users", "eager_users", "rounds", "beams", "k"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{_flag(name)} must be at least 1, not {getattr(self, name)}")
-        for name in ("accuracy_users", "max_minutes"):
+        for name in ("users", "accuracy_users", "max_minutes"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigError(f"{_flag(name)} must be above zero, not {value}")
@@ -85,6 +87,19 @@ class BenchOptions:
             raise ConfigError(f"-k {self.k} and accuracy conflict: HR@10 needs -k 10 or more, or add --no-accuracy")
         if not self.speed and not self.accuracy:
             raise ConfigError("--no-speed and --no-accuracy together leave nothing to measure: drop one of them")
+
+    @property
+    def work_users(self) -> int | None:
+        """Users that requests are needed for; None: all."""
+        if not self.accuracy:
+            return self.speed_users
+        scored = self.scored_users
+        return None if scored is None else max(scored, self.speed_users if self.speed else 0)
+
+    @property
+    def scored_users(self) -> int | None:
+        """Users that accuracy is measured on; None: all."""
+        return self.users if self.accuracy_users is None else self.accuracy_users
 
     @property
     def thread_count(self) -> int:

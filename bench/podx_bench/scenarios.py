@@ -1,12 +1,14 @@
 """From a dataset's test split to the requests of each task, with what is known to be right.
 
-Users are taken in a seeded order over their *raw* ids, so the same people are asked about under every ID scheme, and a run
-on fewer users takes the first of the same order: engines measured on different numbers of users share the smaller set.
+Users are taken in a seeded order over their *raw* ids, so the same people are asked about under every ID scheme, and a
+run on fewer users takes the first of the same order: engines measured on different numbers of users share the smaller
+set.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +22,7 @@ from podx.tasks import ALL_TASKS, Task
 from podx.tokenizer import Tokenizer
 from podx_bench.work import WorkItem
 
-TEST = "test"
+TEST: Final = "test"
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,17 @@ class Workload:
 
     def __len__(self) -> int:
         return len(self.requests)
+
+    def head(self, count: int | None) -> Workload:
+        """The first requests; None: all."""
+        return Workload(
+            self.task,
+            self.requests[:count],
+            self.users[:count],
+            self.targets[:count],
+            self.candidates[:count],
+            self.references[:count],
+        )
 
 
 def user_order(dataset: Dataset, seed: int) -> npt.NDArray[np.int64]:
@@ -73,8 +86,9 @@ def require_match(bundle: Bundle, dataset: Dataset) -> None:
         if numbered != list(theirs):
             number = next(n for n, (a, b) in enumerate(zip(numbered, theirs, strict=True)) if a != b)
             raise ConfigError(
-                f"the bundle's {what} differ from the dataset's: number {number + 1} is {numbered[number]!r} in one and "
-                f"{theirs[number]!r} in the other; give the dataset folder, of the same ID scheme, the model was trained on"
+                f"the bundle's {what} differ from the dataset's: number {number + 1} is {numbered[number]!r} in one "
+                f"and {theirs[number]!r} in the other; give the dataset folder, of the same ID scheme, that the model "
+                f"was trained on"
             )
 
 

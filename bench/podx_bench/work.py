@@ -1,16 +1,19 @@
 """The work that every engine is given: requests in raw ids, written once to a file that all engine processes read.
 
-Kept apart from :mod:`podx_bench.scenarios`, which makes it from a dataset, so that the process of an engine without torch
-loads nothing of the training half.
+Kept apart from :mod:`podx_bench.scenarios`, which makes it from a dataset, so that the process of an engine without
+torch loads nothing of the training half.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+
+_LISTS = ("items", "exclude")
 
 
 @dataclass(frozen=True)
@@ -49,11 +52,33 @@ class Answer:
 
 
 def write_work(path: Path, requests: Sequence[WorkItem]) -> None:
-    """Write requests as JSON."""
-    path.write_text(json.dumps([asdict(request) for request in requests], ensure_ascii=False), encoding="utf-8")
+    """Write requests as ``.npz``: one table of raw ids, and numbers into it."""
+    table: dict[str, int] = {}
+    users = [table.setdefault(request.user, len(table)) for request in requests]
+    arrays = {"users": np.array(users, dtype=np.int32)}
+    for name in _LISTS:
+        lists = [getattr(request, name) for request in requests]
+        flat = [table.setdefault(raw, len(table)) for raw_ids in lists for raw in raw_ids]
+        arrays[name] = np.array(flat, dtype=np.int32)
+        arrays[f"{name}_start"] = np.concatenate([[0], np.cumsum([len(raw_ids) for raw_ids in lists])])
+    arrays["raw_ids"] = np.array([raw.encode() for raw in table], dtype=np.bytes_)
+    np.savez(path, **arrays)  # type: ignore[arg-type]
 
 
-def read_work(path: Path) -> list[WorkItem]:
-    """Read what :func:`write_work` wrote."""
-    content = json.loads(path.read_text(encoding="utf-8"))
-    return [WorkItem(raw["user"], tuple(raw["items"]), tuple(raw["exclude"])) for raw in content]
+class Work:
+    """What :func:`write_work` wrote. A request is made when it is looked at, so holding many costs little memory."""
+
+    def __init__(self, path: Path) -> None:
+        with np.load(path, allow_pickle=False) as arrays:
+            self._arrays = dict(arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays["users"])
+
+    def __getitem__(self, row: int) -> WorkItem:
+        user = bytes(self._arrays["raw_ids"][self._arrays["users"][row]]).decode()
+        return WorkItem(user, self._list("items", row), self._list("exclude", row))
+
+    def _list(self, name: str, row: int) -> tuple[str, ...]:
+        first, last = self._arrays[f"{name}_start"][row : row + 2]
+        return tuple(bytes(raw).decode() for raw in self._arrays["raw_ids"][self._arrays[name][first:last]])

@@ -22,7 +22,8 @@ ScoreOver = Literal["catalogue", "vocabulary"]
 
 def _check_length_penalty(value: float) -> None:
     if not -MAX_LENGTH_PENALTY <= value <= MAX_LENGTH_PENALTY:
-        raise ConfigError(f"length_penalty must lie between -{MAX_LENGTH_PENALTY} and {MAX_LENGTH_PENALTY}, not {value}")
+        limits = f"-{MAX_LENGTH_PENALTY} and {MAX_LENGTH_PENALTY}"
+        raise ConfigError(f"length_penalty must lie between {limits}, not {value}")
 
 
 @dataclass(frozen=True)

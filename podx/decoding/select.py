@@ -19,7 +19,7 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 def best_columns(scores: FloatArray, count: int) -> IntArray:
-    """Columns of the ``count`` best entries of each row, best first. [rows, count], or all columns where there are fewer.
+    """Columns of the ``count`` best entries of each row, best first. [rows, count], or all where there are fewer.
 
     Equal scores come in order of their columns, so what is chosen depends on the row alone. Entries of -inf only fill
     up, in any order.

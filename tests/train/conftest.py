@@ -110,10 +110,8 @@ def backbone_folder(t5_config: T5Config, tokenizer: Tokenizer, tmp_path: Path) -
     """A local T5 v1.1: gated activation, an output layer of its own, its sentencepiece model beside it."""
     from transformers import T5ForConditionalGeneration
 
-    config = T5Config.from_dict(
-        t5_config.to_dict()
-        | {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False, "scale_decoder_outputs": False}
-    )
+    shape = backbone_fields(t5_config) | {"feed_forward_proj": "gated-gelu", "scale_decoder_outputs": False}
+    config = T5Config(**shape, tie_word_embeddings=False)
     torch.manual_seed(3)
     model = T5ForConditionalGeneration(config)
     model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.shared.weight))

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from transformers import GenerationConfig
+from transformers import DynamicCache, EncoderDecoderCache, GenerationConfig
 from transformers.modeling_outputs import BaseModelOutput
 
 from podx.catalog import Catalog
@@ -223,6 +223,8 @@ class EagerRecommender:
         output = self._model.backbone.generate(
             encoder_outputs=BaseModelOutput(last_hidden_state=hidden),
             attention_mask=mask,
+            # the cache transformers would make has a layer for each of the encoder's: too few for a deeper decoder
+            past_key_values=EncoderDecoderCache(DynamicCache(), DynamicCache()),
             generation_config=config,
             prefix_allowed_tokens_fn=constraint,
         )

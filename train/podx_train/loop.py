@@ -85,6 +85,8 @@ class Trainer:
     def run(self) -> TrainResult:
         """Train until the epochs are done, patience is lost or time is up."""
         out_of_time = False
+        if self._options.epochs and not self._state.updates:
+            self._save()  # from here on a kill at any point can be resumed from
         while self._wants_more() and not out_of_time:
             out_of_time = self._pass_epoch()
             if not out_of_time:
@@ -163,7 +165,7 @@ class Trainer:
 
     def _count(self, plan: PlannedBatch, built: Built, loss: Tensor) -> None:
         """Add to the epoch's totals; losses stay on the device until they are read, so no update waits for them."""
-        name = plan[0][0].value if len(plan) == 1 else MIXED_NAME
+        name = MIXED_NAME if self._options.batching == "mixed" else plan[0][0].value
         totals = self._state.totals
         self._sums[name] = self._sums.get(name, torch.zeros((), dtype=torch.float64, device=loss.device)) + loss
         totals.batches[name] = totals.batches.get(name, 0) + 1

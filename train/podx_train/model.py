@@ -124,6 +124,9 @@ class PodConfig:
                     f"the checkpoint has format version {version!r}, this podx reads {FORMAT_VERSION}: "
                     f"use the podx that wrote it, or train again"
                 )
+            lacking = set(_BACKBONE_FIELDS) - content["backbone"].keys()
+            if lacking:
+                raise CheckpointError(f"the checkpoint's backbone lacks {', '.join(sorted(lacking))}: copy it again")
             content["tasks"] = tuple(parse_tasks(name)[0] for name in content["tasks"])
             return cls(**content)
         except CheckpointError:

@@ -1,6 +1,7 @@
 """The engines that the bench knows, by name.
 
-Another engine joins without a change here: ``--engines package.module:attribute`` names an :class:`EngineKind` to import.
+Another engine joins without a change here: ``--engines package.module:attribute`` names an :class:`EngineKind` to
+import.
 """
 
 from __future__ import annotations
@@ -12,7 +13,16 @@ from podx.errors import ConfigError
 from podx.tasks import Task
 from podx_bench.engines.base import Engine, EngineContext, EngineError, EngineKind
 
-__all__ = ["DEFAULT_ENGINES", "ENGINES", "Engine", "EngineContext", "EngineError", "EngineKind", "engine_kind", "select"]
+__all__ = [
+    "DEFAULT_ENGINES",
+    "ENGINES",
+    "Engine",
+    "EngineContext",
+    "EngineError",
+    "EngineKind",
+    "engine_kind",
+    "select",
+]
 
 AS_PUBLISHED = "as-published"
 ENCODE_ONCE = "encode-once"

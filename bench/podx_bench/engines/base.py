@@ -17,14 +17,7 @@ class EngineError(PodxError):
 
 
 class Engine(Protocol):
-    """Something that answers requests. Lives in a process of its own."""
-
-    def load(self) -> None:
-        """Make ready to answer.
-
-        Raises:
-            DeviceError: the device asked for is not there.
-        """
+    """Something that answers requests; made ready when it is constructed. Lives in a process of its own."""
 
     def run(self, requests: Sequence[WorkItem]) -> list[Answer]:
         """Answer a batch, from raw ids to raw ids; the work is finished when this returns. This is what is timed."""
@@ -73,7 +66,8 @@ class EngineKind:
     Attributes:
         name: on the command line and in every file.
         summary: what it is, for the report.
-        make: builds it; imports of its libraries belong in here or later.
+        make: builds it and loads its model. It imports its libraries itself, so that other engines' processes are
+            free of them.
         tasks: what it can answer.
         needs_checkpoint: whether it reads the checkpoint rather than the bundle.
         slow: whether accuracy is measured on ``eager_users`` users only.

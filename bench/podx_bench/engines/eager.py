@@ -7,7 +7,8 @@ published* differs from *encode-once* only in the work that the published code r
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -18,7 +19,7 @@ from podx_train.generation import EXPLANATION_SEARCH, EagerRecommender, Mode, Se
 
 from podx.bundle import Bundle
 from podx.catalog import IdTable
-from podx.encoding import Batch, InputEncoder
+from podx.encoding import Batch
 from podx.errors import CheckpointError, ConfigError, DeviceError
 from podx.tasks import Task
 from podx_bench.engines.base import EngineContext
@@ -27,41 +28,19 @@ from podx_bench.work import Answer, WorkItem
 CUDA = "cuda"
 
 
-@dataclass(frozen=True)
-class _Loaded:
-    """What answering needs."""
-
-    recommender: EagerRecommender
-    encoder: InputEncoder
-    users: IdTable
-    items: IdTable
-
-
 class EagerEngine:
     """Runs a checkpoint.
 
     Args:
         mode: how often the encoder runs, see :mod:`podx_train.generation`.
         constrained: search inside the catalogue, or over the whole vocabulary.
+
+    Raises:
+        DeviceError: torch has no CUDA.
+        CheckpointError: the checkpoint is damaged, or the bundle was made from another one.
     """
 
     def __init__(self, context: EngineContext, mode: str, constrained: bool) -> None:
-        self._context = context
-        self._mode = cast(Mode, mode)
-        self._constrained = constrained
-        self._loaded: _Loaded | None = None
-        # without scores transformers keeps no copy of every step's logits: the faster way, and lists need no more
-        self._items = SearchOptions(num_beams=context.beams, num_return=context.k, with_scores=False)
-        self._texts = replace(EXPLANATION_SEARCH, with_scores=False)
-
-    def load(self) -> None:
-        """See :class:`podx_bench.engines.base.Engine`.
-
-        Raises:
-            DeviceError: torch has no CUDA.
-            CheckpointError: the bundle was made from another checkpoint.
-        """
-        context = self._context
         if context.device == CUDA and not torch.cuda.is_available():
             raise DeviceError(
                 "CUDA was asked for, but torch finds no usable GPU: install a CUDA build of torch on a machine with an "
@@ -69,61 +48,52 @@ class EagerEngine:
             )
         if context.checkpoint is None:
             raise ConfigError("eager engines need --checkpoint: give the folder the bundle was exported from")
+        self._context, self._constrained = context, constrained
+        # without scores transformers keeps no copy of every step's logits: the faster way, and lists need no more
+        self._item_search = SearchOptions(num_beams=context.beams, num_return=context.k, with_scores=False)
+        self._text_search = replace(EXPLANATION_SEARCH, with_scores=False)
         torch.set_num_threads(context.threads)
         checkpoint = load_checkpoint(context.checkpoint)
-        self._require_same(checkpoint)
+        _require_same(context.bundle, checkpoint)
         catalog = checkpoint.catalog()
         model = checkpoint.model.to(torch.device(context.device))
-        self._loaded = _Loaded(
-            EagerRecommender(model, checkpoint.tokenizer, catalog, self._mode),
-            checkpoint.encoder(),
-            IdTable.of(checkpoint.user_ids, "user"),
-            catalog.items,
-        )
+        self._recommender = EagerRecommender(model, checkpoint.tokenizer, catalog, cast(Mode, mode))
+        self._encoder = checkpoint.encoder()
+        self._users, self._items = IdTable.of(checkpoint.user_ids, "user"), catalog.items
 
     def run(self, requests: Sequence[WorkItem]) -> list[Answer]:
         """See :class:`podx_bench.engines.base.Engine`."""
-        assert self._loaded is not None, "load() comes first"
-        own, task = self._loaded, self._context.task
-        numbers = [_numbers(own.items, request.items) for request in requests]
-        users = [_numbers(own.users, (request.user,))[0] for request in requests]
-        batch = own.encoder.collate(
-            [own.encoder.encode(task, int(u), n) for u, n in zip(users, numbers, strict=True)]
-        )
+        task = self._context.task
+        items = [_numbers(self._items, request.items) for request in requests]
+        users = [int(_numbers(self._users, (request.user,))[0]) for request in requests]
+        records = [self._encoder.encode(task, user, own) for user, own in zip(users, items, strict=True)]
+        batch = self._encoder.collate(records)
         if task is Task.EXPLANATION:
-            answers = [Answer(text=text) for text in own.recommender.explain(batch, self._texts).texts]
+            answers = [Answer(text=text) for text in self._recommender.explain(batch, self._text_search).texts]
         else:
-            found = self._search(own, batch, requests, numbers)
-            answers = [_as_answer(own.items, row, keep_invalid=not self._constrained) for row in found]
+            answers = [self._as_answer(row) for row in self._search(batch, requests, items)]
         if self._context.device == CUDA:
             torch.cuda.synchronize()
         return answers
 
     def _search(
-        self, own: _Loaded, batch: Batch, requests: Sequence[WorkItem], numbers: Sequence[npt.NDArray[np.int64]]
+        self, batch: Batch, requests: Sequence[WorkItem], items: Sequence[npt.NDArray[np.int64]]
     ) -> npt.NDArray[np.int64]:
         """Item numbers, int64 [requests, k]."""
         task = self._context.task
         if not self._constrained:
-            options = replace(self._items, early_stopping=False)
-            return own.recommender.recommend_unconstrained(batch, task, options).items
+            options = replace(self._item_search, early_stopping=False)  # as published
+            return self._recommender.recommend_unconstrained(batch, task, options).items
         if task is Task.TOPN:
-            return own.recommender.recommend(batch, task, self._items, allowed=numbers).items
-        older = [_numbers(own.items, request.exclude) for request in requests]
-        seen = [np.concatenate(pair) for pair in zip(older, numbers, strict=True)]
-        return own.recommender.recommend(batch, task, self._items, excluded=seen).items
+            return self._recommender.recommend(batch, task, self._item_search, allowed=items).items
+        older = [_numbers(self._items, request.exclude) for request in requests]
+        seen = [np.concatenate(pair) for pair in zip(older, items, strict=True)]
+        return self._recommender.recommend(batch, task, self._item_search, excluded=seen).items
 
-    def _require_same(self, checkpoint: Checkpoint) -> None:
-        """Check that bundle and checkpoint are of one model, as far as ids, tasks and parameters tell."""
-        bundle = Bundle.load(self._context.bundle, verify=False)
-        known = [bytes(raw).decode() for raw in bundle.catalog.items.raw_ids]
-        parameters = sum(parameter.numel() for parameter in checkpoint.model.parameters())
-        exported = bundle.manifest.provenance.get("parameters", parameters)
-        if known != checkpoint.item_ids or bundle.manifest.tasks != checkpoint.config.tasks or exported != parameters:
-            raise CheckpointError(
-                "the bundle was not exported from this checkpoint (items, tasks or number of weights differ): "
-                "give the checkpoint it was exported from, or export again"
-            )
+    def _as_answer(self, row: npt.NDArray[np.int64]) -> Answer:
+        """Raw ids of a row; 0 is an answer that is no item, or, where there are no such answers, the list's end."""
+        found = [self._items.raw(number) if number else None for number in row.tolist()]
+        return Answer(tuple(raw for raw in found if raw is not None) if self._constrained else tuple(found))
 
 
 def _numbers(table: IdTable, raw_ids: Sequence[str]) -> npt.NDArray[np.int64]:
@@ -131,8 +101,14 @@ def _numbers(table: IdTable, raw_ids: Sequence[str]) -> npt.NDArray[np.int64]:
     return np.array([table.number(raw) or 0 for raw in raw_ids], dtype=np.int64)
 
 
-def _as_answer(items: IdTable, row: npt.NDArray[np.int64], keep_invalid: bool) -> Answer:
-    """Raw ids of a row; 0 is an invalid answer of an unconstrained search, and the list's end in a constrained one."""
-    if keep_invalid:
-        return Answer(tuple(items.raw(number) if number else None for number in row.tolist()))
-    return Answer(tuple(items.raw(number) for number in row.tolist() if number))
+def _require_same(bundle_path: Path, checkpoint: Checkpoint) -> None:
+    """Check that bundle and checkpoint are of one model, as far as ids, tasks and number of weights tell."""
+    bundle = Bundle.load(bundle_path, verify=False)
+    known = [bytes(raw).decode() for raw in bundle.catalog.items.raw_ids]
+    weights = sum(parameter.numel() for parameter in checkpoint.model.parameters())
+    exported = bundle.manifest.provenance.get("parameters", weights)
+    if known != checkpoint.item_ids or bundle.manifest.tasks != checkpoint.config.tasks or exported != weights:
+        raise CheckpointError(
+            "the bundle was not exported from this checkpoint (items, tasks or number of weights differ): "
+            "give the checkpoint it was exported from, or export again"
+        )

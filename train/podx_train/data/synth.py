@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 
 from podx.errors import ConfigError
 
-CLUSTER_SIZE = 12
-MIN_LENGTH, MAX_LENGTH = 7, 14  # items per user
+CLUSTER_SIZE = 20
+MIN_LENGTH, MAX_LENGTH = 6, 10  # items per user
 FOLLOW_SUCCESSOR = 0.75
-MAIN_CLUSTER = 0.8  # of the jumps that do not follow a successor
-SIDE_CLUSTER = 0.15  # the rest of the jumps goes anywhere
+MAIN_CLUSTER = 0.85  # of the jumps that do not follow a successor
+SIDE_CLUSTER = 0.1  # the rest of the jumps goes anywhere
 FIRST_DAY = 1_400_000_000  # seconds since 1970
 DAY = 86_400
 MAX_PAUSE_DAYS = 30

@@ -1,0 +1,115 @@
+"""Accuracy of an engine's answers, taken from the very process that was timed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+
+import numpy as np
+import numpy.typing as npt
+import sacrebleu
+from podx_train.data.dataset import Dataset
+from rouge_score import rouge_scorer
+
+from podx.metrics import NOT_AN_ITEM, RankingMetrics, overlap
+from podx.tasks import Task
+from podx_bench.baselines import baseline_lists
+from podx_bench.options import LEAST_ACCURACY_K
+from podx_bench.process import EngineProcess
+from podx_bench.results import AccuracyRecord
+from podx_bench.scenarios import Workload
+from podx_bench.speed import Expired
+from podx_bench.work import Answer
+
+BATCH_SIZE = 64
+EAGER_BATCH_SIZE = 16
+OVERLAP_PLACES = 10
+PERCENT = 100.0
+
+IntArray = npt.NDArray[np.int64]
+Progress = Callable[[int], None]
+"""Told how many more users are done."""
+
+
+def collect_answers(
+    process: EngineProcess, users: int, batch_size: int, expired: Expired, progress: Progress
+) -> tuple[list[Answer], float]:
+    """Answers of requests 0 … users-1, fewer where the time runs out, and the seconds all calls took."""
+    answers: list[Answer] = []
+    seconds = 0.0
+    while len(answers) < users and not expired():
+        found, taken = process.answer(range(len(answers), min(users, len(answers) + batch_size)))
+        answers += found
+        seconds += taken
+        progress(len(found))
+    return answers, seconds
+
+
+def as_lists(answers: Sequence[Answer], numbers: dict[str, int], k: int) -> IntArray:
+    """Item numbers, [answers, k]; 0 for an answer that is no item, and where there are fewer than k."""
+    lists = np.full((len(answers), k), NOT_AN_ITEM, dtype=np.int64)
+    for row, answer in enumerate(answers):
+        found = [NOT_AN_ITEM if raw is None else numbers[raw] for raw in answer.items[:k]]
+        lists[row, : len(found)] = found
+    return lists
+
+
+def text_metrics(texts: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+    """BLEU-4 of the corpus and mean sentence ROUGE F1, in percent.
+
+    BLEU: one reference, words split at white space, unsmoothed. ROUGE: google's ``rouge-score`` without stemming.
+    """
+    bleu = sacrebleu.corpus_bleu(list(texts), [list(references)], smooth_method="none", tokenize="none", force=True)
+    scorer = rouge_scorer.RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=False)
+    scores = [scorer.score(reference, text) for text, reference in zip(texts, references, strict=True)]
+    rouge = {
+        name: PERCENT * float(np.mean([s[name].fmeasure for s in scores])) for name in ("rouge1", "rouge2", "rougeL")
+    }
+    return {"bleu_4": bleu.score, "rouge_1": rouge["rouge1"], "rouge_2": rouge["rouge2"], "rouge_l": rouge["rougeL"]}
+
+
+def ranking_metrics(lists: IntArray, targets: IntArray) -> dict[str, float]:
+    """The metrics of :class:`podx.metrics.RankingMetrics` but the number of users, by name."""
+    metrics = asdict(RankingMetrics.of(lists, targets))
+    del metrics["users"]
+    return metrics
+
+
+def score(
+    engine: str, workload: Workload, answers: Sequence[Answer], seconds: float, dataset: Dataset
+) -> AccuracyRecord:
+    """Measure the answers to the first requests of a workload."""
+    count = len(answers)
+    if workload.task is Task.EXPLANATION:
+        metrics = text_metrics([answer.text or "" for answer in answers], workload.references[:count])
+    else:
+        lists = as_lists(answers, item_numbers(dataset), LEAST_ACCURACY_K)
+        metrics = ranking_metrics(lists, workload.targets[:count])
+    return AccuracyRecord(engine, workload.task, count, seconds, metrics)
+
+
+def item_numbers(dataset: Dataset) -> dict[str, int]:
+    """Number of each raw item id."""
+    return {raw: number for number, raw in enumerate(dataset.item_ids, start=1)}
+
+
+def agreement(
+    answers: Sequence[Answer], reference: Sequence[Answer], dataset: Dataset, task: Task
+) -> tuple[float, int]:
+    """How far two engines agree on the users both answered (see :class:`AccuracyRecord`), and how many those are."""
+    count = min(len(answers), len(reference))
+    if task is Task.EXPLANATION:
+        pairs = zip(answers[:count], reference[:count], strict=True)
+        return float(np.mean([own.text == other.text for own, other in pairs])), count
+    numbers = item_numbers(dataset)
+    own, other = (as_lists(part[:count], numbers, OVERLAP_PLACES) for part in (answers, reference))
+    return overlap(own, other, OVERLAP_PLACES), count
+
+
+def baseline_records(dataset: Dataset, workload: Workload, seed: int) -> list[AccuracyRecord]:
+    """The rows that learn nothing, on all users of the workload."""
+    lists = baseline_lists(dataset, workload, LEAST_ACCURACY_K, seed)
+    return [
+        AccuracyRecord(name, workload.task, len(workload), None, ranking_metrics(rows, workload.targets))
+        for name, rows in lists.items()
+    ]

@@ -1,0 +1,77 @@
+"""Rows that learn nothing. A model that does not beat them has learnt nothing either.
+
+*max(history)+1* recommends the ten numbers after the largest number in the user's history. Where items are numbered in
+the order in which users' whole sequences first meet them, the held-out item often *is* the next number, so the row
+measures how much of an accuracy figure the numbering gives away.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from podx_train.data.dataset import Dataset
+
+from podx.metrics import NOT_AN_ITEM
+from podx.tasks import Task
+from podx_bench.scenarios import TEST, Workload
+
+IntArray = npt.NDArray[np.int64]
+POPULARITY, NEXT_NUMBER, RANDOM = "popularity", "max(history)+1", "random"
+SUMMARIES = {
+    POPULARITY: "learns nothing: the items most often taken in the training part, seen ones left out",
+    NEXT_NUMBER: "learns nothing: the numbers after the largest in the history; what the item numbering gives away",
+    RANDOM: "learns nothing: candidates in random order",
+}
+
+
+def popularity_order(dataset: Dataset) -> IntArray:
+    """Item numbers by count in the training part, largest first, ties by number; int64 [items]."""
+    counts = np.bincount(dataset.items[dataset.train_mask], minlength=dataset.item_count + 1)[1:]
+    return np.argsort(-counts, kind="stable").astype(np.int64) + 1
+
+
+def _row(items: IntArray, k: int) -> IntArray:
+    return np.concatenate([items[:k], np.full(max(0, k - len(items)), NOT_AN_ITEM, dtype=np.int64)])
+
+
+def popular_unseen(dataset: Dataset, users: IntArray, k: int) -> IntArray:
+    """The k most popular items that each user has not seen before the test, [users, k]."""
+    order = popularity_order(dataset)
+    rows = []
+    for user in users.tolist():
+        seen = dataset.history(user, TEST)
+        head = order[: k + len(seen)]  # enough to lose every seen item and keep k
+        rows.append(_row(head[~np.isin(head, seen)], k))
+    return np.stack(rows)
+
+
+def popular_candidates(dataset: Dataset, candidates: tuple[IntArray, ...], k: int) -> IntArray:
+    """Each request's k most popular candidates, [requests, k]."""
+    place = np.empty(dataset.item_count + 1, dtype=np.int64)
+    place[popularity_order(dataset)] = np.arange(dataset.item_count)
+    return np.stack([_row(items[np.argsort(place[items])], k) for items in candidates])
+
+
+def next_numbers(dataset: Dataset, users: IntArray, k: int) -> IntArray:
+    """max(history)+1 … +k for each user, [users, k]; numbers beyond the catalogue are no items."""
+    largest = np.array([int(dataset.history(user, TEST).max()) for user in users.tolist()], dtype=np.int64)
+    numbers = largest[:, None] + np.arange(1, k + 1)
+    return np.where(numbers <= dataset.item_count, numbers, NOT_AN_ITEM)
+
+
+def random_candidates(candidates: tuple[IntArray, ...], k: int, seed: int) -> IntArray:
+    """k of each request's candidates in random order, [requests, k]."""
+    random = np.random.default_rng(seed)
+    return np.stack([_row(random.permutation(items), k) for items in candidates])
+
+
+def baseline_lists(dataset: Dataset, workload: Workload, k: int, seed: int) -> dict[str, IntArray]:
+    """Lists of every such row that fits the task, by name."""
+    if workload.task is Task.SEQUENTIAL:
+        users = workload.users
+        return {POPULARITY: popular_unseen(dataset, users, k), NEXT_NUMBER: next_numbers(dataset, users, k)}
+    if workload.task is Task.TOPN:
+        candidates = workload.candidates
+        popular = popular_candidates(dataset, candidates, k)
+        return {POPULARITY: popular, RANDOM: random_candidates(candidates, k, seed)}
+    return {}

@@ -1,0 +1,114 @@
+"""``podx bench`` on the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from podx.tasks import parse_tasks
+from podx_bench.engines import DEFAULT_ENGINES, ENGINES
+from podx_bench.options import BenchOptions, parse_numbers
+from podx_bench.render import rich_table
+from podx_bench.report import write_report
+from podx_bench.results import RESULTS_FILE, Results
+from podx_bench.run import Inputs, run_bench
+from podx_bench.tables import accuracy_tables, speed_tables
+
+TABLE_WIDTH = 140
+"""Columns of the tables where output does not go to a terminal."""
+
+_DEFAULTS = BenchOptions()
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def bench(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder that podx export wrote.")],
+    data: Annotated[Path, typer.Option("--data", help="Dataset folder that the model was trained on.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for results.json and the report.")],
+    checkpoint: Annotated[
+        Path | None, typer.Option("--checkpoint", help="Folder the bundle was exported from; eager engines need it.")
+    ] = None,
+    tasks: Annotated[
+        str | None,
+        typer.Option("--tasks", help="Comma-separated: sequential,topn,explanation. Default: all there are."),
+    ] = None,
+    batch_sizes: Annotated[str, typer.Option("--batch-sizes", help="Requests per timed call.")] = ",".join(
+        map(str, _DEFAULTS.batch_sizes)
+    ),
+    engines: Annotated[
+        str | None,
+        typer.Option(
+            "--engines",
+            help=f"Comma-separated: {', '.join(ENGINES)}; or module:attribute. Default: {','.join(DEFAULT_ENGINES)}.",
+        ),
+    ] = None,
+    users: Annotated[int | None, typer.Option("--users", help="Test users that take part; default: all.")] = None,
+    speed_users: Annotated[
+        int, typer.Option("--speed-users", help="Of these, users that the timed runs go through.")
+    ] = _DEFAULTS.speed_users,
+    accuracy_users: Annotated[
+        int | None, typer.Option("--accuracy-users", help="Users of the accuracy runs; default: --users.")
+    ] = None,
+    eager_users: Annotated[
+        int, typer.Option("--eager-users", help="The most users for accuracy of the slow engines.")
+    ] = _DEFAULTS.eager_users,
+    device: Annotated[str, typer.Option("--device", help="cpu or cuda.")] = _DEFAULTS.device,
+    threads: Annotated[int, typer.Option("--threads", help="Threads of every engine; 0 = one per core.")] = 0,
+    rounds: Annotated[int, typer.Option("--rounds", help="Turns of every engine.")] = _DEFAULTS.rounds,
+    beams: Annotated[int, typer.Option("--beams", help="Width of the item search.")] = _DEFAULTS.beams,
+    k: Annotated[int, typer.Option("-k", "--count", help="Answers per request.")] = _DEFAULTS.k,
+    seed: Annotated[int, typer.Option("--seed", help="Which users are taken.")] = _DEFAULTS.seed,
+    spin: Annotated[
+        bool, typer.Option("--spin/--no-spin", help="Let waiting threads of every engine spin.")
+    ] = _DEFAULTS.spin,
+    max_minutes: Annotated[float | None, typer.Option("--max-minutes", help="Stop measuring after this long.")] = None,
+    speed: Annotated[bool, typer.Option("--speed/--no-speed", help="Measure latency.")] = True,
+    accuracy: Annotated[bool, typer.Option("--accuracy/--no-accuracy", help="Measure accuracy.")] = True,
+    label: Annotated[
+        str | None, typer.Option("--label", help="Name of the run; default: dataset and ID scheme.")
+    ] = None,
+) -> None:
+    """Benchmark a bundle against eager PyTorch: latency and accuracy of every engine on the same requests."""
+    options = BenchOptions(
+        tasks=None if tasks is None else parse_tasks(tasks),
+        batch_sizes=parse_numbers(batch_sizes, "--batch-sizes"),
+        engines=None if engines is None else tuple(name.strip() for name in engines.split(",") if name.strip()),
+        users=users,
+        speed_users=speed_users,
+        accuracy_users=accuracy_users,
+        eager_users=eager_users,
+        device=device,
+        threads=threads,
+        rounds=rounds,
+        beams=beams,
+        k=k,
+        seed=seed,
+        spin=spin,
+        max_minutes=max_minutes,
+        speed=speed,
+        accuracy=accuracy,
+    )
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=TABLE_WIDTH)
+    with console.status("bench") as status:
+        results = run_bench(Inputs(bundle, data, checkpoint, label), out, options, tell=status.update)
+    _print(console, results, out)
+
+
+def _print(console: Console, results: Results, out: Path) -> None:
+    """The tables, then where the files are."""
+    for table in (speed_tables(results) if results.options["speed"] else []) + (
+        accuracy_tables(results) if results.options["accuracy"] else []
+    ):
+        console.print(rich_table(table))
+    for note in results.notes:
+        console.print(f"note: {note}", markup=False)
+    page = write_report(results, out)
+    console.print(f"results: {out / RESULTS_FILE}", soft_wrap=True, markup=False)
+    console.print(f"report: {page}", soft_wrap=True, markup=False)

@@ -1,0 +1,148 @@
+"""Several runs side by side: ``python -m podx_bench.compare A/results.json B/results.json … --out DIR``.
+
+Runs with the same label, as of several seeds, are put together: mean ± standard deviation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from podx.errors import ConfigError
+from podx.tasks import ALL_TASKS, Task
+from podx_bench.engines import OURS
+from podx_bench.render import html_facts, html_page, html_table, markdown_table
+from podx_bench.report import HTML_FILE, MARKDOWN_FILE
+from podx_bench.results import AccuracyRecord, Results, SpeedRecord
+from podx_bench.tables import NONE, NOT_MEASURED, RANKING_COLUMNS, TEXT_COLUMNS, TextTable
+
+TITLE = "podx bench: runs compared"
+Groups = Mapping[str, Sequence[Results]]
+
+
+def grouped(runs: Sequence[Results]) -> dict[str, list[Results]]:
+    """Runs by label, in the order in which labels first come."""
+    groups: dict[str, list[Results]] = {}
+    for run in runs:
+        groups.setdefault(run.label, []).append(run)
+    return groups
+
+
+def _spread(values: Sequence[float], digits: int) -> str:
+    """Mean, with the sample standard deviation where there are several values."""
+    mean = f"{np.mean(values):.{digits}f}"
+    return mean if len(values) == 1 else f"{mean} ± {np.std(values, ddof=1):.{digits}f}"
+
+
+def _accuracy_cells(records: Sequence[AccuracyRecord], columns: Sequence[str], digits: int) -> list[str]:
+    if not records:
+        return [NOT_MEASURED, *[NONE] * len(columns)]
+    users = sorted({record.users for record in records})
+    metrics = [_spread([record.metrics[key] for record in records], digits) for key in columns]
+    return [" / ".join(f"{count:,}" for count in users), *metrics]
+
+
+def accuracy_table(groups: Groups, task: Task) -> TextTable | None:
+    """Every engine's accuracy on a task, the groups beneath one another; None: nobody measured it."""
+    text = task is Task.EXPLANATION
+    columns = TEXT_COLUMNS if text else RANKING_COLUMNS
+    engines = _engines(groups, [r for runs in groups.values() for run in runs for r in run.accuracy if r.task == task])
+    if not engines:
+        return None
+    rows = []
+    for engine in engines:
+        for label, runs in groups.items():
+            found = [r for run in runs for r in run.accuracy if (r.task, r.engine) == (task, engine)]
+            cells = _accuracy_cells(found, [key for key, _ in columns], 3 if text else 4)
+            rows.append((engine, label, str(len(found)), *cells))
+    header = ("engine", "run", "runs", "users", *(title for _, title in columns))
+    return TextTable(f"Accuracy, {task}", header, tuple(rows), ("Several runs: mean ± standard deviation.",))
+
+
+def speed_table(groups: Groups, task: Task) -> TextTable | None:
+    """Every engine's time per user, and how many times as fast as the baselines it is."""
+    records = [r for runs in groups.values() for run in runs for r in run.speed if r.task == task]
+    engines = _engines(groups, records)
+    if not engines:
+        return None
+    rows = []
+    for size in sorted({record.batch_size for record in records}):
+        for engine in engines:
+            for label, runs in groups.items():
+                found = [
+                    r for run in runs for r in run.speed if (r.task, r.engine, r.batch_size) == (task, engine, size)
+                ]
+                rows.append((engine, label, str(size), str(len(found)), *_speed_cells(found)))
+    header = ("engine", "run", "batch", "runs", "ms/user", "× encode-once", "× as-published")
+    return TextTable(f"Speed, {task}", header, tuple(rows), ("Only the ratios compare between runs.",))
+
+
+def _speed_cells(records: Sequence[SpeedRecord]) -> list[str]:
+    if not records:
+        return [NOT_MEASURED, NONE, NONE]
+    cells = [_spread([record.ms_per_user for record in records], 2)]
+    for key in ("ratio_vs_encode_once", "ratio_vs_as_published"):
+        ratios = [value for record in records if (value := getattr(record, key)) is not None]
+        cells.append(_spread(ratios, 2) if ratios else NONE)
+    return cells
+
+
+def _engines(groups: Groups, records: Sequence[AccuracyRecord | SpeedRecord]) -> list[str]:
+    """Engines that have a record, in the order of the runs: rows that learn nothing last, as the runs list them."""
+    known = [name for runs in groups.values() for run in runs for name in run.engines]
+    having = {record.engine for record in records}
+    return [name for name in dict.fromkeys(known) if name in having]
+
+
+def comparison(runs: Sequence[Results]) -> list[TextTable]:
+    """All tables that the runs can fill.
+
+    Raises:
+        ConfigError: there is nothing to compare.
+    """
+    groups = grouped(runs)
+    tables = [make(groups, task) for task in ALL_TASKS for make in (accuracy_table, speed_table)]
+    filled = [table for table in tables if table is not None]
+    if not filled:
+        raise ConfigError("the runs hold neither speed nor accuracy records: give results of finished runs")
+    return filled
+
+
+def run_facts(runs: Sequence[Results]) -> list[tuple[str, str]]:
+    """Of each group: data and machine of its first run."""
+    return [
+        (
+            label,
+            f"{len(own)} run(s); {own[0].dataset['users']:,} users, {own[0].dataset['items']:,} items, "
+            f"{own[0].dataset['scheme']} ids; {own[0].environment['cpu']}, {own[0].environment['threads']} threads, "
+            f"{own[0].environment['device']}",
+        )
+        for label, own in grouped(runs).items()
+    ]
+
+
+def write_comparison(runs: Sequence[Results], folder: Path) -> Path:
+    """Write ``report.md`` and ``report.html``; returns the path of the HTML."""
+    tables, facts = comparison(runs), run_facts(runs)
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [f"# {TITLE}\n", *[f"- **{label}**: {said}" for label, said in facts], "", *map(markdown_table, tables)]
+    (folder / MARKDOWN_FILE).write_text("\n".join(lines), encoding="utf-8")
+    page = folder / HTML_FILE
+    page.write_text(html_page(TITLE, [html_facts(facts), *[html_table(t, OURS) for t in tables]]), encoding="utf-8")
+    return page
+
+
+def main(
+    results: Annotated[list[Path], typer.Argument(help="Two or more results.json that podx bench wrote.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder for the report.")],
+) -> None:
+    """Put several runs into one report."""
+    typer.echo(write_comparison([Results.load(path) for path in results], out))
+
+
+if __name__ == "__main__":
+    typer.run(main)

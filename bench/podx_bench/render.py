@@ -1,0 +1,77 @@
+"""Text tables as Markdown, HTML and on the terminal."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from podx_bench.tables import TextTable
+
+PAGE_STYLE = """
+:root { color-scheme: light; }
+body { font: 16px/1.5 system-ui, sans-serif; color: #1d2730; background: #fff; }
+body { max-width: 60rem; margin: 0 auto; padding: 1rem; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
+.wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
+th, td { padding: .3rem .6rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #e3e8ec; }
+th { border-bottom-width: 2px; } th:first-child, td:first-child { text-align: left; }
+td.prose { white-space: normal; text-align: left; } tr.ours td { background: #e9f5f4; }
+.note { color: #5a6772; font-size: .875rem; } svg { width: 100%; max-width: 40rem; height: auto; display: block; }
+""".strip()
+
+
+def markdown_table(table: TextTable) -> str:
+    """A heading, the table and its notes."""
+    rule = ["---", *["---:"] * (len(table.header) - 1)]
+    lines = [_markdown_row(row) for row in (table.header, rule, *table.rows)]
+    return "\n".join([f"## {table.title}", "", *lines, "", *table.notes]) + "\n"
+
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def html_table(table: TextTable, ours: str) -> str:
+    """A heading, the table, which scrolls by itself on a narrow screen, and its notes. Rows of ``ours`` are tinted."""
+    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in table.header)
+    body = "".join(_html_row(row, row[0].startswith(ours)) for row in table.rows)
+    notes = "".join(f'<p class="note">{html.escape(note)}</p>' for note in table.notes)
+    return (
+        f"<h2>{html.escape(table.title)}</h2>"
+        f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{notes}'
+    )
+
+
+def _html_row(row: Sequence[str], tinted: bool) -> str:
+    mark = ' class="ours"' if tinted else ""
+    return f"<tr{mark}>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
+
+
+def html_facts(rows: Sequence[tuple[str, str]]) -> str:
+    """Names and what is to be said of each."""
+    body = "".join(f'<tr><td>{html.escape(a)}</td><td class="prose">{html.escape(b)}</td></tr>' for a, b in rows)
+    return f'<div class="wide"><table><tbody>{body}</tbody></table></div>'
+
+
+def html_page(title: str, body: Sequence[str]) -> str:
+    """A whole page that needs nothing from elsewhere."""
+    name = html.escape(title)
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{name}</title>\n<style>\n{PAGE_STYLE}\n</style>\n</head>\n<body>\n<h1>{name}</h1>\n"
+        + "\n".join(body)
+        + "\n</body>\n</html>\n"
+    )
+
+
+def rich_table(table: TextTable) -> Table:
+    """For the terminal."""
+    drawn = Table(title=table.title, title_justify="left")
+    for place, name in enumerate(table.header):
+        drawn.add_column(name, justify="right" if place else "left", no_wrap=place > 0)
+    for row in table.rows:
+        drawn.add_row(*row)
+    return drawn

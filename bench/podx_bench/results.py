@@ -1,0 +1,134 @@
+"""What a run measured, and the one file it is kept in. Every report is made from this file alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from podx.errors import DataError
+
+FORMAT = "podx-bench"
+FORMAT_VERSION = 1
+RESULTS_FILE = "results.json"
+PARTIAL_SUFFIX = ".partial"
+
+
+@dataclass(frozen=True)
+class SpeedRecord:
+    """Latency of one engine on one task and batch size.
+
+    Attributes:
+        p50_ms, p95_ms, p99_ms: of one call, that is of one batch.
+        users_per_s, ms_per_user: over all timed calls.
+        peak_rss_mb: most memory the engine's process has held up to then, loading included (10^6 bytes). Batch sizes
+            run in ascending order.
+        load_s: from the start of the process to its first answer.
+        rounds: turns taken; calls: timed calls in them.
+        ratio_vs_encode_once, ratio_vs_as_published: baseline's time ÷ own, median over the rounds; None: not run.
+        round_ms: time of each round, all its calls together.
+    """
+
+    engine: str
+    task: str
+    batch_size: int
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    users_per_s: float
+    ms_per_user: float
+    peak_rss_mb: float
+    load_s: float
+    rounds: int
+    calls: int
+    ratio_vs_encode_once: float | None
+    ratio_vs_as_published: float | None
+    round_ms: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class AccuracyRecord:
+    """Accuracy of one engine, or of a row that learns nothing, on one task.
+
+    Attributes:
+        users: how many users (explanations: records) it was measured on.
+        seconds: time of all calls; None for rows that run no model.
+        metrics: by name; for lists ``hr_1`` … ``ndcg_10``, ``invalid``, ``duplicate``; for texts ``bleu_4`` and
+            ``rouge_1``, ``rouge_2``, ``rouge_l``, in percent.
+        overlap: mean share of the reference's first ten answers found (texts: share of equal texts); None: there is no
+            reference.
+        overlap_with: the reference. overlap_users: users that both answered.
+    """
+
+    engine: str
+    task: str
+    users: int
+    seconds: float | None
+    metrics: Mapping[str, float]
+    overlap: float | None = None
+    overlap_with: str | None = None
+    overlap_users: int = 0
+
+
+@dataclass(frozen=True)
+class Results:
+    """A run.
+
+    Attributes:
+        label: name of the run in tables that compare several.
+        environment: machine and versions. options: what was asked for. model: from the manifest.
+        dataset: name, counts, ID scheme. engines: name → what it is, in the order asked for.
+    """
+
+    label: str
+    environment: Mapping[str, Any]
+    options: Mapping[str, Any]
+    model: Mapping[str, Any]
+    dataset: Mapping[str, Any]
+    engines: Mapping[str, str]
+    speed: tuple[SpeedRecord, ...] = ()
+    accuracy: tuple[AccuracyRecord, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+
+    def save(self, folder: Path) -> Path:
+        """Write ``results.json`` under a temporary name and rename it; returns its path."""
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / RESULTS_FILE
+        partial = path.with_name(path.name + PARTIAL_SUFFIX)
+        content = {"format": FORMAT, "format_version": FORMAT_VERSION, **dataclasses.asdict(self)}
+        with partial.open("w", encoding="utf-8") as file:
+            json.dump(content, file, indent=2, ensure_ascii=False)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+        return path
+
+    @classmethod
+    def load(cls, path: Path) -> Results:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            DataError: the file is missing, is no such file, or has another format version.
+        """
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise DataError(f"cannot read {path}: {error}; give a {RESULTS_FILE} that podx bench wrote") from error
+        if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
+            raise DataError(f"{path} holds no results of podx bench: give a {RESULTS_FILE} that it wrote")
+        version = content.pop("format_version", None)
+        if version != FORMAT_VERSION:
+            raise DataError(
+                f"{path} has format version {version!r}, this podx reads {FORMAT_VERSION}: run podx bench again"
+            )
+        try:
+            speed = tuple(SpeedRecord(**{**raw, "round_ms": tuple(raw["round_ms"])}) for raw in content.pop("speed"))
+            accuracy = tuple(AccuracyRecord(**raw) for raw in content.pop("accuracy"))
+            return cls(**{**content, "notes": tuple(content["notes"])}, speed=speed, accuracy=accuracy)
+        except (KeyError, TypeError) as error:
+            raise DataError(f"{path} is damaged ({error!r}): run podx bench again") from error

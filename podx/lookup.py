@@ -1,0 +1,117 @@
+"""Raw ids of a request → checked numbers. Every error that a request can cause is raised here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from podx.bundle import Bundle
+from podx.errors import CandidatesError, HistoryError, UnknownItemError, UnknownUserError, UnsupportedTaskError
+from podx.requests import RankRequest, RecommendRequest
+from podx.tasks import Task
+
+Numbers = npt.NDArray[np.int64]
+LongHistory = Literal["error", "keep-last"]
+
+RESERVED_WHOLE_WORDS = 2
+"""Whole-word rows that no item can take: one is for plain words, one for the user."""
+
+
+class Lookup:
+    """Finds the numbers of a bundle's users and items."""
+
+    def __init__(self, bundle: Bundle, long_history: LongHistory) -> None:
+        self._manifest = bundle.manifest
+        self._catalog, self._users = bundle.catalog, bundle.users
+        self._long_history = long_history
+
+    def user(self, raw: str) -> int:
+        """Number of a user.
+
+        Raises:
+            UnknownUserError: the model does not know this user.
+        """
+        number = self._users.ids.number(raw)
+        if number is None:
+            raise UnknownUserError(
+                f"user {raw!r} is not among the {len(self._users)} users this model knows: "
+                f"use an id of the training data, or train again with this user"
+            )
+        return number
+
+    def items(self, raw_ids: Sequence[str]) -> Numbers:
+        """Numbers of items, int64 [items].
+
+        Raises:
+            UnknownItemError: the catalogue lacks some of them.
+        """
+        numbers = [self._catalog.items.number(raw) for raw in raw_ids]
+        if None in numbers:
+            unknown = [raw for raw, number in zip(raw_ids, numbers, strict=True) if number is None]
+            raise UnknownItemError(
+                f"{len(unknown)} of {len(raw_ids)} items are not in the catalogue ({unknown[0]!r} among them): "
+                f"leave them out, or export again with a catalogue that has them"
+            )
+        return np.array(numbers, dtype=np.int64)
+
+    def history(self, request: RecommendRequest) -> Numbers:
+        """The whole history of a request, oldest first; the model reads the end of it (:meth:`readable`).
+
+        Raises:
+            UnknownUserError, UnknownItemError: an id the model does not know.
+            HistoryError: no history is given or known, or it is longer than the model reads.
+        """
+        user = self.user(request.user)
+        if request.history is None:
+            known = self._users.history(user).astype(np.int64)
+            if not len(known):
+                raise HistoryError(f"no history is known of user {request.user!r}: pass one")
+            return known
+        history = self.items(request.history)
+        limit = self._manifest.max_history
+        if not len(history):
+            raise HistoryError(f"the history of user {request.user!r} is empty: pass at least one item, or None")
+        if len(history) > limit and self._long_history == "error":
+            raise HistoryError(
+                f"the history of user {request.user!r} has {len(history)} items, the model reads {limit}: pass the "
+                f"last {limit} and the others as exclude, or load the bundle with long_history='keep-last'"
+            )
+        return history
+
+    def readable(self, history: Numbers) -> Numbers:
+        """The last items of a history, as many as the model was trained to read."""
+        return history[-self._manifest.max_history :]
+
+    def candidates(self, request: RankRequest) -> Numbers:
+        """Candidates of a request.
+
+        Raises:
+            UnknownItemError: the catalogue lacks some of them.
+            CandidatesError: no candidates, one given twice, or more than the model reads.
+        """
+        candidates = self.items(request.candidates)
+        if not len(candidates):
+            raise CandidatesError("the candidate list is empty: pass at least one item")
+        if len(np.unique(candidates)) < len(candidates):
+            raise CandidatesError("an item occurs twice among the candidates: pass each once")
+        limit = self._manifest.whole_word_rows - RESERVED_WHOLE_WORDS
+        if len(candidates) > limit:
+            raise CandidatesError(f"{len(candidates)} candidates, but the model reads at most {limit}: split the list")
+        return candidates
+
+    def task_id(self, task: Task) -> int:
+        """Number of a task in the graphs.
+
+        Raises:
+            UnsupportedTaskError: the model was not trained for it.
+        """
+        tasks = self._manifest.tasks
+        if task not in tasks:
+            raise UnsupportedTaskError(
+                f"this model was not trained for the {task} task (only {', '.join(tasks)}): "
+                f"train one with --tasks {','.join([*tasks, task])}"
+            )
+        return tasks.index(task)

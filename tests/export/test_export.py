@@ -1,0 +1,160 @@
+"""The export pipeline: what is written, what is refused, and that nothing half done is left behind."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from podx_export import pipeline
+from podx_export.parity import Parity, largest_difference, measure
+from podx_export.pipeline import export_checkpoint
+from podx_export.samples import draw
+from podx_export.validate import faults
+from podx_train.checkpoint import Checkpoint, load_checkpoint
+from podx_train.model import PodT5
+
+import podx
+from podx import signature as sig
+from podx.bundle import MANIFEST_FILE, Bundle
+from podx.decoding.options import TextSearchOptions
+from podx.errors import BundleError, ExportError, ParityError
+from podx.requests import ExplainRequest, RankRequest, RecommendRequest
+from podx.tasks import Task
+
+
+@pytest.mark.parametrize("model", ["untrained", "trained", "gated"])
+@pytest.mark.parametrize("task", list(Task))
+def test_log_probabilities_equal_eager(model: str, task: Task, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    checkpoint = request.getfixturevalue(model)
+    export_checkpoint(checkpoint, tmp_path / "bundle", parity_users=2)
+    source = load_checkpoint(checkpoint)
+    batch = draw(source, task, 8, seed=11).encode(source)
+    assert largest_difference(source, Bundle.load(tmp_path / "bundle"), task, batch) < 1e-4
+
+
+def test_parity_is_in_the_manifest(untrained_bundle: Path) -> None:
+    parity = Bundle.load(untrained_bundle).manifest.parity
+    assert 0 < parity["max_difference"] < 1e-4
+    assert parity["requests"] == 8 * len(Task)
+    assert parity["equal_lists"] == 1.0
+
+
+def test_each_weight_is_stored_once(untrained: Path, untrained_bundle: Path) -> None:
+    parameters = sum(p.numel() for p in load_checkpoint(untrained).model.parameters())
+    graphs = [
+        onnx.load(untrained_bundle / name, load_external_data=False)
+        for name in (sig.ENCODER_FILE, sig.DECODER_FILE, sig.ITEM_DECODER_FILE)
+    ]
+    inside = sum(len(tensor.raw_data) for graph in graphs for tensor in graph.graph.initializer)
+    weights = (untrained_bundle / sig.WEIGHTS_FILE).stat().st_size
+    padding = 4096 * 60
+    assert 4 * parameters * 0.9 < weights < 4 * parameters + padding
+    assert inside < 100_000
+
+
+def test_graphs_have_the_signature(untrained_bundle: Path) -> None:
+    shape = Bundle.load(untrained_bundle).manifest.shape
+    encoder = onnx.load(untrained_bundle / sig.ENCODER_FILE, load_external_data=False).graph
+    decoder = onnx.load(untrained_bundle / sig.DECODER_FILE, load_external_data=False).graph
+    assert [i.name for i in encoder.input] == [s.name for s in sig.encoder_inputs()]
+    assert [o.name for o in encoder.output] == [s.name for s in sig.memory_tensors(shape)]
+    expected = sig.step_inputs(False) + sig.memory_tensors(shape) + sig.past_tensors(shape)
+    assert [i.name for i in decoder.input] == [s.name for s in expected]
+    assert not {node.op_type for node in decoder.node} & {"If", "Loop", "Scan"}
+
+
+def test_batched_equals_single(trained_bundle: Path) -> None:
+    recommender = podx.load(trained_bundle, threads=1)
+    requests = [RecommendRequest(f"user-{n}", [f"item-{i}" for i in range(n + 1)]) for n in range(12)]
+    together = recommender.recommend_batch(requests, k=5)
+    for request, answers in zip(requests, together, strict=True):
+        alone = recommender.recommend(request.user, request.history, k=5)
+        assert [a.item for a in alone] == [a.item for a in answers]
+        np.testing.assert_allclose([a.score for a in alone], [a.score for a in answers], atol=1e-4)
+
+
+def test_every_task_answers(trained_bundle: Path) -> None:
+    recommender = podx.load(trained_bundle, threads=1)
+    candidates = [f"item-{n}" for n in range(40, 60)]
+    ranked = recommender.rank_batch([RankRequest("user-3", candidates), RankRequest("user-4", candidates[:3])], k=10)
+    assert [len(answers) for answers in ranked] == [10, 3]
+    assert {a.item for answers in ranked for a in answers} <= set(candidates)
+    texts = recommender.explain_batch([ExplainRequest("user-1", "item-5"), ExplainRequest("user-2", "item-6")])
+    assert all(text.text and text.score < 0 for text in texts)
+    diverse = recommender.explain("user-1", "item-5", TextSearchOptions(diversity_penalty=1.0))
+    assert diverse.text
+    generated = recommender.generate_items_batch([RecommendRequest("user-1")], k=10)
+    assert len(generated[0]) == 10
+
+
+def test_all_faults_are_listed_at_once(checkpoint: Checkpoint) -> None:
+    with torch.no_grad():
+        checkpoint.model.prompts[0, 0, 0] = torch.nan
+    checkpoint.model.backbone.config.dense_act_fn = "swish"
+    broken = dataclasses.replace(checkpoint, item_ids=["same", "same", *checkpoint.item_ids[2:]])
+    listed = "\n".join(faults(broken, "int3"))
+    for part in ("NaN", "swish", "occurs more than once", "int3"):
+        assert part in listed
+
+
+def test_failing_parity_is_a_failed_export(untrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = pipeline.read_model
+
+    def slightly_wrong(model: PodT5) -> object:
+        source = real(model)
+        source.decoder[0].out[:] += 0.05
+        return source
+
+    monkeypatch.setattr(pipeline, "read_model", slightly_wrong)
+    with pytest.raises(ParityError, match="do not answer like the eager model"):
+        export_checkpoint(untrained, tmp_path / "bundle", parity_users=2)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_parity_requires_scores_and_lists() -> None:
+    Parity(1e-5, 10, 1.0).require()
+    for wrong in (Parity(0.1, 10, 1.0), Parity(1e-5, 10, 0.9), Parity(float("nan"), 10, 1.0)):
+        with pytest.raises(ParityError):
+            wrong.require()
+
+
+def test_parity_sees_a_wrong_bundle(untrained: Path, trained_bundle: Path) -> None:
+    assert measure(load_checkpoint(untrained), Bundle.load(trained_bundle), 2).max_difference > 0.1
+
+
+@pytest.mark.parametrize("stage", ["_save_graph", "measure", "_put_in_place"])
+def test_a_kill_leaves_nothing_that_loads(
+    stage: str, untrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, stage, die)
+    with pytest.raises(KeyboardInterrupt):
+        export_checkpoint(untrained, tmp_path / "bundle", parity_users=1)
+    with pytest.raises(BundleError):
+        Bundle.load(tmp_path / "bundle")
+
+
+def test_an_existing_bundle_is_replaced_only_when_asked(untrained: Path, tmp_path: Path) -> None:
+    out = tmp_path / "bundle"
+    export_checkpoint(untrained, out, parity_users=1)
+    before = (out / MANIFEST_FILE).read_text()
+    with pytest.raises(ExportError, match="--force"):
+        export_checkpoint(untrained, out, parity_users=1)
+    assert (out / MANIFEST_FILE).read_text() == before
+    export_checkpoint(untrained, out, parity_users=2, force=True)
+    assert json.loads((out / MANIFEST_FILE).read_text())["parity"]["requests"] == 2 * len(Task)
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_force_spares_a_folder_that_is_no_bundle(untrained: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("keep me")
+    with pytest.raises(ExportError, match="no bundle"):
+        export_checkpoint(untrained, tmp_path, force=True)
+    assert (tmp_path / "notes.txt").read_text() == "keep me"

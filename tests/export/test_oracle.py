@@ -1,0 +1,93 @@
+"""transformers as the oracle of the constrained search, on a thousand users."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from podx_export.parity import graph_search, same_list
+from podx_export.samples import Sample, draw
+from podx_train.checkpoint import load_checkpoint
+from podx_train.generation import EagerRecommender, SearchOptions
+
+from podx.bundle import Bundle
+from podx.decoding.items import TokenColumns
+from podx.decoding.options import ItemSearchOptions
+from podx.tasks import Task
+
+USERS = 1000
+PART = 125
+
+
+def _parts(sample: Sample) -> list[Sample]:
+    return [
+        Sample(
+            sample.task,
+            sample.users[first : first + PART],
+            sample.items[first : first + PART],
+            sample.denied[first : first + PART],
+            sample.allowed[first : first + PART],
+        )
+        for first in range(0, len(sample.users), PART)
+    ]
+
+
+def _pairs(items: np.ndarray, scores: np.ndarray) -> list[tuple[int, float]]:
+    return [(int(item), float(score)) for item, score in zip(items, scores, strict=True) if item]
+
+
+def _compare(checkpoint: Path, bundle_path: Path, task: Task, options: ItemSearchOptions, users: int) -> list[bool]:
+    source, bundle = load_checkpoint(checkpoint), Bundle.load(bundle_path)
+    trie, eos = bundle.catalog.trie, bundle.tokenizer.eos_id
+    over = TokenColumns.of_catalogue(trie, eos).output_tokens if options.score_over == "catalogue" else None
+    eager = EagerRecommender(source.model, source.tokenizer, bundle.catalog, score_tokens=over)
+    search = SearchOptions(num_beams=options.beams, length_penalty=options.length_penalty)
+    same = []
+    for part in _parts(draw(source, task, users)):
+        batch = part.encode(source)
+        ours = graph_search(bundle, part, batch, options)
+        theirs = eager.recommend(batch, task, search, excluded=part.denied, allowed=part.allowed)
+        assert theirs.scores is not None
+        same += [
+            same_list(_pairs(a, b), _pairs(c, d))
+            for a, b, c, d in zip(ours.items, ours.scores, theirs.items, theirs.scores, strict=True)
+        ]
+    return same
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["untrained", "trained"])
+@pytest.mark.parametrize("score_over", ["catalogue", "vocabulary"])
+def test_sequential_lists_equal_transformers_for_a_thousand_users(
+    model: str, score_over: str, request: pytest.FixtureRequest
+) -> None:
+    checkpoint, bundle = request.getfixturevalue(model), request.getfixturevalue(f"{model}_bundle")
+    same = _compare(checkpoint, bundle, Task.SEQUENTIAL, ItemSearchOptions(score_over=score_over), USERS)
+    assert len(same) == USERS
+    assert sum(same) == USERS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["untrained", "trained"])
+def test_topn_lists_equal_transformers(model: str, request: pytest.FixtureRequest) -> None:
+    checkpoint, bundle = request.getfixturevalue(model), request.getfixturevalue(f"{model}_bundle")
+    same = _compare(checkpoint, bundle, Task.TOPN, ItemSearchOptions(), 250)
+    assert all(same)
+
+
+@pytest.mark.parametrize(("beams", "penalty"), [(10, 0.0), (12, 2.0), (40, 0.5)])
+def test_other_widths_and_penalties_equal_transformers(
+    beams: int, penalty: float, trained: Path, trained_bundle: Path
+) -> None:
+    same = _compare(trained, trained_bundle, Task.SEQUENTIAL, ItemSearchOptions(beams, penalty), 125)
+    assert all(same)
+
+
+def test_same_list_tells_ties_from_errors() -> None:
+    eager = [(1, -1.0), (2, -2.0), (3, -2.00001), (4, -3.0)]
+    assert same_list(eager, eager)
+    assert same_list([(1, -1.0), (3, -2.0), (2, -2.00001), (4, -3.0)], eager)
+    assert not same_list([(2, -1.0), (1, -2.0), (3, -2.00001), (4, -3.0)], eager)
+    assert not same_list([(1, -1.1), (2, -2.0), (3, -2.00001), (4, -3.0)], eager)
+    assert not same_list(eager[:3], eager)

@@ -1,0 +1,73 @@
+"""Makes bundle folders whose graphs are dummy bytes: enough for everything but running a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from podx.bundle import (
+    CATALOG_FILE,
+    MANIFEST_FILE,
+    TOKENIZER_FILE,
+    USERS_FILE,
+    Manifest,
+    UserTable,
+    file_sha256,
+)
+from podx.catalog import Catalog, IdTable
+from podx.signature import DECODER_FILE, ENCODER_FILE, ITEM_DECODER_FILE, WEIGHTS_FILE, ModelShape
+from podx.tasks import ALL_TASKS, Task
+from podx.tokenizer import Tokenizer
+
+USERS, ITEMS = 12, 60
+MAX_HISTORY = 5
+WHOLE_WORD_ROWS = 32
+LAST_USER_WITHOUT_HISTORY = USERS
+
+USER_IDS = [f"user-{number}" for number in range(1, USERS)] + ["Zoë"]
+ITEM_IDS = [f"B{number:03d}" for number in range(1, ITEMS)] + ["coat № 1"]
+
+
+def stored_histories() -> list[list[int]]:
+    """Item numbers of each user; the first user's history is longer than the model reads, the last has none."""
+    rng = np.random.default_rng(0)
+    lengths = [MAX_HISTORY + 4, *rng.integers(1, MAX_HISTORY + 1, size=USERS - 2), 0]
+    return [rng.choice(np.arange(1, ITEMS + 1), size=length, replace=False).tolist() for length in lengths]
+
+
+def user_table(histories: Sequence[Sequence[int]]) -> UserTable:
+    offsets = np.concatenate([[0], np.cumsum([len(history) for history in histories])]).astype(np.int64)
+    items = np.array([item for history in histories for item in history], dtype=np.int32)
+    return UserTable(IdTable.of(USER_IDS, "user"), items, offsets)
+
+
+def manifest(files: dict[str, str], tasks: Sequence[Task] = ALL_TASKS, vocab_size: int = 160) -> Manifest:
+    return Manifest(
+        podx_version="0.1.0",
+        shape=ModelShape(decoder_layers=1, heads=2, head_dim=4, vocab_size=vocab_size),
+        tasks=tuple(tasks),
+        prompts=3,
+        scheme="train-first",
+        precision="fp32",
+        max_history=MAX_HISTORY,
+        whole_word_rows=WHOLE_WORD_ROWS,
+        start_token=0,
+        files=files,
+        parity={"largest_difference": 1.25e-6, "lists_equal": 1.0},
+        provenance={"data": "tests", "note": "naïve"},
+    )
+
+
+def write_bundle(folder: Path, tokenizer_path: Path, tasks: Sequence[Task] = ALL_TASKS) -> Path:
+    """Write a bundle for :data:`USER_IDS` and :data:`ITEM_IDS`."""
+    folder.mkdir(parents=True)
+    (folder / TOKENIZER_FILE).write_bytes(tokenizer_path.read_bytes())
+    Catalog.create(ITEM_IDS, Tokenizer(tokenizer_path)).save(folder / CATALOG_FILE)
+    user_table(stored_histories()).save(folder / USERS_FILE)
+    for name in (ENCODER_FILE, DECODER_FILE, ITEM_DECODER_FILE, WEIGHTS_FILE):
+        (folder / name).write_bytes(f"the bytes of {name}".encode())
+    files = {path.name: file_sha256(path) for path in sorted(folder.iterdir())}
+    (folder / MANIFEST_FILE).write_text(manifest(files, tasks).to_json(), encoding="utf-8")
+    return folder

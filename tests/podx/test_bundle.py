@@ -1,0 +1,154 @@
+"""Bundle folders: what was written is what is read, and a damaged byte anywhere is found."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from podx.bundle import CATALOG_FILE, FORMAT_VERSION, MANIFEST_FILE, TOKENIZER_FILE, USERS_FILE, Bundle, Manifest
+from podx.errors import BundleError, BundleVersionError, CatalogError
+from podx.signature import DECODER_FILE, ENCODER_FILE, ITEM_DECODER_FILE, WEIGHTS_FILE
+from podx.tasks import Task
+from tests.podx.bundles import ITEM_IDS, USER_IDS, manifest, stored_histories
+
+FILES = [CATALOG_FILE, USERS_FILE, TOKENIZER_FILE, ENCODER_FILE, DECODER_FILE, ITEM_DECODER_FILE, WEIGHTS_FILE]
+
+
+@pytest.fixture
+def copy(tmp_path: Path, bundle_path: Path) -> Path:
+    """A bundle to damage."""
+    return Path(shutil.copytree(bundle_path, tmp_path / "copy"))
+
+
+def test_a_manifest_reads_back_as_it_was() -> None:
+    written = manifest({"weights.bin": "0" * 64}, tasks=[Task.TOPN, Task.SEQUENTIAL])
+    assert Manifest.from_json(written.to_json()) == written
+
+
+def test_keys_that_are_no_text_read_back_as_text() -> None:
+    written = manifest({})
+    odd = Manifest(**{**vars(written), "provenance": {2: "b", 10: "a"}, "parity": {"lengths": (1, 2)}})
+    read = Manifest.from_json(odd.to_json())
+    assert read.provenance == {"2": "b", "10": "a"} and read.parity == {"lengths": [1, 2]}
+
+
+def test_a_bundle_holds_what_was_exported(bundle_path: Path) -> None:
+    bundle = Bundle.load(bundle_path)
+    assert sorted(bundle.manifest.files) == sorted(FILES)
+    assert bundle.file(WEIGHTS_FILE).read_bytes() == b"the bytes of weights.bin"
+    assert [bundle.catalog.items.raw(n + 1) for n in range(len(bundle.catalog))] == ITEM_IDS
+    assert [bundle.users.ids.raw(n + 1) for n in range(len(bundle.users))] == USER_IDS
+    assert [bundle.users.history(n + 1).tolist() for n in range(len(bundle.users))] == stored_histories()
+    assert bundle.tokenizer.vocab_size == bundle.manifest.shape.vocab_size
+
+
+def places_in(length: int) -> list[int]:
+    """The first and last bytes of a file and some between."""
+    return sorted({0, 1, length // 4, length // 2, 3 * length // 4, length - 2, length - 1})
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_changed_byte_in_any_file_is_found(copy: Path, name: str) -> None:
+    path = copy / name
+    whole = path.read_bytes()
+    for place in places_in(len(whole)):
+        for flip in (0x01, 0x80, 0xFF):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ flip]) + whole[place + 1 :])
+            with pytest.raises(BundleError, match=name):
+                Bundle.load(copy)
+    path.write_bytes(whole)
+    assert Bundle.load(copy).manifest.files[name]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_cut_short_or_grown_is_found(copy: Path, name: str) -> None:
+    path = copy / name
+    whole = path.read_bytes()
+    for content in [whole[:place] for place in places_in(len(whole))] + [whole + b"\0"]:
+        path.write_bytes(content)
+        with pytest.raises(BundleError, match=name):
+            Bundle.load(copy)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_missing_file_is_named(copy: Path, name: str) -> None:
+    (copy / name).unlink()
+    with pytest.raises(BundleError, match=f"{name} is missing"):
+        Bundle.load(copy, verify=False)
+
+
+@pytest.mark.parametrize("flip", [0x01, 0x07, 0x20, 0x80])
+def test_a_changed_byte_anywhere_in_the_manifest_is_found(copy: Path, flip: int) -> None:
+    path = copy / MANIFEST_FILE
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ flip]) + whole[place + 1 :])
+        with pytest.raises(BundleError):
+            Bundle.load(copy)
+
+
+def test_a_manifest_cut_anywhere_is_found(copy: Path) -> None:
+    path = copy / MANIFEST_FILE
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place])
+        with pytest.raises(BundleError):
+            Bundle.load(copy)
+
+
+def test_a_manifest_written_by_hand_is_not_taken(copy: Path) -> None:
+    path = copy / MANIFEST_FILE
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["max_history"] = 99
+    path.write_text(json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+    with pytest.raises(BundleError, match="was changed after it was written"):
+        Bundle.load(copy)
+
+
+def test_another_format_version_is_named(copy: Path) -> None:
+    path = copy / MANIFEST_FILE
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace(f'"format_version": {FORMAT_VERSION}', '"format_version": 99'), encoding="utf-8")
+    with pytest.raises(BundleVersionError, match=f"version 99, this podx reads {FORMAT_VERSION}"):
+        Bundle.load(copy)
+
+
+def test_an_entry_that_this_version_does_not_know_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Newer:
+        def __init__(self, **entries: object) -> None:
+            raise TypeError("unexpected entry")
+
+    text = manifest({}).to_json()
+    monkeypatch.setattr("podx.bundle.ModelShape", Newer)
+    with pytest.raises(BundleError, match="unexpected entry"):
+        Manifest.from_json(text)
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"format": "something else"}', "null"])
+def test_a_manifest_of_something_else_is_refused(copy: Path, content: str) -> None:
+    (copy / MANIFEST_FILE).write_text(content)
+    with pytest.raises(BundleError, match="does not describe a podx bundle"):
+        Bundle.load(copy)
+
+
+@pytest.mark.parametrize("folder", ["empty", "missing"])
+def test_a_folder_that_is_no_bundle_is_named(tmp_path: Path, folder: str) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BundleError, match=f"{folder} holds no {MANIFEST_FILE}"):
+        Bundle.load(tmp_path / folder)
+
+
+def test_a_file_that_the_manifest_does_not_list_is_not_given(bundle_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"no recommend\.onnx: export it again"):
+        Bundle.load(bundle_path).file("recommend.onnx")
+
+
+def test_without_verification_a_damaged_table_is_found_when_it_is_read(copy: Path) -> None:
+    path = copy / CATALOG_FILE
+    path.write_bytes(path.read_bytes()[:-20])
+    bundle = Bundle.load(copy, verify=False)
+    with pytest.raises(CatalogError, match=CATALOG_FILE):
+        _ = bundle.catalog

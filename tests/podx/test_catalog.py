@@ -1,0 +1,112 @@
+"""Raw ids, numbers, tokens, and the tables that hold them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from podx.bundle import UserTable
+from podx.catalog import Catalog, IdTable
+from podx.errors import CatalogError
+from podx.tokenizer import Tokenizer
+
+raw_ids = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=8)
+
+
+@given(st.lists(raw_ids, unique=True, max_size=20), st.lists(st.text(max_size=12), max_size=10))
+def test_ids_find_their_numbers_and_nothing_else_does(ids: list[str], others: list[str]) -> None:
+    table = IdTable.of(ids, "item")
+    assert len(table) == len(ids)
+    assert [table.number(raw) for raw in ids] == list(range(1, len(ids) + 1))
+    assert [table.raw(number) for number in range(1, len(ids) + 1)] == ids
+    for raw in others:
+        assert (table.number(raw) is None) == (raw not in ids)
+
+
+@pytest.mark.parametrize("raw", ["", "\0", "a\0", "abc", "ab\0", "b", "a\ud800"])
+def test_near_misses_are_unknown(raw: str) -> None:
+    assert IdTable.of(["a", "ab"], "item").number(raw) is None
+
+
+@pytest.mark.parametrize("raw", ["", "a\0", "\0", "\ud800"])
+def test_ids_that_cannot_be_stored_are_named(raw: str) -> None:
+    with pytest.raises(CatalogError, match="user number 2"):
+        IdTable.of(["x", raw], "user")
+
+
+def test_repeated_ids_are_named() -> None:
+    with pytest.raises(CatalogError, match="item id 'é' occurs more than once"):
+        IdTable.of(["é", "b", "é"], "item")
+
+
+def test_a_catalogue_survives_the_disk(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    catalog = Catalog.create(["coat", "Zoë's", "x"], tokenizer)
+    catalog.save(tmp_path / "catalog.npz")
+    loaded = Catalog.load(tmp_path / "catalog.npz")
+    assert len(loaded) == 3
+    assert [loaded.items.raw(n) for n in (1, 2, 3)] == ["coat", "Zoë's", "x"]
+    for number in (1, 2, 3):
+        assert loaded.text(number) == str(number)
+        assert loaded.target(number).tolist() == list(tokenizer.encode(str(number)))
+    assert loaded.trie.item_count == 3 and loaded.trie is loaded.trie
+
+
+def test_items_with_texts_of_their_own(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    catalog = Catalog.create(["a", "b"], tokenizer, texts=["12_3", "12_45"])
+    catalog.save(tmp_path / "catalog.npz")
+    loaded = Catalog.load(tmp_path / "catalog.npz")
+    assert [loaded.text(number) for number in (1, 2)] == ["12_3", "12_45"]
+    assert loaded.target(2).tolist() == list(tokenizer.encode("12_45"))
+
+
+def test_texts_must_match_the_items(tokenizer: Tokenizer) -> None:
+    with pytest.raises(CatalogError, match="1 item texts for 2 items"):
+        Catalog.create(["a", "b"], tokenizer, texts=["12"])
+
+
+def test_items_with_one_text_are_found_when_the_trie_is_built(tokenizer: Tokenizer) -> None:
+    with pytest.raises(CatalogError, match="items number 1 and 2"):
+        _ = Catalog.create(["a", "b"], tokenizer, texts=["12", "12"]).trie
+
+
+def test_an_empty_catalogue_is_refused_when_it_is_used(tokenizer: Tokenizer) -> None:
+    with pytest.raises(CatalogError, match="no items"):
+        _ = Catalog.create([], tokenizer).trie
+
+
+def test_users_survive_the_disk(tmp_path: Path) -> None:
+    ids = IdTable.of(["ann", "Bé", "carl"], "user")
+    UserTable(ids, np.array([4, 2, 9], dtype=np.int32), np.array([0, 2, 2, 3])).save(tmp_path / "users.npz")
+    users = UserTable.load(tmp_path / "users.npz")
+    assert len(users) == 3
+    assert [users.history(users.ids.number(raw) or 0).tolist() for raw in ("ann", "Bé", "carl")] == [[4, 2], [], [9]]
+
+
+@pytest.mark.parametrize("load", [Catalog.load, UserTable.load])
+@pytest.mark.parametrize("damage", ["missing", "empty", "garbage", "cut", "plain array", "other arrays"])
+def test_damaged_tables_are_named(tmp_path: Path, load: object, damage: str) -> None:
+    path = tmp_path / "table.npz"
+    np.savez(path, raw_ids=np.array([b"a"]), tokens=np.array([1]), items=np.array([1]), offsets=np.array([0, 1]))
+    whole = path.read_bytes()
+    if damage == "missing":
+        path.unlink()
+    elif damage == "plain array":
+        with path.open("wb") as file:
+            np.save(file, np.arange(3))
+    elif damage == "other arrays":
+        np.savez(path, raw_ids=np.array([b"a"]))
+    else:
+        path.write_bytes({"empty": b"", "garbage": b"no table", "cut": whole[:-1]}[damage])
+    with pytest.raises(CatalogError, match=r"table\.npz is not a table written by podx"):
+        load(path)  # type: ignore[operator]
+
+
+def test_no_pickle_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.npz"
+    np.savez(path, raw_ids=np.array([{"an": "object"}], dtype=object), tokens=np.array([1]), offsets=np.array([0, 1]))
+    with pytest.raises(CatalogError, match="allow_pickle=False"):
+        Catalog.load(path)

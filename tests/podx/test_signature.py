@@ -1,0 +1,40 @@
+"""Tensor names and axes that exporter and runtime share."""
+
+from __future__ import annotations
+
+from podx.signature import (
+    LOG_PROBS,
+    MEMORY_MASK,
+    OUTPUT_TOKENS,
+    ModelShape,
+    encoder_inputs,
+    log_probs_tensor,
+    memory_tensors,
+    past_tensors,
+    present_tensors,
+    step_inputs,
+)
+
+SHAPE = ModelShape(decoder_layers=3, heads=2, head_dim=4, vocab_size=50)
+
+
+def test_names_are_distinct_within_a_graph() -> None:
+    encoder = [spec.name for spec in (*encoder_inputs(), *memory_tensors(SHAPE))]
+    decoder_specs = (*step_inputs(True), *memory_tensors(SHAPE), *past_tensors(SHAPE), *present_tensors(SHAPE))
+    decoder = [LOG_PROBS, *(spec.name for spec in decoder_specs)]
+    assert len(set(encoder)) == len(encoder) and len(set(decoder)) == len(decoder)
+
+
+def test_there_is_one_key_and_value_per_layer() -> None:
+    memory = memory_tensors(SHAPE)
+    assert memory[0].name == MEMORY_MASK and memory[0].dtype == "int64"
+    assert [spec.axes for spec in memory[1:]] == [("batch", 2, "memory", 4)] * 6
+    assert [spec.axes for spec in past_tensors(SHAPE)] == [("batch", 2, "past", 4)] * 6
+    assert [spec.axes for spec in present_tensors(SHAPE)] == [("batch", 2, "slots", 4)] * 6
+
+
+def test_only_the_item_decoder_is_told_what_to_score() -> None:
+    assert OUTPUT_TOKENS not in [spec.name for spec in step_inputs(items_only=False)]
+    assert OUTPUT_TOKENS in [spec.name for spec in step_inputs(items_only=True)]
+    assert log_probs_tensor(SHAPE, items_only=False).axes[-1] == SHAPE.vocab_size
+    assert log_probs_tensor(SHAPE, items_only=True).axes[-1] == "output_tokens"

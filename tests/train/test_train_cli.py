@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from podx.errors import ConfigError, DataError
+from podx_train.checkpoint import load_checkpoint
+from podx_train.cli import train
+from podx_train.data.dataset import Dataset
+
+app = typer.Typer()
+app.command()(train)
+
+
+@pytest.fixture
+def data(world: Dataset, tmp_path: Path) -> Path:
+    world.save(tmp_path / "data")
+    return tmp_path / "data"
+
+
+def run(*arguments: object):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def test_train_and_resume(data: Path, tokenizer, tmp_path: Path) -> None:
+    templates = tmp_path / "templates.json"
+    templates.write_text(json.dumps({"topn": ["choose from {candidates} for {user}"]}))
+    out = tmp_path / "out"
+    arguments = [data, "--out", out, "--tokenizer", tokenizer.path, "--tasks", "topn,sequential", "--prompts", 4]
+    arguments += ["--batch-size", 16, "--device", "cpu", "--templates", templates, "--lr", 1e-3, "--seed", 3]
+    result = run(*arguments, "--epochs", 1)
+    assert result.exit_code == 0, result.output
+    assert "epoch 1 is best" in result.output
+    loaded = load_checkpoint(out)
+    assert loaded.config.tasks == ("sequential", "topn")
+    assert (loaded.config.prompts, loaded.training["seed"]) == (4, 3)
+    assert (out / "spiece.model").read_bytes() == tokenizer.path.read_bytes()
+    result = run(*arguments, "--epochs", 2, "--resume")
+    assert result.exit_code == 0, result.output
+    assert len(load_checkpoint(out).training["curve"]) == 2
+
+
+def test_untrained(data: Path, tmp_path: Path) -> None:
+    result = run(data, "--out", tmp_path / "out", "--epochs", 0, "--tokenizer", "train", "--pieces", 150)
+    assert result.exit_code == 0, result.output
+    assert "untrained checkpoint" in result.output
+    assert load_checkpoint(tmp_path / "out").tokenizer.vocab_size == 150
+
+
+def test_errors_have_their_names(data: Path, tmp_path: Path) -> None:
+    assert isinstance(run(data, "--out", tmp_path / "o", "--tasks", "cooking").exception, ConfigError)
+    assert isinstance(run(tmp_path / "none", "--out", tmp_path / "o").exception, DataError)
+    conflict = run(data, "--out", tmp_path / "o", "--preset", "tiny", "--backbone", "x").exception
+    assert isinstance(conflict, ConfigError)
+    assert "--preset and --backbone" in str(conflict)
