@@ -17,7 +17,9 @@ def test_ranks_are_of_the_first_occurrence() -> None:
     assert ranks(LISTS, TARGETS).tolist() == [2, 1, 3, 0]
 
 
-@pytest.mark.parametrize(("k", "hr", "gain"), [(1, 1 / 4, 1.0), (2, 2 / 4, 1 + 1 / math.log2(3)), (3, 3 / 4, 1.5 + 1 / math.log2(3))])
+@pytest.mark.parametrize(
+    ("k", "hr", "gain"), [(1, 1 / 4, 1.0), (2, 2 / 4, 1 + 1 / math.log2(3)), (3, 3 / 4, 1.5 + 1 / math.log2(3))]
+)
 def test_hit_ratio_and_ndcg(k: int, hr: float, gain: float) -> None:
     assert hit_ratio(LISTS, TARGETS, k) == hr
     assert ndcg(LISTS, TARGETS, k) == pytest.approx(gain / 4)

@@ -39,7 +39,13 @@ def test_the_bare_template_holds_the_ids_only(task: Task) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["{user} only", "{user} {history} {history}", "{user} {candidates}", "{user} {history} {what}", "{user}: {history}"],
+    [
+        "{user} only",
+        "{user} {history} {history}",
+        "{user} {candidates}",
+        "{user} {history} {what}",
+        "{user}: {history}",
+    ],
 )
 def test_faulty_templates_are_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="once each"):

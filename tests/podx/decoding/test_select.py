@@ -18,7 +18,9 @@ def by_sorting(scores: np.ndarray, count: int) -> np.ndarray:
 
 
 @settings(deadline=None)
-@given(hnp.arrays(np.float32, st.tuples(st.integers(1, 4), st.integers(1, 30)), elements=few_values), st.integers(1, 40))
+@given(
+    hnp.arrays(np.float32, st.tuples(st.integers(1, 4), st.integers(1, 30)), elements=few_values), st.integers(1, 40)
+)
 def test_best_columns_sorts_ties_by_column(scores: np.ndarray, count: int) -> None:
     assert best_columns(scores, count).tolist() == by_sorting(scores, count).tolist()
 

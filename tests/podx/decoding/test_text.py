@@ -37,7 +37,9 @@ def expected(options: TextSearchOptions, seed: int, vocabulary: int, levels: int
 
 
 @st.composite
-def options_of(draw: st.DrawFn, groups: st.SearchStrategy[int], penalties: st.SearchStrategy[float]) -> TextSearchOptions:
+def options_of(
+    draw: st.DrawFn, groups: st.SearchStrategy[int], penalties: st.SearchStrategy[float]
+) -> TextSearchOptions:
     count, max_length = draw(groups), draw(st.integers(2, 6))
     return TextSearchOptions(
         beams=count * draw(st.integers(1, 3)),

@@ -1,0 +1,80 @@
+"""Sessions behind the search: the encoder's memory and the decoder's cache, over tiny graphs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from podx.bundle import MANIFEST_FILE, Bundle, Manifest, file_sha256
+from podx.encoding import Batch
+from podx.errors import BundleError
+from podx.model import GraphModel
+from podx.session import CPU, SessionOptions
+from podx.signature import DECODER_FILE, ENCODER_FILE, ITEM_DECODER_FILE
+from tests.podx.bundles import manifest
+from tests.podx.graphs import SHAPE, save_decoder, save_encoder
+
+CELLS = SHAPE.heads * SHAPE.head_dim
+TASK_ID = 2
+IDS = np.array([[4, 5, 6], [7, 8, 0]])
+MASK = np.array([[1, 1, 1], [1, 1, 0]])
+SUMS = [15.0, 15.0]
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> GraphModel:
+    save_encoder(tmp_path / ENCODER_FILE)
+    save_decoder(tmp_path / DECODER_FILE, items_only=False)
+    save_decoder(tmp_path / ITEM_DECODER_FILE, items_only=True)
+    files = {path.name: file_sha256(path) for path in tmp_path.iterdir()}
+    written = Manifest(**{**vars(manifest(files)), "shape": SHAPE})
+    (tmp_path / MANIFEST_FILE).write_text(written.to_json(), encoding="utf-8")
+    return GraphModel(Bundle.load(tmp_path), SessionOptions(threads=1))
+
+
+@pytest.fixture
+def batch() -> Batch:
+    return Batch(input_ids=IDS, whole_word_ids=np.zeros_like(IDS), attention_mask=MASK)
+
+
+def test_the_encoder_is_told_the_task_of_every_row(model: GraphModel, batch: Batch) -> None:
+    memory = {name: value.numpy() for name, value in model.encode(batch, TASK_ID).items()}
+    assert model.device == CPU
+    assert memory["memory_mask"].tolist() == MASK.tolist()
+    assert memory["cross_key.0"].shape == (2, SHAPE.heads, 3, SHAPE.head_dim)
+    assert memory["cross_key.0"][:, 0, 0, 0].tolist() == SUMS
+    assert (memory["cross_value.0"] == TASK_ID).all()
+
+
+def test_the_cache_grows_by_each_step_and_follows_kept_users(model: GraphModel, batch: Batch) -> None:
+    stepper = model.stepper(model.encode(batch, TASK_ID), batch.size, output_tokens=None)
+    scores = stepper.step(np.array([[1], [2]]), np.zeros((2, 1, 1), dtype=np.int64))
+    vocabulary = np.arange(SHAPE.vocab_size)
+    assert scores.tolist() == [[(sums + vocabulary).tolist()] for sums in SUMS]
+
+    stepper.keep(np.array([1]))
+    distance = np.array([[[1, 0, -1], [1, -1, 0]]])
+    scores = stepper.step(np.array([[3, 4]]), distance)
+    first_cache = 2 * CELLS  # token 2 in every cell of the one slot
+    assert scores.tolist() == [[(SUMS[1] + first_cache + 1 + vocabulary).tolist()] * 2]
+
+    distance = np.array([[[2, 1, -1, 0]]])
+    scores = stepper.step(np.array([[1]]), distance)
+    assert scores.tolist() == [[(SUMS[1] + (2 + 3 + 4) * CELLS + 2 + vocabulary).tolist()]]
+
+
+def test_the_item_decoder_scores_the_tokens_it_is_given(model: GraphModel, batch: Batch) -> None:
+    stepper = model.stepper(model.encode(batch, TASK_ID), batch.size, output_tokens=np.array([1, 3]))
+    scores = stepper.step(np.array([[1], [2]]), np.zeros((2, 1, 1), dtype=np.int64))
+    assert scores.tolist() == [[[sums + 1, sums + 3]] for sums in SUMS]
+
+
+def test_a_graph_is_loaded_once(model: GraphModel) -> None:
+    assert model.session(ENCODER_FILE) is model.session(ENCODER_FILE)
+
+
+def test_a_graph_that_the_bundle_lacks_is_named(model: GraphModel) -> None:
+    with pytest.raises(BundleError, match=r"no recommend\.onnx"):
+        model.session("recommend.onnx")

@@ -1,0 +1,111 @@
+"""ONNX Runtime sessions: what was asked for is what runs."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from podx.errors import BundleError, ConfigError, DeviceError
+from podx.session import CPU, CUDA, GraphSession, SessionOptions, resolve_device, select_rows
+from tests.podx.graphs import save_sum
+
+WITHOUT_CUDA = ["CPUExecutionProvider"]
+WITH_CUDA = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "providers", "got"),
+    [
+        ("auto", WITHOUT_CUDA, CPU),
+        ("auto", WITH_CUDA, CUDA),
+        ("cpu", WITH_CUDA, CPU),
+        ("cuda", WITH_CUDA, CUDA),
+    ],
+)
+def test_devices(monkeypatch: pytest.MonkeyPatch, asked: str, providers: list[str], got: str) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
+    assert resolve_device(asked) == got
+
+
+def test_cuda_without_a_provider_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: WITHOUT_CUDA)
+    with pytest.raises(DeviceError, match=r"podx\[gpu\]"):
+        resolve_device("cuda")
+
+
+def test_an_unknown_device_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="auto, cpu or cuda, not 'gpu'"):
+        resolve_device("gpu")
+
+
+@pytest.mark.skipif(
+    "CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="this ONNX Runtime has CUDA"
+)
+def test_a_session_that_fell_back_to_the_cpu_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(DeviceError, match=r"sum\.onnx on CPUExecutionProvider"), pytest.warns(UserWarning):
+        GraphSession(save_sum(tmp_path / "sum.onnx"), SessionOptions(device=CUDA))
+
+
+def test_fewer_than_no_threads_are_refused() -> None:
+    with pytest.raises(ConfigError, match="threads must be 0"):
+        SessionOptions(threads=-1)
+
+
+@pytest.mark.parametrize("content", [b"", b"no graph at all", b"\x08\x08\x12\x00" * 9])
+def test_a_file_that_is_no_graph_is_an_error(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "garbage.onnx"
+    path.write_bytes(content)
+    with pytest.raises(BundleError, match=r"cannot load .*garbage\.onnx"):
+        GraphSession(path, SessionOptions())
+
+
+def test_a_missing_graph_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"cannot load .*nowhere\.onnx"):
+        GraphSession(tmp_path / "nowhere.onnx", SessionOptions())
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> GraphSession:
+    return GraphSession(save_sum(tmp_path / "sum.onnx"), SessionOptions(threads=1, spin=False))
+
+
+def vector(*values: float) -> np.ndarray:
+    return np.array(values, dtype=np.float32)
+
+
+def test_outputs_come_to_the_host_only_where_asked(session: GraphSession) -> None:
+    assert (session.device, session.outputs) == (CPU, ["total", "twice"])
+    outputs = session.run({"a": vector(1, 2), "b": vector(10, 20)}, to_host=["total"])
+    assert isinstance(outputs["total"], np.ndarray) and outputs["total"].tolist() == [11, 22]
+    assert isinstance(outputs["twice"], onnxruntime.OrtValue) and outputs["twice"].numpy().tolist() == [2, 4]
+
+
+def test_what_a_run_gave_can_be_fed_again(session: GraphSession) -> None:
+    first = session.run({"a": vector(1, 2), "b": vector(0, 0)}, to_host=[])
+    again = session.run({"a": first["twice"], "b": vector(5, 5)}, to_host=["total", "twice"])
+    assert (again["total"].tolist(), again["twice"].tolist()) == ([7, 9], [4, 8])
+
+
+def test_strided_arrays_are_fed_as_they_read(session: GraphSession) -> None:
+    outputs = session.run({"a": np.arange(6, dtype=np.float32)[::2], "b": vector(0, 0, 0)}, to_host=["total"])
+    assert outputs["total"].tolist() == [0, 2, 4]
+
+
+def test_rows_are_selected_on_the_device() -> None:
+    value = onnxruntime.OrtValue.ortvalue_from_numpy(np.arange(6).reshape(3, 2))
+    rows = select_rows(value, np.array([2, 0]), CPU)
+    assert rows.numpy().tolist() == [[4, 5], [0, 1]]
+    assert rows.device_name() == CPU
+
+
+def test_one_session_serves_many_threads(session: GraphSession) -> None:
+    def total(n: int) -> list[float]:
+        values = session.run({"a": np.full(50, n, np.float32), "b": np.full(50, 1, np.float32)}, ["total"])
+        return values["total"].tolist()
+
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(total, range(200))) == [[n + 1.0] * 50 for n in range(200)]
