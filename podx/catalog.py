@@ -21,9 +21,9 @@ ENCODING = "utf-8"
 
 
 def _encoded(raw: str) -> bytes | None:
-    """Bytes of an id; None where no table can hold it: no text, half a surrogate pair, or a NUL (numpy strips it)."""
+    """Bytes of an id; None where no table can hold it: no text, half a surrogate pair, a NUL (numpy strips it)."""
     try:
-        return None if not raw or "\0" in raw else raw.encode(ENCODING)
+        return raw.encode(ENCODING) if isinstance(raw, str) and raw and "\0" not in raw else None
     except UnicodeEncodeError:
         return None
 

@@ -9,7 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from podx.bundle import Bundle
-from podx.errors import CandidatesError, HistoryError, UnknownItemError, UnknownUserError, UnsupportedTaskError
+from podx.errors import (
+    CandidatesError,
+    HistoryError,
+    RequestError,
+    UnknownItemError,
+    UnknownUserError,
+    UnsupportedTaskError,
+)
 from podx.requests import RankRequest, RecommendRequest
 from podx.tasks import Task
 
@@ -47,7 +54,10 @@ class Lookup:
 
         Raises:
             UnknownItemError: the catalogue lacks some of them.
+            RequestError: one text was given, which would be read letter by letter.
         """
+        if isinstance(raw_ids, str):
+            raise RequestError(f"items must be a list of ids, not the text {raw_ids!r}: pass [{raw_ids!r}]")
         numbers = [self._catalog.items.number(raw) for raw in raw_ids]
         if None in numbers:
             unknown = [raw for raw, number in zip(raw_ids, numbers, strict=True) if number is None]

@@ -49,7 +49,7 @@ def as_lists(answers: Sequence[Answer], numbers: dict[str, int], k: int) -> IntA
     """Item numbers, [answers, k]; 0 for an answer that is no item, and where there are fewer than k."""
     lists = np.full((len(answers), k), NOT_AN_ITEM, dtype=np.int64)
     for row, answer in enumerate(answers):
-        found = [NOT_AN_ITEM if raw is None else numbers[raw] for raw in answer.items[:k]]
+        found = [NOT_AN_ITEM if raw is None else numbers.get(raw, NOT_AN_ITEM) for raw in answer.items[:k]]
         lists[row, : len(found)] = found
     return lists
 

@@ -14,6 +14,7 @@ import typer
 
 from podx.errors import ConfigError
 from podx.tasks import ALL_TASKS, Task
+from podx_bench.command import run_command
 from podx_bench.engines import OURS
 from podx_bench.render import html_facts, html_page, html_table, markdown_table
 from podx_bench.report import HTML_FILE, MARKDOWN_FILE
@@ -63,6 +64,28 @@ def accuracy_table(groups: Groups, task: Task) -> TextTable | None:
     return TextTable(f"Accuracy, {task}", header, tuple(rows), ("Several runs: mean ± standard deviation.",))
 
 
+def overview_table(groups: Groups, task: Task) -> TextTable | None:
+    """HR@10 / NDCG@10 of every engine on a ranking task, a column per group; None: nobody measured it."""
+    records = [r for runs in groups.values() for run in runs for r in run.accuracy if r.task == task]
+    if task is Task.EXPLANATION or not records:
+        return None
+    rows = []
+    for engine in _engines(groups, records):
+        cells = [
+            _overview_cell([r for run in runs for r in run.accuracy if (r.task, r.engine) == (task, engine)])
+            for runs in groups.values()
+        ]
+        rows.append((engine, *cells))
+    header = ("engine", *groups)
+    return TextTable(f"Overview, {task}: HR@10 / NDCG@10", header, tuple(rows), ("Users and runs: below.",))
+
+
+def _overview_cell(records: Sequence[AccuracyRecord]) -> str:
+    if not records:
+        return NOT_MEASURED
+    return " / ".join(_spread([record.metrics[key] for record in records], 4) for key in ("hr_10", "ndcg_10"))
+
+
 def speed_table(groups: Groups, task: Task) -> TextTable | None:
     """Every engine's time per user, and how many times as fast as the baselines it is."""
     records = [r for runs in groups.values() for run in runs for r in run.speed if r.task == task]
@@ -105,7 +128,7 @@ def comparison(runs: Sequence[Results]) -> list[TextTable]:
         ConfigError: there is nothing to compare.
     """
     groups = grouped(runs)
-    tables = [make(groups, task) for task in ALL_TASKS for make in (accuracy_table, speed_table)]
+    tables = [make(groups, task) for task in ALL_TASKS for make in (overview_table, accuracy_table, speed_table)]
     filled = [table for table in tables if table is not None]
     if not filled:
         raise ConfigError("the runs hold neither speed nor accuracy records: give results of finished runs")
@@ -145,4 +168,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

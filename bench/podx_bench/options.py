@@ -43,7 +43,8 @@ class BenchOptions:
         beams: width of the item search.
         k: answers asked for.
         seed: which users are taken.
-        spin: let waiting threads of every engine spin, which is faster on a machine with nothing else to do.
+        spin: let waiting threads of every engine spin: a little faster on a machine with nothing else to do, and many
+            times slower, for PyTorch most of all, on one that has.
         max_minutes: stop measuring after this long and report what there is; None: no limit.
         speed, accuracy: which halves to run.
     """
@@ -61,7 +62,7 @@ class BenchOptions:
     beams: int = DEFAULT_BEAMS
     k: int = DEFAULT_K
     seed: int = 0
-    spin: bool = True
+    spin: bool = False
     max_minutes: float | None = None
     speed: bool = True
     accuracy: bool = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from rich.table import Table
 
@@ -67,11 +67,12 @@ def html_page(title: str, body: Sequence[str]) -> str:
     )
 
 
-def rich_table(table: TextTable) -> Table:
-    """For the terminal."""
+def rich_table(table: TextTable, leave_out: Collection[str] = ()) -> Table:
+    """For the terminal, without the columns of these names."""
     drawn = Table(title=table.title, title_justify="left")
-    for place, name in enumerate(table.header):
-        drawn.add_column(name, justify="right" if place else "left", no_wrap=place > 0)
+    shown = [place for place, name in enumerate(table.header) if name not in leave_out]
+    for place in shown:
+        drawn.add_column(table.header[place], justify="right" if place else "left", no_wrap=True)
     for row in table.rows:
-        drawn.add_row(*row)
+        drawn.add_row(*(row[place] for place in shown))
     return drawn

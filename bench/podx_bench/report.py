@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from podx_bench.charts import accuracy_charts, speed_charts
+from podx_bench.command import run_command
 from podx_bench.engines import OURS
 from podx_bench.render import html_facts, html_page, html_table, markdown_table
 from podx_bench.results import Results
@@ -75,4 +76,4 @@ def main(results: Annotated[Path, typer.Argument(help="A results.json that podx 
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    run_command(main)

@@ -24,7 +24,6 @@ from podx.tokenizer import Tokenizer
 USERS, ITEMS = 12, 60
 MAX_HISTORY = 5
 WHOLE_WORD_ROWS = 32
-LAST_USER_WITHOUT_HISTORY = USERS
 
 USER_IDS = [f"user-{number}" for number in range(1, USERS)] + ["Zoë"]
 ITEM_IDS = [f"B{number:03d}" for number in range(1, ITEMS)] + ["coat № 1"]
@@ -56,7 +55,7 @@ def manifest(files: dict[str, str], tasks: Sequence[Task] = ALL_TASKS, vocab_siz
         start_token=0,
         files=files,
         parity={"largest_difference": 1.25e-6, "lists_equal": 1.0},
-        provenance={"data": "tests", "note": "naïve"},
+        provenance={"data": "tests", "note": "made for tests"},
     )
 
 

@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 import sentencepiece
 
+import podx
+from podx.recommender import Recommender
 from podx.tokenizer import Tokenizer
 from tests.podx.bundles import write_bundle
+from tests.podx.fakes import FakeGraphModel
 
 PIECES = 160
 
@@ -19,7 +22,7 @@ def tokenizer_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model trained on ids and a few words, with the special pieces where T5 has them."""
     words = [f"{kind}_{number}" for kind in ("user", "item") for number in range(1, 400)]
     words += [str(number) for number in range(1, 400)]
-    words += "so far took and now turns to a nice warm coat because it fits well".split()
+    words += ["so far took and now turns to a nice warm coat because it fits well"]
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(words),
@@ -52,3 +55,15 @@ def t5_tokenizer(shared_data: Path) -> Tokenizer:
 def bundle_path(tmp_path_factory: pytest.TempPathFactory, tokenizer_path: Path) -> Path:
     """A bundle that no test may change."""
     return write_bundle(tmp_path_factory.mktemp("bundles") / "bundle", tokenizer_path)
+
+
+@pytest.fixture
+def fake_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recommenders made from here on run no graph."""
+    monkeypatch.setattr("podx.recommender.GraphModel", FakeGraphModel)
+
+
+@pytest.fixture
+def rec(bundle_path: Path, fake_model: None) -> Recommender:
+    """A recommender over the shared bundle and a fake model."""
+    return podx.load(bundle_path, device="cpu")

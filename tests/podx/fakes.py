@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -15,8 +16,6 @@ from podx.session import SessionOptions
 
 SeedArray = npt.NDArray[np.uint64]
 
-SPREAD = 6.0
-"""Logits lie between 0 and this."""
 _WORDS_APART = 100_003
 
 
@@ -28,28 +27,41 @@ def mixed(state: SeedArray, number: IntArray) -> SeedArray:
     return x ^ (x >> np.uint64(31))
 
 
-def log_probs_of(state: SeedArray, tokens: IntArray, levels: int | None = None) -> FloatArray:
-    """Log-probabilities of ``tokens`` after the path that led to ``state``: [...] → [..., tokens].
+@dataclass(frozen=True)
+class Logits:
+    """What logits look like.
 
-    ``levels``: draw logits from that many values, so that scores tie.
+    Attributes:
+        spread: they lie between 0 and this; a large one makes the best token all but certain.
+        levels: draw them from that many values, so that scores tie.
     """
+
+    spread: float = 6.0
+    levels: int | None = None
+
+
+EVEN, SHARP, TIED = Logits(), Logits(spread=40.0), Logits(levels=2)
+
+
+def log_probs_of(state: SeedArray, tokens: IntArray, logits: Logits = EVEN) -> FloatArray:
+    """Log-probabilities of ``tokens`` after the path that led to ``state``: [...] → [..., tokens]."""
     noise = (mixed(state[..., None], tokens) >> np.uint64(11)).astype(np.float64) / float(1 << 53)
-    logits = SPREAD * (noise if levels is None else np.floor(noise * levels) / levels)
-    return (logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))).astype(np.float32)
+    values = logits.spread * (noise if logits.levels is None else np.floor(noise * logits.levels) / logits.levels)
+    return (values - np.log(np.exp(values).sum(axis=-1, keepdims=True))).astype(np.float32)
 
 
 class PathModel:
     """The same function, asked for one explicit path at a time; what the reference searches use."""
 
-    def __init__(self, seed: int, tokens: IntArray, levels: int | None = None) -> None:
-        self._seed, self._tokens, self._levels = np.array([seed], dtype=np.uint64), tokens, levels
+    def __init__(self, seed: int, tokens: IntArray, logits: Logits = EVEN) -> None:
+        self._seed, self._tokens, self._logits = np.array([seed], dtype=np.uint64), tokens, logits
         self.next = lru_cache(maxsize=None)(self._next)
 
     def _next(self, path: tuple[int, ...]) -> dict[int, np.float32]:
         state = self._seed
         for token in path:
             state = mixed(state, np.array([token]))
-        return dict(zip(self._tokens.tolist(), log_probs_of(state, self._tokens, self._levels)[0], strict=True))
+        return dict(zip(self._tokens.tolist(), log_probs_of(state, self._tokens, self._logits)[0], strict=True))
 
 
 class HashStepper:
@@ -61,8 +73,8 @@ class HashStepper:
         shapes: (rows, beams) of each step, so that tests can see what was computed.
     """
 
-    def __init__(self, seeds: SeedArray, tokens: IntArray, levels: int | None = None) -> None:
-        self._seeds, self._tokens, self._levels = np.asarray(seeds, dtype=np.uint64), tokens, levels
+    def __init__(self, seeds: SeedArray, tokens: IntArray, logits: Logits = EVEN) -> None:
+        self._seeds, self._tokens, self._logits = np.asarray(seeds, dtype=np.uint64), tokens, logits
         self._slots = np.zeros((len(self._seeds), 0), dtype=np.int64)  # token in each slot: [rows, slots]
         self.shapes: list[tuple[int, int]] = []
 
@@ -77,7 +89,7 @@ class HashStepper:
             slot = distance == age
             assert (slot.sum(axis=2) == 1).all(), "a path has one slot per step"
             state = mixed(state, np.take_along_axis(self._slots, slot.argmax(axis=2), axis=1))
-        return log_probs_of(state, self._tokens, self._levels)
+        return log_probs_of(state, self._tokens, self._logits)
 
     def keep(self, users: IntArray) -> None:
         self._seeds, self._slots = self._seeds[users], self._slots[users]
@@ -89,10 +101,10 @@ class FakeGraphModel:
     def __init__(self, bundle: Bundle, options: SessionOptions) -> None:
         self._vocabulary = np.arange(bundle.tokenizer.vocab_size)
         self.device = options.device
-        self.batch_sizes: list[int] = []
+        self.shapes: list[tuple[int, int]] = []  # (records, source) of each batch
 
     def encode(self, batch: Batch, task_id: int) -> dict[str, SeedArray]:
-        self.batch_sizes.append(batch.size)
+        self.shapes.append((batch.size, batch.input_ids.shape[1]))
         return {"seeds": input_seeds(batch, task_id)}
 
     def stepper(self, memory: Mapping[str, SeedArray], batch: int, output_tokens: IntArray | None) -> HashStepper:

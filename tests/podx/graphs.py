@@ -68,7 +68,7 @@ def save_encoder(path: Path) -> Path:
 
 
 def save_decoder(path: Path, items_only: bool) -> Path:
-    """log_probs = cache sum + largest key + largest distance + the scored token; the cache takes in each step's tokens."""
+    """log_probs = sum of the cache + largest key + largest distance + scored token; each step's tokens are cached."""
     _, key, _ = sig.memory_tensors(SHAPE)
     past, present = sig.past_tensors(SHAPE), sig.present_tensors(SHAPE)
     scored = sig.OUTPUT_TOKENS if items_only else "vocabulary"

@@ -1,10 +1,8 @@
-"""The facade over a fake model: requests, errors, and promises that hold for any model."""
+"""The facade over a fake model: answers, batches, and promises that hold for any model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,39 +12,23 @@ import podx
 from podx.bundle import Bundle
 from podx.decoding.items import TokenColumns
 from podx.decoding.options import ItemSearchOptions, TextSearchOptions
+from podx.decoding.text import Hypothesis
 from podx.encoding import InputEncoder
-from podx.errors import (
-    CandidatesError,
-    ConfigError,
-    HistoryError,
-    PodxError,
-    UnknownItemError,
-    UnknownUserError,
-    UnsupportedTaskError,
-)
 from podx.recommender import Recommender
 from podx.requests import ExplainRequest, GeneratedItem, RankRequest, Recommendation, RecommendRequest
+from podx.session import SessionOptions
 from podx.tasks import Task
-from tests.podx.bundles import ITEM_IDS, ITEMS, MAX_HISTORY, USER_IDS, WHOLE_WORD_ROWS, stored_histories, write_bundle
-from tests.podx.fakes import FakeGraphModel, PathModel, input_seeds
+from tests.podx.bundles import ITEM_IDS, ITEMS, MAX_HISTORY, USER_IDS, WHOLE_WORD_ROWS, stored_histories
+from tests.podx.fakes import PathModel, input_seeds
 from tests.podx.references import exhaustive
 
 USER = USER_IDS[1]
-NEWCOMER = USER_IDS[-1]
 READER = USER_IDS[0]
 HISTORY = ITEM_IDS[:4]
+pytestmark = pytest.mark.usefixtures("fake_model")
+
 SHORT_TEXT = TextSearchOptions(beams=4, groups=2, diversity_penalty=0.5, min_length=3, max_length=8)
 NARROW = ItemSearchOptions(beams=4)
-
-
-@pytest.fixture(autouse=True)
-def _fake_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("podx.recommender.GraphModel", FakeGraphModel)
-
-
-@pytest.fixture
-def rec(bundle_path: Path) -> Recommender:
-    return podx.load(bundle_path, device="cpu")
 
 
 def items_of(answers: list[Recommendation]) -> list[str]:
@@ -145,7 +127,7 @@ def test_unconstrained_answers_are_read_as_they_come(rec: Recommender, monkeypat
     tokens = {place: rec.bundle.tokenizer.encode(text) for place, text in written.items()}
     monkeypatch.setattr(
         "podx.recommender.TextSearch.run",
-        lambda self: [[podx.decoding.text.Hypothesis(tokens[place], -1.0) for place in range(3)]],
+        lambda self: [[Hypothesis(tokens[place], -1.0) for place in range(3)]],
     )
     (answers,) = rec.generate_items_batch([RankRequest(USER, ITEM_IDS[:9])], k=3)
     assert answers == [
@@ -153,83 +135,6 @@ def test_unconstrained_answers_are_read_as_they_come(rec: Recommender, monkeypat
         GeneratedItem("no item", None, -1.0),
         GeneratedItem(str(ITEMS + 1), None, -1.0),
     ]
-
-
-# --- errors ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Faulty:
-    """A call and the error it must give."""
-
-    call: Callable[[Recommender], object]
-    error: type[PodxError]
-    message: str
-
-
-TOO_MANY = ITEM_IDS[: WHOLE_WORD_ROWS - 1]
-FAULTY = {
-    "unknown user": Faulty(lambda r: r.recommend("nobody", HISTORY), UnknownUserError, "'nobody' is not among the 12"),
-    "unknown user, rank": Faulty(lambda r: r.rank("nobody", HISTORY), UnknownUserError, "nobody"),
-    "unknown user, explain": Faulty(lambda r: r.explain("nobody", ITEM_IDS[0]), UnknownUserError, "nobody"),
-    "half a character": Faulty(lambda r: r.recommend("\ud800", HISTORY), UnknownUserError, "not among"),
-    "unknown in history": Faulty(lambda r: r.recommend(USER, ["B001", "x"]), UnknownItemError, "1 of 2 items .*'x'"),
-    "unknown in exclude": Faulty(lambda r: r.recommend(USER, HISTORY, exclude=["x"]), UnknownItemError, "'x'"),
-    "unknown in allow": Faulty(lambda r: r.recommend(USER, HISTORY, allow=["x"]), UnknownItemError, "'x'"),
-    "unknown candidate": Faulty(lambda r: r.rank(USER, ["x"]), UnknownItemError, "'x'"),
-    "unknown item, explain": Faulty(lambda r: r.explain(USER, "x"), UnknownItemError, "'x'"),
-    "empty history": Faulty(lambda r: r.recommend(USER, []), HistoryError, "is empty: pass at least one item"),
-    "no known history": Faulty(lambda r: r.recommend(NEWCOMER), HistoryError, "no history is known of user 'Zoë'"),
-    "long history": Faulty(
-        lambda r: r.recommend(USER, ITEM_IDS[: MAX_HISTORY + 1]), HistoryError, "has 6 items, the model reads 5"
-    ),
-    "no candidates": Faulty(lambda r: r.rank(USER, []), CandidatesError, "empty"),
-    "repeated candidate": Faulty(lambda r: r.rank(USER, ["B001", "B001"]), CandidatesError, "twice"),
-    "too many candidates": Faulty(lambda r: r.rank(USER, TOO_MANY), CandidatesError, "at most 30: split"),
-    "k": Faulty(lambda r: r.recommend(USER, HISTORY, k=0), ConfigError, "k must be at least 1"),
-    "k, unconstrained": Faulty(
-        lambda r: r.generate_items_batch([RecommendRequest(USER)], k=0), ConfigError, "k must be at least 1"
-    ),
-    "batch size": Faulty(
-        lambda r: r.recommend_batch([RecommendRequest(USER)], batch_size=0), ConfigError, "batch_size must be at least"
-    ),
-    "two tasks": Faulty(
-        lambda r: r.generate_items_batch([RecommendRequest(USER), RankRequest(USER, HISTORY)]),  # type: ignore[list-item]
-        ConfigError,
-        "different tasks",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", FAULTY)
-def test_each_fault_has_its_error(rec: Recommender, name: str) -> None:
-    with pytest.raises(FAULTY[name].error, match=FAULTY[name].message):
-        FAULTY[name].call(rec)
-
-
-def test_as_many_candidates_as_the_model_reads_are_fine(rec: Recommender) -> None:
-    assert len(rec.rank(USER, TOO_MANY[:-1], k=5)) == 5
-
-
-@pytest.mark.parametrize(
-    ("trained", "call"),
-    [
-        (Task.TOPN, lambda r: r.recommend(USER, HISTORY)),
-        (Task.SEQUENTIAL, lambda r: r.rank(USER, HISTORY)),
-        (Task.SEQUENTIAL, lambda r: r.explain(USER, ITEM_IDS[0])),
-    ],
-)
-def test_tasks_the_model_was_not_trained_for_are_named(
-    tmp_path: Path, tokenizer_path: Path, trained: Task, call: Callable[[Recommender], object]
-) -> None:
-    rec = podx.load(write_bundle(tmp_path / "bundle", tokenizer_path, tasks=[trained]), device="cpu")
-    with pytest.raises(UnsupportedTaskError, match=f"only {trained}.*train one with --tasks {trained},"):
-        call(rec)
-
-
-def test_an_unknown_way_with_long_histories_is_refused(bundle_path: Path) -> None:
-    with pytest.raises(ConfigError, match="long_history"):
-        podx.load(bundle_path, long_history="cut")  # type: ignore[arg-type]
 
 
 # --- batches and threads --------------------------------------------------------------------------------------------
@@ -257,7 +162,9 @@ def test_batches_give_single_answers_in_the_order_of_the_requests(rec: Recommend
 
 def test_requests_run_as_many_at_a_time_as_asked(rec: Recommender) -> None:
     rec.recommend_batch(mixed_requests(10), batch_size=4)
-    assert rec._model.batch_sizes == [4, 4, 2]  # type: ignore[attr-defined]
+    sizes, lengths = zip(*rec._model.shapes, strict=True)  # type: ignore[attr-defined]
+    assert sizes == (4, 4, 2)
+    assert lengths == tuple(sorted(lengths)) and len(set(lengths)) > 1  # alike lengths go together
     assert rec.recommend_batch([]) == rec.rank_batch([]) == rec.explain_batch([]) == rec.generate_items_batch([]) == []
 
 
@@ -322,6 +229,5 @@ def test_random_candidate_lists_come_back_as_subsets(rec: Recommender) -> None:
 
 
 def test_a_loaded_bundle_can_be_wrapped(bundle_path: Path) -> None:
-    options = podx.recommender.SessionOptions()
-    rec = Recommender(Bundle.load(bundle_path), options)
+    rec = Recommender(Bundle.load(bundle_path), SessionOptions())
     assert rec.recommend(USER, HISTORY) == podx.load(str(bundle_path), device="cpu").recommend(USER, HISTORY)

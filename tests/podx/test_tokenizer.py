@@ -60,5 +60,5 @@ def test_a_model_without_padding_is_refused(tmp_path: Path) -> None:
     )
     path = tmp_path / "spiece.model"
     path.write_bytes(model.getvalue())
-    with pytest.raises(TokenizerError, match="<pad>.*pad_id"):
+    with pytest.raises(TokenizerError, match=r"<pad>.*pad_id"):
         Tokenizer(path)

@@ -233,7 +233,7 @@ def test_options_out_of_range_are_named(option: str) -> None:
 
 
 def test_core_that_leaves_nothing_is_an_error() -> None:
-    with pytest.raises(DataError, match="at least 50 interactions.*lower --min-interactions"):
+    with pytest.raises(DataError, match=r"at least 50 interactions.*lower --min-interactions"):
         make(world(), min_interactions=50)
 
 

@@ -17,7 +17,7 @@ TOP = 10
 def sequences(options: SynthOptions) -> dict[int, list[int]]:
     rows: dict[int, list[int]] = {}
     for row in csv.DictReader(io.StringIO(interactions_csv(options))):
-        rows.setdefault(int(row["user"][1:]), []).append(int(row["item"][1:]))
+        rows.setdefault(int(row["user"][1:]) - 1, []).append(int(row["item"][1:]) - 1)
     return rows
 
 

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -19,8 +21,6 @@ from podx_train.loop import Signal, Trainer
 from podx_train.options import Source, TrainOptions
 from podx_train.state import TrainState, dropout_seed, learning_rate
 from podx_train.training import train_model
-
-EPOCHS_TO_LEARN = 12
 
 
 class Killed(BaseException):
@@ -50,24 +50,22 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, method: str, call: int, signal: Sig
     monkeypatch.setattr(Trainer, "_signal", lambda self: signal)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("batching", ["alternated", "mixed"])
-def test_learns_its_training_data_by_heart(world: Dataset, tmp_path: Path, batching: str) -> None:
+def test_learns_a_ring(tmp_path: Path, batching: str) -> None:
+    """Each item is followed by the next of a ring of twenty: a tiny model learns it in two hundred updates."""
+    users, length, ring = 40, 7, 20
+    items = ((np.arange(users)[:, None] + np.arange(length)) % ring + 1).astype(np.int32).ravel()
+    offsets = np.arange(0, len(items) + 1, length, dtype=np.int32)
+    dataset = Dataset(items, offsets, [f"u{n}" for n in range(users)], [f"i{n}" for n in range(ring)])
     options = TrainOptions(
-        tasks=(Task.SEQUENTIAL, Task.EXPLANATION),
-        epochs=EPOCHS_TO_LEARN,
-        batch_size=16,
-        lr=5e-3,
-        device="cpu",
-        batching=batching,
-        patience=EPOCHS_TO_LEARN,
-        targets="all",
+        tasks=(Task.SEQUENTIAL,), epochs=8, batch_size=8, lr=3e-3, device="cpu", batching=batching, targets="all"
     )
-    result = train_model(world, tmp_path / "out", options)
-    first, last = (sum(result.curve[n]["train_loss"].values()) for n in (0, -1))
-    assert last < 0.35 * first
-    # all explanations are one sentence, so the held-out ones are known too
-    assert result.curve[-1]["validation_loss"]["explanation"] < 0.1
+    result = train_model(dataset, tmp_path / "out", options)
+    knowing_nothing = math.log(ring) / 2  # one item token and a certain end of sequence
+    (name,) = result.curve[-1]["train_loss"]
+    assert name == ("mixed" if batching == "mixed" else "sequential")
+    assert result.curve[-1]["train_loss"][name] < 0.25 * knowing_nothing
+    assert result.best_loss < 0.9 * knowing_nothing
 
 
 def test_folder_and_log(world: Dataset, quick: TrainOptions, tmp_path: Path) -> None:
@@ -210,7 +208,7 @@ def test_more_epochs_on_resume(world: Dataset, quick: TrainOptions, tmp_path: Pa
 
 def test_early_stopping(world: Dataset, quick: TrainOptions, tmp_path: Path) -> None:
     # a step this large makes validation worse from the first epoch on
-    options = dataclasses.replace(quick, epochs=50, lr=3.0, patience=2)
+    options = dataclasses.replace(quick, tasks=(Task.EXPLANATION,), epochs=50, lr=3.0, patience=2)
     result = train_model(world, tmp_path / "out", options)
     criteria = [entry["criterion"] for entry in result.curve]
     assert result.epochs < 50

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +19,6 @@ from podx.tasks import Task, Template, bare_template
 from podx_train.model import IGNORED_LABEL, ModelBatch, PodConfig
 from podx_train.samplers import Pool, Record
 
-Batching = Literal["alternated", "mixed"]
 ROTATION: tuple[Task, ...] = (Task.EXPLANATION, Task.SEQUENTIAL, Task.TOPN)
 """Order in which task-alternated training takes the tasks."""
 
@@ -40,9 +38,7 @@ def batch_stream(seed: int, epoch: int, position: int) -> np.random.Generator:
     return np.random.default_rng([seed, _BATCH_STREAM, epoch, position])
 
 
-def plan_epoch(
-    pools: Sequence[Pool], batching: Batching, batch_size: int, rng: np.random.Generator
-) -> list[PlannedBatch]:
+def plan_epoch(pools: Sequence[Pool], batching: str, batch_size: int, rng: np.random.Generator) -> list[PlannedBatch]:
     """Which records each batch of an epoch holds.
 
     ``alternated``: one batch of each task in turn, until the task with most records has passed them all once; the
@@ -125,9 +121,9 @@ class BatchBuilder:
         self._rows = {pool.task: config.task_row(pool.task) for pool in pools}
         self._encoder = encoder
         self._pools = {pool.task: pool for pool in pools}
-        self._templates = {pool.task: (bare_template(pool.task),) for pool in pools}
-        if templates is not None:
-            self._templates = {pool.task: templates[pool.task] for pool in pools}
+        self._templates: dict[Task, tuple[Template, ...]] = {
+            pool.task: (bare_template(pool.task),) if templates is None else templates[pool.task] for pool in pools
+        }
         for task, wordings in self._templates.items():
             for wording in wordings:
                 encoder.encode(task, 1, [1], wording)

@@ -41,6 +41,9 @@ def train(
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Records of an update, over all processes.")] = _DEFAULTS.batch_size,
     lr: Annotated[float, typer.Option(help="Learning rate of AdamW.")] = _DEFAULTS.lr,
+    table_lr: Annotated[
+        float | None, typer.Option(help="Times --lr for embeddings; default: 1 with --backbone, 10 with a preset.")
+    ] = None,
     weight_decay: Annotated[float, typer.Option(help="Weight decay of AdamW.")] = _DEFAULTS.weight_decay,
     clip: Annotated[float, typer.Option(help="Largest gradient norm.")] = _DEFAULTS.clip,
     warmup: Annotated[int, typer.Option(help="Updates over which the learning rate rises.")] = _DEFAULTS.warmup,
@@ -77,6 +80,7 @@ def train(
         max_minutes=max_minutes,
         batch_size=batch_size,
         lr=lr,
+        table_lr=table_lr,
         weight_decay=weight_decay,
         clip=clip,
         warmup=warmup,

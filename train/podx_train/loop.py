@@ -111,9 +111,8 @@ class Trainer:
 
     def _plan(self, epoch: int) -> list[PlannedBatch]:
         options = self._options
-        batching = "mixed" if options.batching == "mixed" else "alternated"
         stream = plan_stream(options.seed, epoch)
-        return plan_epoch(self._parts.training_pools, batching, options.batch_size, stream)
+        return plan_epoch(self._parts.training_pools, options.batching, options.batch_size, stream)
 
     def _pass_epoch(self) -> bool:
         """Go on with the epoch in progress; True if time ran out within it."""
@@ -149,8 +148,9 @@ class Trainer:
         built = self._parts.training_builder.build(plan, stream, processes.rank, processes.world)
         building = time.perf_counter() - started
         torch.manual_seed(dropout_seed(options.seed, state.epoch, state.batch, processes.rank))
+        rate = learning_rate(options.lr, state.updates, options.warmup, total_updates)
         for group in self._optimizer.param_groups:
-            group["lr"] = learning_rate(options.lr, state.updates, options.warmup, total_updates)
+            group["lr"] = rate * group["scale"]
         device = processes.device
         loss = self._wrapped(built.batch.to(device), built.labels.to(device), built.weights.to(device))
         processes.accelerator.backward(loss)
@@ -182,7 +182,9 @@ class Trainer:
     def _save(self) -> None:
         self._read_sums()
         if self._processes.is_main:
-            save_trainer(self._folder, self._model, self._optimizer, self._facts | {"state": self._state.as_json()})
+            save_trainer(
+                self._folder, self._model, self._optimizer, dict(self._facts) | {"state": self._state.as_json()}
+            )
         self._saved = time.monotonic()
         self._processes.wait()
 

@@ -19,6 +19,10 @@ from podx_train.tokenizer_training import DEFAULT_PIECES
 TRAIN_TOKENIZER = "train"
 """Value of ``--tokenizer`` that asks for a model learnt from the dataset."""
 
+RANDOM_TABLE_LR = 10.0
+"""AdamW moves every weight by about the learning rate, but T5 starts its token embedding at deviation 1, some ten times
+that of its matrices: at one rate for all, a random embedding hardly moves in the few updates a small model gets."""
+
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "batching": ("alternated", "mixed"),
     "targets": ("segment", "all"),
@@ -42,6 +46,8 @@ class TrainOptions:
         max_minutes: stop after this long, validation included; None: no limit.
         batch_size: records of an update, all processes together.
         lr, weight_decay, clip: AdamW's learning rate and decay, largest gradient norm.
+        table_lr: how many times ``lr`` the embedding tables (tokens, whole words, prompts) learn at; None: 1 for a
+            backbone with weights, :data:`RANDOM_TABLE_LR` for a preset.
         warmup: updates over which the learning rate rises from zero.
         schedule: ``constant``, or ``cosine`` down to zero over ``epochs``.
         patience: epochs without improvement before training stops.
@@ -59,6 +65,7 @@ class TrainOptions:
     max_minutes: float | None = None
     batch_size: int = 64
     lr: float = 5e-4
+    table_lr: float | None = None
     weight_decay: float = 0.01
     clip: float = 1.0
     warmup: int = 0
@@ -82,7 +89,7 @@ class TrainOptions:
         for name, least in _LEAST.items():
             if getattr(self, name) < least:
                 raise ConfigError(f"{_flag(name)} must be at least {least}, not {getattr(self, name)}")
-        for name in ("lr", "clip", "save_minutes", "max_minutes"):
+        for name in ("lr", "table_lr", "clip", "save_minutes", "max_minutes"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigError(f"{_flag(name)} must be above zero, not {value}")

@@ -21,7 +21,6 @@ from podx.tokenizer import Tokenizer
 from podx_train.data.dataset import Dataset, ExplanationRecord
 
 IntArray = npt.NDArray[np.integer]
-Targets = Literal["segment", "all"]
 EvaluationSplit = Literal["validation", "test"]
 
 NEGATIVES = 99
@@ -127,7 +126,7 @@ class ItemTargets:
         return self._tokens[self._offsets[item - 1] : self._offsets[item]]
 
 
-def sequential_pool(dataset: Dataset, targets: ItemTargets, max_history: int, mode: Targets) -> Pool:
+def sequential_pool(dataset: Dataset, targets: ItemTargets, max_history: int, mode: str) -> Pool:
     """Next-item records of the training part.
 
     Args:
@@ -190,7 +189,7 @@ def explanation_pool(explanations: Sequence[ExplanationRecord], tokenizer: Token
 
 
 def training_pool(
-    task: Task, dataset: Dataset, catalog: Catalog, tokenizer: Tokenizer, max_history: int, mode: Targets
+    task: Task, dataset: Dataset, catalog: Catalog, tokenizer: Tokenizer, max_history: int, mode: str
 ) -> Pool:
     """The training records of a task."""
     if mode not in ("segment", "all"):

@@ -99,8 +99,7 @@ def make_parts(
     encoder = InputEncoder(tokenizer, whole_word_rows=config.whole_word_rows)
     encoder.warm(dataset.user_count, dataset.item_count)
     shared = (dataset, catalog, tokenizer, config.max_history)
-    mode = "all" if options.targets == "all" else "segment"
-    training = tuple(training_pool(task, *shared, mode) for task in config.tasks)
+    training = tuple(training_pool(task, *shared, options.targets) for task in config.tasks)
     held_out = tuple(evaluation_pool(task, *shared, "validation") for task in config.tasks)
     held_out = tuple(pool for pool in held_out if pool.count)
     empty = [pool.task for pool in training if not pool.count]

@@ -24,7 +24,7 @@ from podx_train.checkpoint import (
 from podx_train.data.dataset import Dataset
 from podx_train.loop import Trainer, TrainResult
 from podx_train.model import PodConfig, PodT5
-from podx_train.options import Source, TrainOptions, choose_tasks
+from podx_train.options import RANDOM_TABLE_LR, Source, TrainOptions, choose_tasks
 from podx_train.presets import TOKENIZER_FILE
 from podx_train.processes import Processes
 from podx_train.report import console
@@ -91,7 +91,7 @@ def train_model(
         model = build_model(PodConfig.from_json(earlier.header["config"]))
     parts = make_parts(model.config, options, dataset, tokenizer, templates)
     model.to(processes.device)
-    optimizer = _optimizer(model, options)
+    optimizer = _optimizer(model, options, source)
     state = TrainState()
     if earlier is not None:
         restore_trainer(model, optimizer, earlier.tensors, folder / TRAINER_FILE)
@@ -100,8 +100,14 @@ def train_model(
     return Trainer(folder, model, optimizer, parts, options, processes, state, facts).run()
 
 
-def _optimizer(model: PodT5, options: TrainOptions) -> torch.optim.AdamW:
-    return torch.optim.AdamW(model.parameters(), lr=options.lr, weight_decay=options.weight_decay, fused=True)
+def _optimizer(model: PodT5, options: TrainOptions, source: Source) -> torch.optim.AdamW:
+    """AdamW in two groups; the loop sets each group's rate to the update's rate times its ``scale``."""
+    scale = options.table_lr or (1.0 if source.backbone else RANDOM_TABLE_LR)
+    tables = [model.backbone.shared.weight, model.whole_word.weight, model.prompts]
+    of_tables = {id(table) for table in tables}
+    others = [parameter for parameter in model.parameters() if id(parameter) not in of_tables]
+    groups = [{"params": others, "scale": 1.0}, {"params": tables, "scale": scale}]
+    return torch.optim.AdamW(groups, lr=options.lr, weight_decay=options.weight_decay, fused=True)
 
 
 def _find_earlier(folder: Path, resume: bool) -> _Earlier | None:

@@ -13,7 +13,7 @@ from podx.decoding.items import FoundItems, ItemSearch, TokenColumns
 from podx.decoding.limits import ItemLimits
 from podx.decoding.options import ItemSearchOptions
 from podx.trie import Trie
-from tests.podx.fakes import HashStepper, PathModel
+from tests.podx.fakes import EVEN, SHARP, TIED, HashStepper, Logits, PathModel
 from tests.podx.references import Tokens, exhaustive, item_beam_search, trie_arrays
 
 START, EOS, VOCABULARY = 0, 1, 12
@@ -32,7 +32,7 @@ class Case:
     penalty: float
     beams: int
     k: int
-    levels: int | None
+    logits: Logits
     whole_vocabulary: bool
 
     def permitted(self, user: int) -> dict[int, Tokens]:
@@ -44,7 +44,7 @@ class Case:
         }
 
     def model(self, user: int) -> PathModel:
-        return PathModel(self.seeds[user], self.scored_tokens(), self.levels)
+        return PathModel(self.seeds[user], self.scored_tokens(), self.logits)
 
     def scored_tokens(self) -> np.ndarray:
         used = {EOS, *(token for item in self.items for token in item)}
@@ -65,7 +65,7 @@ def cases(draw: st.DrawFn) -> Case:
         penalty=draw(st.sampled_from(PENALTIES)),
         beams=draw(st.integers(1, 5)),
         k=draw(st.integers(1, 5)),
-        levels=draw(st.sampled_from([None, None, 2])),
+        logits=draw(st.sampled_from([EVEN, SHARP, TIED])),
         whole_vocabulary=draw(st.booleans()),
     )
 
@@ -79,7 +79,7 @@ def search(case: Case, beams: int, users: list[int] | None = None) -> tuple[Foun
     only = [None if items is None else np.array(sorted(items), dtype=np.int64) for items in allowed]
     seeds = np.array([case.seeds[user] for user in users], dtype=np.uint64)
     tokens = np.arange(VOCABULARY) if columns.output_tokens is None else columns.output_tokens
-    stepper = HashStepper(seeds, tokens, case.levels)
+    stepper = HashStepper(seeds, tokens, case.logits)
     options = ItemSearchOptions(beams=beams, length_penalty=case.penalty)
     limits = ItemLimits(trie, numbers, only)
     return ItemSearch(stepper, trie, columns, limits, options, START, case.k).run(), stepper
@@ -98,7 +98,7 @@ def test_with_enough_beams_the_search_is_exhaustive(case: Case) -> None:
         expected = exhaustive(case.model(user), case.permitted(user), START, EOS, case.penalty)[: case.k]
         got = answers(found, user)
         assert [score for _, score in got] == [score for _, score in expected]
-        if case.levels is None:
+        if case.logits is not TIED:
             assert [item for item, _ in got] == [item for item, _ in expected]
 
 
@@ -145,7 +145,7 @@ def ragged_case() -> Case:
         penalty=0.0,
         beams=3,
         k=5,
-        levels=None,
+        logits=EVEN,
         whole_vocabulary=False,
     )
 
@@ -163,28 +163,50 @@ def test_nothing_permitted_means_no_answers(ragged_case: Case) -> None:
     assert np.isneginf(found.scores).all()
 
 
-def test_the_search_ends_once_no_beam_can_better_the_answers() -> None:
-    items = ((3,), (4, 4, 4, 4, 4, 4))
+class Scripted:
+    """Gives every beam the log-probabilities written down for its step; 0 for all tokens after the last of them."""
+
+    def __init__(self, *steps: dict[int, float], tokens: np.ndarray) -> None:
+        self._script, self._tokens = list(steps), tokens.tolist()
+        self.steps = 0
+
+    def step(self, tokens: np.ndarray, distance: np.ndarray) -> np.ndarray:
+        row = self._script[self.steps] if self.steps < len(self._script) else dict.fromkeys(self._tokens, 0.0)
+        self.steps += 1
+        columns = np.array([row.get(token, -50.0) for token in self._tokens], dtype=np.float32)
+        return np.broadcast_to(columns, (*tokens.shape, len(columns)))
+
+    def keep(self, users: np.ndarray) -> None:
+        raise AssertionError("the only user cannot be taken out")
+
+
+def best_of_script(items: list[Tokens], penalty: float, *steps: dict[int, float]) -> tuple[int, float, int]:
+    """The best item, its score, and how many steps it took."""
     trie = Trie.build(*trie_arrays(items))
+    columns = TokenColumns.of_catalogue(trie, EOS)
+    assert columns.output_tokens is not None
+    stepper = Scripted(*steps, tokens=columns.output_tokens)
+    limits = ItemLimits(trie, [np.zeros(0, dtype=np.int64)], [None])
+    options = ItemSearchOptions(beams=2, length_penalty=penalty)
+    found = ItemSearch(stepper, trie, columns, limits, options, START, k=1).run()
+    return int(found.items[0, 0]), float(found.scores[0, 0]), stepper.steps
 
-    class Sure:
-        steps = 0
 
-        def step(self, tokens: np.ndarray, distance: np.ndarray) -> np.ndarray:
-            self.steps += 1
-            scores = np.full((*tokens.shape, 3), -20.0, dtype=np.float32)  # columns: EOS, 3, 4
-            scores[:, :, 1 if self.steps == 1 else 0] = 0.0
-            return scores
+def test_the_search_ends_once_no_beam_can_better_the_answers() -> None:
+    items = [(3,), (4, 4, 4, 4, 4, 4)]
+    assert best_of_script(items, 0.0, {3: 0.0, 4: -2.0}) == (1, 0.0, 2)
 
-        def keep(self, users: np.ndarray) -> None:
-            raise AssertionError("the only user cannot be taken out")
 
-    stepper, empty = Sure(), np.zeros(0, dtype=np.int64)
-    limits = ItemLimits(trie, [empty], [None])
-    options = ItemSearchOptions(beams=2, length_penalty=0.0)
-    found = ItemSearch(stepper, trie, TokenColumns.of_catalogue(trie, EOS), limits, options, START, k=1).run()
-    assert found.items.tolist() == [[1]] and found.scores.tolist() == [[0.0]]
-    assert stepper.steps == 2
+def test_a_beam_that_only_its_length_can_save_is_not_struck_out() -> None:
+    """-3 ÷ 5 beats -1.6 ÷ 2, though -3 ÷ 3, what the beam would score if it ended next, does not."""
+    item, score, steps = best_of_script([(3,), (4, 4, 4, 4)], 1.0, {3: -1.6, 4: -3.0})
+    assert (item, steps) == (2, 5) and score == pytest.approx(-0.6)
+
+
+def test_with_a_negative_penalty_a_beam_that_ends_soon_is_not_struck_out() -> None:
+    """-1.2 × 3 beats -2 × 2, though -1.2 × 5, what the beam would score at the greatest length, does not."""
+    item, score, _ = best_of_script([(3,), (4, 4), (4, 4, 4, 4)], -1.0, {3: -2.0, 4: -1.2})
+    assert item == 2 and score == pytest.approx(-3.6)
 
 
 def test_columns_of_the_catalogue_hold_its_tokens_and_the_end() -> None:

@@ -9,20 +9,20 @@ from hypothesis import strategies as st
 
 from podx.decoding.options import TextSearchOptions
 from podx.decoding.text import Hypothesis, TextSearch
-from tests.podx.fakes import HashStepper, PathModel
+from tests.podx.fakes import EVEN, SHARP, TIED, HashStepper, Logits, PathModel
 from tests.podx.references import TextReference
 
 START, EOS = 0, 1
 
 
 def run(
-    options: TextSearchOptions, seeds: list[int], vocabulary: int, levels: int | None = None
+    options: TextSearchOptions, seeds: list[int], vocabulary: int, logits: Logits = EVEN
 ) -> tuple[list[list[Hypothesis]], HashStepper]:
-    stepper = HashStepper(np.array(seeds, dtype=np.uint64), np.arange(vocabulary), levels)
+    stepper = HashStepper(np.array(seeds, dtype=np.uint64), np.arange(vocabulary), logits)
     return TextSearch(stepper, len(seeds), options, START, EOS).run(), stepper
 
 
-def expected(options: TextSearchOptions, seed: int, vocabulary: int, levels: int | None = None) -> list[Hypothesis]:
+def expected(options: TextSearchOptions, seed: int, vocabulary: int, logits: Logits = EVEN) -> list[Hypothesis]:
     reference = TextReference(
         START,
         EOS,
@@ -33,7 +33,7 @@ def expected(options: TextSearchOptions, seed: int, vocabulary: int, levels: int
         options.max_length,
         options.length_penalty,
     )
-    return [Hypothesis(*pair) for pair in reference.search(PathModel(seed, np.arange(vocabulary), levels))]
+    return [Hypothesis(*pair) for pair in reference.search(PathModel(seed, np.arange(vocabulary), logits))]
 
 
 @st.composite
@@ -52,25 +52,25 @@ def options_of(
 
 
 seed_lists = st.lists(st.integers(0, 2**32), min_size=1, max_size=4)
-tie_levels = st.sampled_from([None, None, 2])
+any_logits = st.sampled_from([EVEN, SHARP, TIED])
 
 
 @settings(deadline=None, max_examples=200)
-@given(options_of(st.just(1), st.just(0.0)), seed_lists, st.integers(2, 9), tie_levels)
+@given(options_of(st.just(1), st.just(0.0)), seed_lists, st.integers(2, 9), any_logits)
 def test_one_group_is_the_beam_search_of_transformers(
-    options: TextSearchOptions, seeds: list[int], vocabulary: int, levels: int | None
+    options: TextSearchOptions, seeds: list[int], vocabulary: int, logits: Logits
 ) -> None:
-    found, _ = run(options, seeds, vocabulary, levels)
-    assert found == [expected(options, seed, vocabulary, levels) for seed in seeds]
+    found, _ = run(options, seeds, vocabulary, logits)
+    assert found == [expected(options, seed, vocabulary, logits) for seed in seeds]
 
 
 @settings(deadline=None, max_examples=200)
-@given(options_of(st.integers(2, 3), st.sampled_from([0.1, 0.5, 3.0])), seed_lists, st.integers(2, 9), tie_levels)
+@given(options_of(st.integers(2, 3), st.sampled_from([0.1, 0.5, 3.0])), seed_lists, st.integers(2, 9), any_logits)
 def test_several_groups_are_diverse_beam_search(
-    options: TextSearchOptions, seeds: list[int], vocabulary: int, levels: int | None
+    options: TextSearchOptions, seeds: list[int], vocabulary: int, logits: Logits
 ) -> None:
-    found, _ = run(options, seeds, vocabulary, levels)
-    assert found == [expected(options, seed, vocabulary, levels) for seed in seeds]
+    found, _ = run(options, seeds, vocabulary, logits)
+    assert found == [expected(options, seed, vocabulary, logits) for seed in seeds]
 
 
 @pytest.mark.parametrize(("groups", "diversity"), [(1, 0.0), (2, 0.7)])

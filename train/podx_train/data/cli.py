@@ -28,7 +28,7 @@ from podx_train.data.synth import INTERACTIONS_FILE, SynthOptions, interactions_
 
 STAGES = 5  # steps that prepare() tells of
 
-app = typer.Typer(no_args_is_help=True, help="Prepare, make and inspect datasets.")
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Prepare, make and inspect datasets.")
 
 OutOption = Annotated[Path, typer.Option("--out", help="Dataset folder to write.")]
 IdsOption = Annotated[IdScheme, typer.Option("--ids", help="How users and items are numbered.")]

@@ -25,10 +25,10 @@ class ExplanationSplit:
     kept_out: int
 
 
-def explain_reviews(reviews: Sequence[str]) -> tuple[list[ExplanatorySentence | None], int]:
-    """The explanatory sentence of each review (None where there is none), and the number of feature words."""
+def explain_reviews(reviews: Sequence[str], chosen: Sequence[int]) -> list[ExplanatorySentence | None]:
+    """The explanatory sentence of each chosen review, None where there is none; all reviews tell what features are."""
     features = feature_words(reviews)
-    return [explanatory_sentence(review, features) for review in reviews], len(features)
+    return [explanatory_sentence(reviews[place], features) for place in chosen]
 
 
 def split_explanations(

@@ -155,7 +155,9 @@ def _random(options: PrepareOptions, stream: int) -> np.random.Generator:
     return np.random.default_rng([options.seed, stream])
 
 
-def _sequences(interactions: Interactions, rows: NDArray[np.int64], options: PrepareOptions) -> tuple[Any, Sequences]:
+def _sequences(
+    interactions: Interactions, rows: NDArray[np.int64], options: PrepareOptions
+) -> tuple[NDArray[np.int64], Sequences]:
     """Rows by user in order of time, and the same as sequences of codes without gaps."""
     times = np.zeros(len(rows)) if interactions.timestamps is None else interactions.timestamps[rows]
     ties = _random(options, STREAM_TIES).random(len(rows)) if options.tie_shuffle else np.zeros(len(rows))
@@ -212,10 +214,9 @@ def _explanations(
     result: dict[str, list[ExplanationRecord]] = {split: [] for split in EXPLANATION_SPLITS}
     if interactions.reviews is None:
         return result, report
-    reviews = [interactions.reviews[row] for row in rows.tolist()]
-    sentences, _ = explain_reviews(reviews)
+    sentences = explain_reviews(interactions.reviews, rows.tolist())
     chosen = np.flatnonzero([sentence is not None for sentence in sentences])
-    empty = sum(not review.strip() for review in reviews)
+    empty = sum(not interactions.reviews[row].strip() for row in rows.tolist())
     report = report.plus(EMPTY_REVIEW_REASON, empty)
     report = report.plus(NO_SENTENCE_REASON, len(rows) - len(chosen) - empty)
     users, items = sequences.users[chosen], sequences.items[chosen]

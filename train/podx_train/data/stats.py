@@ -14,6 +14,8 @@ from podx_train.data.folder import EXPLANATION_SPLITS, Int32Array
 
 CUTOFF = 10  # length of the lists whose hit rates are given
 NEIGHBOUR_REACH = 20  # users looked at on either side of a user's number
+NEIGHBOUR_SAMPLE = 5_000  # users for whom that is done
+SAMPLE_SEED, SHUFFLE_SEED = 0, 1
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ def dataset_stats(dataset: Dataset) -> DatasetStats:
     """All figures of a dataset; a few seconds for 200,000 interactions."""
     lengths = dataset.lengths
     step = _steps_past_largest(dataset)
-    shuffled = np.random.default_rng(0).permutation(dataset.user_count)
+    shuffled = np.random.default_rng(SHUFFLE_SEED).permutation(dataset.user_count)
     return DatasetStats(
         scheme=dataset.scheme,
         users=dataset.user_count,
@@ -101,21 +103,24 @@ def leaky_explanations(dataset: Dataset) -> int:
 def near_users_hit_rate(dataset: Dataset, place: NDArray[np.int64]) -> float:
     """HR@10 of recommending what users at nearby places took in training, weighted by 1 / distance.
 
+    At most :data:`NEIGHBOUR_SAMPLE` users are judged, the same ones whatever their places.
+
     Args:
         dataset: the data.
         place: [users] the place of user i + 1; ``arange`` for its number.
     """
-    mask = dataset.train_mask
+    count = dataset.user_count
+    sample = np.random.default_rng(SAMPLE_SEED).permutation(count)[:NEIGHBOUR_SAMPLE]
+    judged = np.zeros(count, dtype=np.bool_)
+    judged[place[sample]] = True
     place_of = place[dataset.user_of_interaction - 1]
-    training = pl.DataFrame({"place": place_of[mask], "item": dataset.items[mask]})
+    ends = dataset.offsets[1:] - 1
     history = np.ones(len(dataset.items), dtype=np.bool_)
-    history[dataset.offsets[1:] - 1] = False
+    history[ends] = False
     seen = pl.DataFrame({"place": place_of[history], "item": dataset.items[history]})
-    target = pl.DataFrame({"place": place, "target": dataset.items[dataset.offsets[1:] - 1]})
-    distances = [d for d in range(-NEIGHBOUR_REACH, NEIGHBOUR_REACH + 1) if d != 0]
-    votes = pl.concat(
-        training.select(pl.col("place") + d, pl.col("item"), pl.lit(1.0 / abs(d)).alias("weight")) for d in distances
-    )
+    target = pl.DataFrame({"place": place, "target": dataset.items[ends]})
+    mask = dataset.train_mask
+    votes = _neighbour_votes(place_of[mask], dataset.items[mask], judged)
     ranked = (
         votes.group_by("place", "item")
         .agg(pl.col("weight").sum().round(9))
@@ -125,4 +130,16 @@ def near_users_hit_rate(dataset: Dataset, place: NDArray[np.int64]) -> float:
         .head(CUTOFF)
     )
     hits = ranked.join(target, on="place").filter(pl.col("item") == pl.col("target")).height
-    return hits / dataset.user_count
+    return hits / len(sample)
+
+
+def _neighbour_votes(places: NDArray[np.int64], items: Int32Array, judged: NDArray[np.bool_]) -> pl.DataFrame:
+    """A row (place, item, weight) for each judged place and each training item of a user nearby."""
+    frames = []
+    for distance in (d for d in range(-NEIGHBOUR_REACH, NEIGHBOUR_REACH + 1) if d != 0):
+        voted = places + distance
+        inside = (voted >= 0) & (voted < len(judged))
+        inside[inside] = judged[voted[inside]]
+        frame = pl.DataFrame({"place": voted[inside], "item": items[inside]})
+        frames.append(frame.with_columns(pl.lit(1.0 / abs(distance)).alias("weight")))
+    return pl.concat(frames)

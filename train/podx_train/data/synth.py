@@ -1,4 +1,4 @@
-"""A small world with structure that a tiny model learns in a minute, for the demo and for tests.
+"""A small world with structure that a tiny model learns in two minutes, for the demo and for tests.
 
 Items live in clusters. Inside a cluster each item has one successor, so that successors form a ring. A user has a main
 and a side cluster and walks: mostly on to the successor, else to any unseen item of a preferred cluster, now and
@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from podx.errors import ConfigError
 
-CLUSTER_SIZE = 20
-MIN_LENGTH, MAX_LENGTH = 6, 10  # items per user
+CLUSTER_SIZE = 30
+MIN_LENGTH, MAX_LENGTH = 8, 14  # items per user
 FOLLOW_SUCCESSOR = 0.75
 MAIN_CLUSTER = 0.85  # of the jumps that do not follow a successor
 SIDE_CLUSTER = 0.1  # the rest of the jumps goes anywhere
@@ -30,16 +30,12 @@ INTERACTIONS_FILE = "interactions.csv"
 COLUMNS = ("user", "item", "timestamp", "review")
 
 THEMES: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
-    ("guitar", ("neck", "tuner", "pickup", "bridge"), ("smooth", "precise")),
-    ("kettle", ("spout", "lid", "switch", "boiler"), ("sturdy", "quick")),
-    ("tent", ("zipper", "pole", "canopy", "groundsheet"), ("waterproof", "light")),
-    ("lamp", ("shade", "bulb", "dimmer", "socket"), ("warm", "bright")),
-    ("novel", ("plot", "hero", "ending", "dialogue"), ("gripping", "clever")),
-    ("lotion", ("scent", "texture", "pump", "formula"), ("gentle", "rich")),
-    ("drill", ("battery", "chuck", "trigger", "motor"), ("powerful", "reliable")),
-    ("puzzle", ("picture", "cut", "box", "border"), ("colourful", "tricky")),
-    ("jacket", ("hood", "lining", "pocket", "sleeve"), ("soft", "roomy")),
-    ("camera", ("lens", "sensor", "viewfinder", "shutter"), ("sharp", "fast")),
+    ("guitar", ("neck", "tuner", "pickup", "bridge", "fretboard", "strap"), ("smooth", "precise")),
+    ("kettle", ("spout", "lid", "switch", "boiler", "handle", "filter"), ("sturdy", "quick")),
+    ("tent", ("zipper", "pole", "canopy", "groundsheet", "vestibule", "mesh"), ("waterproof", "light")),
+    ("novel", ("plot", "hero", "ending", "dialogue", "narrator", "prologue"), ("gripping", "clever")),
+    ("drill", ("battery", "chuck", "trigger", "motor", "charger", "grip"), ("powerful", "reliable")),
+    ("camera", ("lens", "sensor", "viewfinder", "shutter", "display", "flash"), ("sharp", "fast")),
 )
 OPENINGS = ("Came quickly.", "Good value.", "Would order again!", "No complaints so far.")
 WORDINGS = (
@@ -53,7 +49,7 @@ WORDINGS = (
 class SynthOptions:
     """Size and seed of the world."""
 
-    users: int = 600
+    users: int = 300
     items: int = 120
     seed: int = 0
 
@@ -146,7 +142,7 @@ def interactions_csv(options: SynthOptions) -> str:
         day = int(random.integers(MAX_PAUSE_DAYS))
         for item in walk(world, user, random):
             day += int(random.integers(1, MAX_PAUSE_DAYS + 1))
-            writer.writerow((f"u{user:04d}", f"i{item:04d}", FIRST_DAY + day * DAY, write_review(world, item, random)))
+            writer.writerow((f"u{user + 1}", f"i{item + 1}", FIRST_DAY + day * DAY, write_review(world, item, random)))
     return buffer.getvalue()
 
 

@@ -1,0 +1,97 @@
+"""The protocol between bench and engine processes, with real processes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from podx_bench.engines import EngineContext, EngineError
+from podx_bench.process import EngineProcess, thread_environment
+from podx_bench.work import Answer, Work, WorkItem
+
+from podx.errors import ConfigError, DeviceError
+
+
+def test_work_reads_back_as_written(work: Path) -> None:
+    read = Work(work)
+    assert len(read) == 4
+    assert read[0] == WorkItem("u0", ("i0", "ü"))
+    assert read[3] == WorkItem("u3", ("i3", "ü"), ("old", "old", "old"))
+
+
+def test_an_engine_answers_and_is_timed_although_it_prints(
+    rule_engines: str, context: EngineContext, work: Path, scratch: Path
+) -> None:
+    with EngineProcess(f"{rule_engines}:echo", context, work, scratch) as process:
+        answers, seconds = process.answer([2, 0])
+        timing = process.time([[0, 1], [2, 3], [1, 1]])
+    assert answers == [Answer(items=("ü", "i2")), Answer(items=("ü", "i0"))]
+    assert seconds >= 0
+    assert len(timing.ms) == 3 and min(timing.ms) > 0
+    assert 10 < timing.peak_rss_mb < 1000
+    assert 0 < process.load_s < 60
+
+
+def test_a_process_ends_with_its_context(rule_engines: str, context: EngineContext, work: Path, scratch: Path) -> None:
+    with EngineProcess(f"{rule_engines}:echo", context, work, scratch) as process:
+        assert process._process.poll() is None
+    assert process._process.returncode == 0
+
+
+def test_a_dying_engine_is_an_error_with_its_last_words(
+    rule_engines: str, context: EngineContext, work: Path, scratch: Path
+) -> None:
+    with EngineProcess(f"{rule_engines}:dying", context, work, scratch) as process:
+        with pytest.raises(EngineError, match=r"(?s)rule_engines:dying died with status 7.*out of luck"):
+            process.time([[0, 1]])
+        with pytest.raises(EngineError, match="died with status 7"):
+            process.answer([0])
+
+
+def test_an_engine_that_hangs_is_stopped(rule_engines: str, context: EngineContext, work: Path, scratch: Path) -> None:
+    with (
+        EngineProcess(f"{rule_engines}:sleeping", context, work, scratch, call_timeout=0.3) as process,
+        pytest.raises(EngineError, match=r"did not finish its answer within 0 s.*--engines"),
+    ):
+        process.answer([0, 1])
+    assert process._process.returncode is not None
+
+
+@pytest.mark.parametrize(
+    ("engine", "error", "message"),
+    [
+        ("cuda", DeviceError, "engine rule_engines:cuda: CUDA is not here"),
+        ("short", EngineError, "0 answers to 1 requests"),
+        ("text", ConfigError, "must be a podx_bench.engines.EngineKind, not str"),
+        ("nothing", ConfigError, "cannot be imported"),
+    ],
+)
+def test_an_engine_that_cannot_load_is_an_error_of_its_kind(
+    engine: str,
+    error: type[Exception],
+    message: str,
+    rule_engines: str,
+    context: EngineContext,
+    work: Path,
+    scratch: Path,
+) -> None:
+    with pytest.raises(error, match=message):
+        EngineProcess(f"{rule_engines}:{engine}", context, work, scratch)
+
+
+def test_every_library_is_given_the_same_threads() -> None:
+    quiet, spinning = thread_environment(3, spin=False), thread_environment(3, spin=True)
+    assert quiet["OMP_NUM_THREADS"] == quiet["MKL_NUM_THREADS"] == quiet["OPENBLAS_NUM_THREADS"] == "3"
+    assert quiet["OMP_WAIT_POLICY"] == "PASSIVE" and quiet["KMP_BLOCKTIME"] == "0"
+    assert "KMP_BLOCKTIME" not in spinning
+
+
+def test_the_process_of_our_engine_loads_no_torch() -> None:
+    code = "import sys, podx_bench.worker, podx_bench.engines.runtime; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_context_survives_the_wire(context: EngineContext) -> None:
+    assert EngineContext.from_json(context.as_json()) == context

@@ -1,0 +1,161 @@
+"""Results on disk, and the reports made from them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from podx_bench.compare import comparison, write_comparison
+from podx_bench.report import html_report, markdown_report, write_report
+from podx_bench.results import RESULTS_FILE, Results
+from podx_bench.tables import accuracy_tables, speed_tables
+
+from podx.errors import ConfigError, DataError
+from podx.tasks import Task
+
+
+def test_results_read_back_as_written(canned: Results, tmp_path: Path) -> None:
+    path = canned.save(tmp_path / "out")
+    assert path == tmp_path / "out" / RESULTS_FILE
+    assert Results.load(path) == canned
+    assert [file.name for file in path.parent.iterdir()] == [RESULTS_FILE]
+
+
+def test_results_have_the_promised_fields(canned: Results, tmp_path: Path) -> None:
+    content = json.loads(canned.save(tmp_path).read_text())
+    promised = {"engine", "task", "batch_size", "p50_ms", "p95_ms", "users_per_s", "peak_rss_mb"}
+    assert all(promised <= record.keys() for record in content["speed"])
+    assert content["accuracy"][0]["metrics"]["hr_10"] == 0.0115
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "cannot read"),
+        ("[]", "no results of podx bench"),
+        ('{"format": "other"}', "no results of podx bench"),
+        ('{"format": "podx-bench", "format_version": 99}', "format version 99"),
+        ('{"format": "podx-bench", "format_version": 1, "speed": [{}], "accuracy": []}', "damaged"),
+    ],
+)
+def test_foreign_files_are_named_errors(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / RESULTS_FILE
+    path.write_text(text)
+    with pytest.raises(DataError, match=message):
+        Results.load(path)
+
+
+def test_rows_that_were_not_run_say_so(canned: Results) -> None:
+    (speed,) = speed_tables(canned)
+    rows = {(row[0], row[1]): row[2] for row in speed.rows}
+    assert rows[("podx", "1")] == "40"
+    assert rows[("as-published", "1")] == rows[("podx", "32")] == "not measured"
+    (accuracy,) = accuracy_tables(canned)
+    users = {row[0]: row[1] for row in accuracy.rows}
+    assert users == {"popularity": "100", "as-published": "not measured", "encode-once": "not measured", "podx": "100"}
+
+
+def test_every_row_is_as_wide_as_its_header(canned: Results) -> None:
+    texts = dataclasses.replace(
+        canned, options={**canned.options, "tasks": ["sequential", "explanation"]}, speed=(), accuracy=()
+    )
+    for table in [*speed_tables(canned), *accuracy_tables(canned), *speed_tables(texts), *accuracy_tables(texts)]:
+        assert table.rows
+        assert {len(row) for row in table.rows} == {len(table.header)}, table.title
+
+
+def test_markdown_has_tables_environment_and_notes(canned: Results) -> None:
+    text = markdown_report(canned)
+    assert "| podx | 1 | 40 | 80 | 120 | 40 | 25 | 5.00× | – | 512 | 1.5 | 4 |" in text
+    assert "| podx | 100 | 0.0100 | 0.0200 | 0.0150 | 0.0443 | 0.0250 | 0.00 % | 0.00 % | – |" in text
+    assert "Some CPU" in text and "22,363 users" in text and "the time ended" in text
+
+
+def test_halves_that_were_left_out_are_named(canned: Results) -> None:
+    no_speed = dataclasses.replace(canned, options={**canned.options, "speed": False}, speed=())
+    assert "Speed was not measured in this run." in markdown_report(no_speed)
+    assert "Speed, sequential" not in html_report(no_speed)
+    no_accuracy = dataclasses.replace(canned, options={**canned.options, "accuracy": False}, accuracy=())
+    assert "Accuracy was not measured in this run." in html_report(no_accuracy)
+
+
+class _Page(HTMLParser):
+    """Collects tags and what a page would load from elsewhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.loads: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.loads += [
+            value or "" for name, value in attrs if name in ("src", "href") and tag in ("img", "script", "link")
+        ]
+
+
+def test_the_page_needs_nothing_from_elsewhere(canned: Results) -> None:
+    page = _Page()
+    text = html_report(canned)
+    page.feed(text)
+    assert page.tags.count("svg") == 2  # one cell timed, one task scored
+    assert page.loads == [] and "script" not in page.tags
+    assert "Beauty &lt;paper&gt;" in text and "<paper>" not in text
+    assert 'name="viewport"' in text
+
+
+def test_the_same_results_give_the_same_page(canned: Results) -> None:
+    assert html_report(canned) == html_report(canned)
+
+
+def test_a_report_is_drawn_again_from_the_file_alone(canned: Results, tmp_path: Path) -> None:
+    path = canned.save(tmp_path)
+    write_report(canned, tmp_path / "first")
+    command = [sys.executable, "-m", "podx_bench.report", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().endswith("report.html")
+    for name in ("report.md", "report.html"):
+        assert (tmp_path / name).read_text() == (tmp_path / "first" / name).read_text()
+
+
+def test_runs_are_compared_by_label(canned: Results, tmp_path: Path) -> None:
+    better = tuple(
+        dataclasses.replace(record, metrics={**record.metrics, "hr_10": record.metrics["hr_10"] + 0.01})
+        for record in canned.accuracy
+    )
+    runs = [canned, dataclasses.replace(canned, accuracy=better), dataclasses.replace(canned, label="Beauty shuffled")]
+    overview, accuracy, speed = comparison(runs)
+    assert overview.header == ("engine", "Beauty <paper>", "Beauty shuffled")
+    cells = {row[0]: row[1:] for row in overview.rows}
+    assert cells["podx"] == ("0.0493 ± 0.0071 / 0.0250 ± 0.0000", "0.0443 / 0.0250")
+    assert [row[:3] for row in accuracy.rows if row[0] == "podx"] == [
+        ("podx", "Beauty <paper>", "2"),
+        ("podx", "Beauty shuffled", "1"),
+    ]
+    assert speed.title == f"Speed, {Task.SEQUENTIAL}"
+    page = write_comparison(runs, tmp_path / "compared")
+    assert "Beauty shuffled" in page.read_text() and (page.parent / "report.md").exists()
+
+
+def test_an_engine_missing_from_one_run_is_not_measured_there(canned: Results) -> None:
+    other = dataclasses.replace(canned, label="other", accuracy=canned.accuracy[:1])
+    overview = comparison([canned, other])[0]
+    assert {row[0]: row[2] for row in overview.rows}["podx"] == "not measured"
+
+
+def test_empty_runs_cannot_be_compared(canned: Results) -> None:
+    with pytest.raises(ConfigError, match="neither speed nor accuracy"):
+        comparison([dataclasses.replace(canned, speed=(), accuracy=())])
+
+
+def test_a_wrong_path_is_one_line_and_status_2(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "podx_bench.compare", str(tmp_path / "none.json"), "--out", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: cannot read") and "Traceback" not in done.stderr

@@ -1,0 +1,212 @@
+"""The whole bench on a tiny untrained model: real checkpoint, real bundle, real processes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from podx_bench.cli import app
+from podx_bench.engines import EngineContext
+from podx_bench.engines.eager import EagerEngine
+from podx_bench.options import BenchOptions
+from podx_bench.report import HTML_FILE, MARKDOWN_FILE
+from podx_bench.results import RESULTS_FILE, Results
+from podx_bench.run import Inputs, run_bench
+from podx_export.pipeline import export_checkpoint
+from podx_train.data.dataset import Dataset
+from podx_train.data.folder import ExplanationRecord
+from podx_train.options import Source, TrainOptions
+from podx_train.training import train_model
+from typer.testing import CliRunner
+
+from podx.errors import CheckpointError, ConfigError, DeviceError
+from podx.tasks import Task
+
+USERS, ITEMS, LENGTH = 30, 60, 6
+ITEM_ENGINES = ("as-published", "encode-once", "podx", "podx-vocabulary")
+
+
+@dataclass(frozen=True)
+class Made:
+    """Folders of one model."""
+
+    data: Path
+    checkpoint: Path
+    bundle: Path
+
+    @property
+    def inputs(self) -> Inputs:
+        return Inputs(self.bundle, self.data, self.checkpoint)
+
+
+def small_world(prefix: str = "item") -> Dataset:
+    """Users who walk through the catalogue."""
+    starts = np.random.default_rng(3).integers(0, ITEMS, size=(USERS, 1))
+    items = (starts + 7 * np.arange(LENGTH)) % ITEMS + 1
+    records = [ExplanationRecord(user, int(items[user - 1, 0]), "it sounds good to me", "good") for user in range(1, 9)]
+    return Dataset(
+        items=items.astype(np.int32).ravel(),
+        offsets=np.arange(0, USERS * LENGTH + 1, LENGTH, dtype=np.int32),
+        user_ids=[f"user-{n}" for n in range(USERS)],
+        item_ids=[f"{prefix}-{n}" for n in range(ITEMS)],
+        explanations={"train": records[:4], "val": records[4:6], "test": records[6:]},
+        scheme="paper",
+    )
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    folder = tmp_path_factory.mktemp("model")
+    dataset = small_world()
+    dataset.save(folder / "data")
+    options = TrainOptions(epochs=0, device="cpu", max_history=3)
+    train_model(dataset, folder / "checkpoint", options, Source(preset="tiny", pieces=120))
+    export_checkpoint(folder / "checkpoint", folder / "bundle", parity_users=2)
+    return Made(folder / "data", folder / "checkpoint", folder / "bundle")
+
+
+@pytest.fixture(scope="module")
+def ranked(made: Made, tmp_path_factory: pytest.TempPathFactory) -> tuple[Results, Path]:
+    """A run on the command line, and its folder."""
+    out = tmp_path_factory.mktemp("out")
+    _invoke(
+        made,
+        out,
+        *("--tasks", "sequential", "--engines", ",".join(ITEM_ENGINES), "--batch-sizes", "1,4", "--threads", "1"),
+        *("--speed-users", "4", "--rounds", "1", "--eager-users", "12", "--label", "tiny"),
+    )
+    return Results.load(out / RESULTS_FILE), out
+
+
+def _invoke(made: Made, out: Path, *options: str) -> str:
+    arguments = [str(made.bundle), "--checkpoint", str(made.checkpoint), "--data", str(made.data), "--out", str(out)]
+    done = CliRunner().invoke(app, [*arguments, *options], catch_exceptions=False)
+    assert done.exit_code == 0
+    return done.output
+
+
+def _find(results: Results, engine: str, task: str) -> Sequence[object]:
+    return [record for record in results.speed if (record.engine, record.task) == (engine, task)]
+
+
+def test_every_cell_has_a_record(ranked: tuple[Results, Path]) -> None:
+    results, _ = ranked
+    cells = {(record.engine, record.task, record.batch_size) for record in results.speed}
+    assert cells == {(engine, "sequential", size) for engine in ITEM_ENGINES for size in (1, 4)}
+    assert len(results.speed) == len(cells)
+    assert all(record.p50_ms > 0 and record.users_per_s > 0 and record.peak_rss_mb > 10 for record in results.speed)
+    ours = next(r for r in results.speed if r.engine == "podx")
+    assert ours.ratio_vs_encode_once is not None and ours.ratio_vs_encode_once > 1
+    assert results.notes == ()
+
+
+def test_engines_agree_and_every_answer_is_an_item(ranked: tuple[Results, Path]) -> None:
+    records = {record.engine: record for record in ranked[0].accuracy}
+    assert records.keys() == {*ITEM_ENGINES, "popularity", "max(history)+1"}
+    assert records["encode-once"].users == 12
+    assert records["podx"].users == USERS
+    assert records["as-published"].overlap == 1.0
+    same = records["podx-vocabulary"]
+    assert (same.overlap, same.overlap_with, same.overlap_users) == (1.0, "encode-once", 12)
+    for engine in ITEM_ENGINES:
+        assert records[engine].metrics["invalid"] == records[engine].metrics["duplicate"] == 0.0
+
+
+def test_candidates_are_ranked_alike(made: Made, tmp_path: Path) -> None:
+    engines = ("encode-once", "podx-vocabulary")
+    options = BenchOptions(tasks=(Task.TOPN,), engines=engines, users=4, speed=False, threads=1)
+    results = run_bench(made.inputs, tmp_path, options)
+    assert results.speed == ()
+    assert Results.load(tmp_path / RESULTS_FILE).accuracy == results.accuracy
+    records = {record.engine: record for record in results.accuracy}
+    assert records.keys() == {*engines, "popularity", "random"}
+    assert (records["podx-vocabulary"].overlap, records["podx-vocabulary"].overlap_users) == (1.0, 4)
+
+
+def test_results_name_no_path_of_this_machine(ranked: tuple[Results, Path], made: Made) -> None:
+    text = (ranked[1] / RESULTS_FILE).read_text()
+    assert str(made.data.parent) not in text and str(Path.home()) not in text
+    assert ranked[0].environment["packages"].keys() >= {"torch", "transformers", "onnxruntime", "numpy"}
+
+
+def test_reports_stand_beside_the_results(ranked: tuple[Results, Path]) -> None:
+    out = ranked[1]
+    assert {path.name for path in out.iterdir()} == {RESULTS_FILE, MARKDOWN_FILE, HTML_FILE}
+    assert "# podx bench: tiny" in (out / MARKDOWN_FILE).read_text()
+
+
+def test_explanations_are_timed_and_scored(made: Made, tmp_path: Path) -> None:
+    output = _invoke(
+        made, tmp_path, "--tasks", "explanation", "--engines", "podx", "--batch-sizes", "2", "--rounds", "1"
+    )
+    results = Results.load(tmp_path / RESULTS_FILE)
+    (record,) = results.accuracy
+    assert record.users == 2 and record.metrics.keys() == {"bleu_4", "rouge_1", "rouge_2", "rouge_l"}
+    assert len(_find(results, "podx", "explanation")) == 1
+    assert output.strip().splitlines()[-1] == f"report: {tmp_path / HTML_FILE}"
+
+
+def test_unconstrained_answers_are_counted_not_mended(made: Made, tmp_path: Path) -> None:
+    engines = ("encode-once-unconstrained", "podx-unconstrained")
+    options = BenchOptions(tasks=(Task.SEQUENTIAL,), engines=engines, speed=False, users=2, threads=1)
+    results = run_bench(made.inputs, tmp_path, options)
+    records = {record.engine: record for record in results.accuracy}
+    for name in engines:
+        assert records[name].users == 2
+        assert records[name].metrics["invalid"] > 0  # an untrained model seldom writes an item
+    assert records["podx-unconstrained"].overlap_with == "encode-once-unconstrained"
+
+
+def test_time_that_is_up_is_reported(made: Made, tmp_path: Path) -> None:
+    options = BenchOptions(tasks=(Task.SEQUENTIAL,), engines=("podx",), max_minutes=1e-6, threads=1)
+    results = run_bench(made.inputs, tmp_path, options)
+    assert results.speed == ()
+    assert [record.engine for record in results.accuracy] == ["popularity", "max(history)+1"]
+    assert any("the time ended" in note for note in results.notes)
+
+
+def test_another_dataset_or_scheme_is_refused(made: Made, tmp_path: Path) -> None:
+    small_world(prefix="other").save(tmp_path / "data")
+    with pytest.raises(ConfigError, match="items differ from the dataset's"):
+        run_bench(Inputs(made.bundle, tmp_path / "data"), tmp_path / "out", BenchOptions(engines=("podx",)))
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_checkpoint_is_refused(made: Made, tmp_path: Path) -> None:
+    options = TrainOptions(epochs=0, device="cpu", prompts=5, tasks=(Task.SEQUENTIAL, Task.TOPN))
+    train_model(Dataset.load(made.data), tmp_path / "other", options, Source(preset="tiny", pieces=120))
+    with pytest.raises(CheckpointError, match="not exported from this checkpoint"):
+        EagerEngine(context_of(made, checkpoint=tmp_path / "other"), "encode-once", constrained=True)
+
+
+def test_an_engine_that_fits_no_task_is_refused(made: Made, tmp_path: Path) -> None:
+    options = BenchOptions(tasks=(Task.EXPLANATION,), engines=("podx", "podx-vocabulary"))
+    with pytest.raises(ConfigError, match="podx-vocabulary cannot do any of the tasks explanation"):
+        run_bench(made.inputs, tmp_path / "out", options)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_a_gpu_that_is_not_there_is_an_error(made: Made, tmp_path: Path) -> None:
+    options = BenchOptions(tasks=(Task.SEQUENTIAL,), engines=("podx",), device="cuda", users=1)
+    with pytest.raises(DeviceError, match="engine podx: CUDA was asked for"):
+        run_bench(made.inputs, tmp_path / "out", options)
+    with pytest.raises(DeviceError, match="torch finds no usable GPU"):
+        EagerEngine(context_of(made, device="cuda"), "encode-once", constrained=True)
+
+
+def context_of(made: Made, checkpoint: Path | None = None, device: str = "cpu") -> EngineContext:
+    """A context of the model, for engines made in this process."""
+    return EngineContext(
+        bundle=made.bundle,
+        checkpoint=checkpoint or made.checkpoint,
+        task=Task.SEQUENTIAL,
+        device=device,
+        threads=1,
+        spin=False,
+        beams=20,
+        k=10,
+    )
