@@ -84,7 +84,7 @@ def export_checkpoint(
         parity = measure(source, Bundle.load(partial), parity_users)
         parity.require()
         manifest = replace(manifest, parity=parity.to_json())
-        (partial / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
+        (partial / MANIFEST_FILE).write_bytes(manifest.to_json().encode())
         progress("save")
         _put_in_place(partial, out)
     finally:
@@ -131,7 +131,7 @@ def _write(source: Checkpoint, folder: Path, precision: str, progress: Progress)
     users.save(folder / USERS_FILE)
     shutil.copyfile(source.tokenizer.path, folder / TOKENIZER_FILE)
     manifest = _manifest(source, model, precision, folder)
-    (folder / MANIFEST_FILE).write_text(manifest.to_json(), encoding="utf-8")
+    (folder / MANIFEST_FILE).write_bytes(manifest.to_json().encode())
     return manifest
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from podx.decoding.limits import ItemLimits
-from podx.decoding.options import ItemSearchOptions
+from podx.decoding.options import COMPACT_BELOW, ItemSearchOptions
 from podx.decoding.paths import BeamPaths
 from podx.decoding.select import NEVER, Ragged, best_columns
 from podx.decoding.stepper import FloatArray, IntArray, Stepper
@@ -122,7 +122,7 @@ class ItemSearch:
             live = (score > NEVER).sum(axis=1)
             if not live.any():
                 break
-            if not live.all():
+            if np.count_nonzero(live) <= COMPACT_BELOW * len(live):
                 going = np.flatnonzero(live)
                 score, node, tokens = score[going], node[going], tokens[going]
                 self._drop(going, paths)

@@ -17,6 +17,9 @@ DEFAULT_MAX_LENGTH = 50
 MAX_LENGTH_PENALTY = 10.0
 """Either way from 0; beyond it length^penalty would leave the range of float32 before it meant anything."""
 
+COMPACT_BELOW = 0.75
+"""A search goes on with its live users only once their share falls to this: each time costs a copy of the cache."""
+
 ScoreOver = Literal["catalogue", "vocabulary"]
 
 

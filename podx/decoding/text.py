@@ -12,14 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from podx.decoding.options import TextSearchOptions
+from podx.decoding.options import COMPACT_BELOW, TextSearchOptions
 from podx.decoding.paths import BeamPaths
 from podx.decoding.select import NEVER, best_columns, best_of_wide_rows
 from podx.decoding.stepper import FloatArray, IntArray, Stepper
 
 LOOKAHEAD = 2
-COMPACT_BELOW = 0.75
-"""Finished users are taken out of the batch once the live share falls to this; each time costs a copy of the cache."""
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from podx_train.data.dataset import Dataset, ExplanationRecord
+from podx_train.model import PodConfig, PodT5, backbone_fields
+from podx_train.options import TrainOptions
+from podx_train.tokenizer_training import train_tokenizer
 from transformers import T5Config
 
 from podx.catalog import Catalog
 from podx.encoding import InputEncoder
 from podx.tasks import ALL_TASKS, Task
 from podx.tokenizer import Tokenizer
-from podx_train.data.dataset import Dataset, ExplanationRecord
-from podx_train.model import PodConfig, PodT5, backbone_fields
-from podx_train.options import TrainOptions
-from podx_train.tokenizer_training import train_tokenizer
 
 USERS, ITEMS, LENGTH, STEP = 48, 130, 8, 3
 FEW_PIECES = 160  # fewer than the ids, so that items have one to three tokens
@@ -117,5 +117,17 @@ def backbone_folder(t5_config: T5Config, tokenizer: Tokenizer, tmp_path: Path) -
     model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.shared.weight))
     folder = tmp_path / "v11"
     model.save_pretrained(folder)
+    (folder / "spiece.model").write_bytes(tokenizer.path.read_bytes())
+    return folder
+
+
+@pytest.fixture
+def dropout_backbone(t5_config: T5Config, tokenizer: Tokenizer, tmp_path: Path) -> Path:
+    """A local T5 with dropout, which the small presets do without."""
+    from transformers import T5ForConditionalGeneration
+
+    folder = tmp_path / "dropout"
+    torch.manual_seed(5)
+    T5ForConditionalGeneration(T5Config(**backbone_fields(t5_config) | {"dropout_rate": 0.1})).save_pretrained(folder)
     (folder / "spiece.model").write_bytes(tokenizer.path.read_bytes())
     return folder

@@ -7,20 +7,20 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import pytest
-import torch
-from safetensors.torch import load_file
-
 import podx_train.loop as loop_module
 import podx_train.training as training_module
-from podx.errors import CheckpointError, ConfigError, DataError, DeviceError
-from podx.tasks import ALL_TASKS, Task
+import pytest
+import torch
 from podx_train.checkpoint import load_checkpoint
 from podx_train.data.dataset import Dataset
 from podx_train.loop import Signal, Trainer
 from podx_train.options import Source, TrainOptions
 from podx_train.state import TrainState, dropout_seed, learning_rate
 from podx_train.training import train_model
+from safetensors.torch import load_file
+
+from podx.errors import CheckpointError, ConfigError, DataError, DeviceError
+from podx.tasks import ALL_TASKS, Task
 
 
 class Killed(BaseException):
@@ -120,13 +120,20 @@ def test_equal_seeds_equal_weights(world: Dataset, quick: TrainOptions, tmp_path
 
 @pytest.mark.parametrize(("method", "call"), [("_update", 4), ("_update", 14), ("_validate", 1), ("_save", 9)])
 def test_resume_after_a_kill_gives_the_same_result(
-    world: Dataset, quick: TrainOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, call: int
+    world: Dataset,
+    quick: TrainOptions,
+    dropout_backbone: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    call: int,
 ) -> None:
-    train_model(world, tmp_path / "whole", quick)
+    source = Source(backbone=str(dropout_backbone))
+    train_model(world, tmp_path / "whole", quick, source)
     with monkeypatch.context() as patch, pytest.raises(Killed):
         kill_at(patch, method, call)
-        train_model(world, tmp_path / "killed", quick)
-    resumed = train_model(world, tmp_path / "killed", quick, resume=True)
+        train_model(world, tmp_path / "killed", quick, source)
+    resumed = train_model(world, tmp_path / "killed", quick, source, resume=True)
     assert resumed.epochs == 2
     for name in ("trainer.safetensors", "model.safetensors"):
         assert_equal_tensors(weights_of(tmp_path / "whole", name), weights_of(tmp_path / "killed", name))
@@ -134,6 +141,22 @@ def test_resume_after_a_kill_gives_the_same_result(
     for first, second in zip(*curves, strict=True):
         for key in ("epoch", "updates", "train_loss", "validation_loss", "criterion", "padding_share"):
             assert first[key] == second[key], key
+
+
+def test_dropout_is_active_and_follows_the_seed_of_its_update(
+    world: Dataset, quick: TrainOptions, dropout_backbone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without this the test above could pass on a model that draws nothing."""
+    quick = dataclasses.replace(quick, epochs=1)
+    source = Source(backbone=str(dropout_backbone))
+    train_model(world, tmp_path / "a", quick, source)
+    torch.rand(7)  # what was drawn elsewhere does not matter
+    train_model(world, tmp_path / "b", quick, source)
+    assert_equal_tensors(weights_of(tmp_path / "a"), weights_of(tmp_path / "b"))
+    monkeypatch.setattr(loop_module, "dropout_seed", lambda *_: 1)
+    train_model(world, tmp_path / "c", quick, source)
+    prompts = "model.prompts"
+    assert not torch.equal(weights_of(tmp_path / "a")[prompts], weights_of(tmp_path / "c")[prompts])
 
 
 def test_resume_of_a_training_killed_before_it_saved_anything(

@@ -81,7 +81,7 @@ def prepare(
     Args:
         interactions: from a reader.
         options: see there.
-        source: what the data came from, kept in the dataset's provenance.
+        source: what the data came from; kept in the provenance.
         stage: called with a few words at the start of each step.
 
     Raises:
@@ -89,8 +89,6 @@ def prepare(
         ConfigError: ``tie_shuffle`` for data without timestamps.
     """
     tell = stage or (lambda _: None)
-    if options.tie_shuffle and interactions.timestamps is None:
-        raise ConfigError("--tie-shuffle needs timestamps, which a numbered sequence file does not have: leave it out")
     tell("filtering")
     kept = core_mask(interactions.users, interactions.items, options.min_interactions)
     report = _with_core_drops(interactions, kept, options.min_interactions)
@@ -103,13 +101,11 @@ def prepare(
     tell("choosing explanations")
     explanations, report = _explanations(interactions, rows, sequences, numbering, options, report)
     walk = sequences.take(numbering.users)
-    users = np.unique(interactions.users[rows])
-    items = np.unique(interactions.items[rows])
     dataset = Dataset(
         items=_numbers(numbering.items)[walk.items],
         offsets=walk.offsets,
-        user_ids=[interactions.user_names[code] for code in users[numbering.users]],
-        item_ids=[interactions.item_names[code] for code in items[numbering.items]],
+        user_ids=_raw_ids(interactions.user_names, interactions.users[rows], numbering.users),
+        item_ids=_raw_ids(interactions.item_names, interactions.items[rows], numbering.items),
         test_negatives=test,
         validation_negatives=validation,
         explanations=explanations,
@@ -159,6 +155,8 @@ def _sequences(
     interactions: Interactions, rows: NDArray[np.int64], options: PrepareOptions
 ) -> tuple[NDArray[np.int64], Sequences]:
     """Rows by user in order of time, and the same as sequences of codes without gaps."""
+    if options.tie_shuffle and interactions.timestamps is None:
+        raise ConfigError("--tie-shuffle needs timestamps, which a numbered sequence file does not have: leave it out")
     times = np.zeros(len(rows)) if interactions.timestamps is None else interactions.timestamps[rows]
     ties = _random(options, STREAM_TIES).random(len(rows)) if options.tie_shuffle else np.zeros(len(rows))
     rows = rows[np.lexsort((rows, ties, times, interactions.users[rows]))]
@@ -167,6 +165,11 @@ def _sequences(
     offsets = np.zeros(len(users) + 1, dtype=np.int32)
     offsets[1:] = np.cumsum(lengths)
     return rows, Sequences(codes.astype(np.int32), offsets, len(distinct))
+
+
+def _raw_ids(names: list[str], kept: Int32Array, order: NDArray[np.int64]) -> list[str]:
+    """Raw ids in order of the numbers; ``order`` counts among the codes that were kept."""
+    return [names[code] for code in np.unique(kept)[order].tolist()]
 
 
 def _numbers(order: NDArray[np.int64]) -> Int32Array:
