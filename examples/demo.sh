@@ -1,5 +1,5 @@
 #!/bin/sh
-# The whole path on a small synthetic world: data, training, export, recommendation, benchmark.
+# The whole path on a small synthetic world: data, training, export, answers, benchmark.
 # Usage: sh examples/demo.sh [FOLDER]
 set -eu
 folder=${1:-demo}
@@ -7,19 +7,21 @@ rm -rf "$folder"
 mkdir -p "$folder"
 say() { printf '\n== %s\n' "$*"; }
 
-say "1. a small world whose users follow learnable habits"
+say "1/5 a small world whose users follow habits that can be learnt"
 podx data synth --out "$folder/data" --seed 0
 
-say "2. train a tiny model on all three tasks, from scratch"
-podx train "$folder/data" --out "$folder/checkpoint" --preset tiny --tokenizer train \
-    --epochs 40 --max-minutes 2 --lr 2e-3 --seed 0
+say "2/5 train a tiny model on all three tasks, from random weights, for at most two minutes"
+podx train "$folder/data" --out "$folder/checkpoint" --preset tiny --tokenizer train --targets all \
+    --batch-size 32 --lr 1e-3 --validation-users 100 --epochs 100 --max-minutes 2
 
-say "3. export it to ONNX and compare it with eager PyTorch"
+say "3/5 export it to ONNX and compare it with eager PyTorch"
 podx export "$folder/checkpoint" --out "$folder/bundle"
 
-say "4. ask it"
-podx recommend "$folder/bundle" --user "$(head -n 1 "$folder/data/demo_user.txt" 2>/dev/null || echo u1)" -k 5
+say "4/5 ask it"
+podx recommend "$folder/bundle" --user u1 -k 5
+podx rank "$folder/bundle" --user u1 --candidates i1,i2,i3,i4,i5 -k 3
+podx explain "$folder/bundle" --user u1 --item i1
 
-say "5. benchmark it against eager PyTorch"
+say "5/5 benchmark it against eager PyTorch"
 podx bench "$folder/bundle" --checkpoint "$folder/checkpoint" --data "$folder/data" --out "$folder/bench" \
-    --batch-sizes 1,32 --users 256
+    --batch-sizes 1,32 --speed-users 32 --rounds 3 --eager-users 64 --max-minutes 2

@@ -8,7 +8,6 @@ from dataclasses import asdict
 import numpy as np
 import numpy.typing as npt
 import sacrebleu
-from podx_train.data.dataset import Dataset
 from rouge_score import rouge_scorer
 
 from podx.metrics import NOT_AN_ITEM, RankingMetrics, overlap
@@ -20,6 +19,7 @@ from podx_bench.results import AccuracyRecord
 from podx_bench.scenarios import Workload
 from podx_bench.speed import Expired
 from podx_bench.work import Answer
+from podx_train.data.dataset import Dataset
 
 BATCH_SIZE = 64
 EAGER_BATCH_SIZE = 16

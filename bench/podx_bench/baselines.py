@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from podx_train.data.dataset import Dataset
 
 from podx.metrics import NOT_AN_ITEM
 from podx.tasks import Task
 from podx_bench.scenarios import TEST, Workload
+from podx_train.data.dataset import Dataset
 
 IntArray = npt.NDArray[np.int64]
 POPULARITY, NEXT_NUMBER, RANDOM = "popularity", "max(history)+1", "random"

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from podx_train.data.dataset import Dataset
-
 from podx.bundle import Bundle, Manifest
 from podx.errors import ConfigError
 from podx.tasks import Task
@@ -26,6 +24,7 @@ from podx_bench.results import AccuracyRecord, Results
 from podx_bench.scenarios import Workload, build_workload, choose_tasks, require_match
 from podx_bench.speed import Cell, Expired, measure_cell
 from podx_bench.work import Answer, write_work
+from podx_train.data.dataset import Dataset
 
 SECONDS = 60.0
 Tell = Callable[[str], None]

@@ -13,9 +13,6 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 import numpy.typing as npt
 import torch
-from podx_train.checkpoint import Checkpoint
-from podx_train.generation import EXPLANATION_SEARCH, EagerRecommender
-from podx_train.model import ModelBatch
 
 from podx.bundle import Bundle
 from podx.decoding.items import FoundItems, ItemSearch, TokenColumns
@@ -30,6 +27,9 @@ from podx.session import SessionOptions
 from podx.tasks import Task
 from podx.trie import NO_ITEM
 from podx_export.samples import Sample, draw
+from podx_train.checkpoint import Checkpoint
+from podx_train.generation import EXPLANATION_SEARCH, EagerRecommender
+from podx_train.model import ModelBatch
 
 MAX_DIFFERENCE = 1e-3
 """Largest difference of a log-probability that a float32 export may show."""

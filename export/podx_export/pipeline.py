@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from podx_train.checkpoint import Checkpoint, load_checkpoint
 
 from podx import __version__
 from podx import signature as sig
@@ -37,6 +36,7 @@ from podx_export.parity import measure
 from podx_export.source import SourceModel, read_model
 from podx_export.validate import require_exportable
 from podx_export.weights import WeightStore
+from podx_train.checkpoint import Checkpoint, load_checkpoint
 
 PARTIAL_SUFFIX = ".partial"
 DEFAULT_PARITY_USERS = 16

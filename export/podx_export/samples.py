@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from podx_train.checkpoint import Checkpoint
 
 from podx.encoding import Batch
 from podx.tasks import Task
+from podx_train.checkpoint import Checkpoint
 
 CANDIDATES = 100
 """Candidates of a top-N request, as in the paper's protocol: the target and 99 others."""

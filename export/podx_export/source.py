@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from podx_train.model import PodT5
 from torch import nn
 
 from podx.signature import ModelShape
+from podx_train.model import PodT5
 
 Float32Array = npt.NDArray[np.float32]
 

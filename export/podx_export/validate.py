@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
-from podx_train.checkpoint import Checkpoint
 
 from podx.errors import CatalogError, ExportError, TokenizerError
 from podx.trie import Trie
 from podx_export.layers import SUPPORTED_ACTIVATIONS
+from podx_train.checkpoint import Checkpoint
 
 PRECISIONS = ("fp32",)
 

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from podx.tasks import Task
 from podx_bench.engines import EngineContext
 from podx_bench.results import AccuracyRecord, Results, SpeedRecord
 from podx_bench.work import WorkItem, write_work
 from podx_train.data.dataset import Dataset
 from podx_train.data.folder import ExplanationRecord
-
-from podx.tasks import Task
 
 RULE_ENGINES = '''
 """Engines of the tests: they answer by rule."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
+from podx.tasks import Task
 from podx_bench.accuracy import (
     agreement,
     as_lists,
@@ -23,8 +25,6 @@ from podx_bench.baselines import (
 from podx_bench.scenarios import Workload
 from podx_bench.work import Answer
 from podx_train.data.dataset import Dataset
-
-from podx.tasks import Task
 
 USERS = np.array([1, 2, 3])
 TARGETS = np.array([5, 7, 2])

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
+from podx.errors import ConfigError
 from podx_bench.engines import DEFAULT_ENGINES, ENGINES, select
 from podx_bench.options import BenchOptions, parse_numbers
 from podx_bench.run import slices
-
-from podx.errors import ConfigError
 
 
 @pytest.mark.parametrize(

@@ -7,11 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from podx.errors import ConfigError, DeviceError
 from podx_bench.engines import EngineContext, EngineError
 from podx_bench.process import EngineProcess, thread_environment
 from podx_bench.work import Answer, Work, WorkItem
-
-from podx.errors import ConfigError, DeviceError
 
 
 def test_work_reads_back_as_written(work: Path) -> None:

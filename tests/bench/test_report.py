@@ -10,13 +10,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+
+from podx.errors import ConfigError, DataError
+from podx.tasks import Task
 from podx_bench.compare import comparison, write_comparison
 from podx_bench.report import html_report, markdown_report, write_report
 from podx_bench.results import RESULTS_FILE, Results
 from podx_bench.tables import accuracy_tables, speed_tables
-
-from podx.errors import ConfigError, DataError
-from podx.tasks import Task
 
 
 def test_results_read_back_as_written(canned: Results, tmp_path: Path) -> None:

@@ -9,6 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
+
+from podx.errors import CheckpointError, ConfigError, DeviceError
+from podx.tasks import Task
 from podx_bench.cli import app
 from podx_bench.engines import EngineContext
 from podx_bench.engines.eager import EagerEngine
@@ -21,10 +25,6 @@ from podx_train.data.dataset import Dataset
 from podx_train.data.folder import ExplanationRecord
 from podx_train.options import Source, TrainOptions
 from podx_train.training import train_model
-from typer.testing import CliRunner
-
-from podx.errors import CheckpointError, ConfigError, DeviceError
-from podx.tasks import Task
 
 USERS, ITEMS, LENGTH = 30, 60, 6
 ITEM_ENGINES = ("as-published", "encode-once", "podx", "podx-vocabulary")

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from podx_bench.scenarios import build_workload, choose_tasks, require_match, user_order
-from podx_train.data.dataset import Dataset
 
 from podx.errors import ConfigError, DataError
 from podx.tasks import ALL_TASKS, Task
+from podx_bench.scenarios import build_workload, choose_tasks, require_match, user_order
+from podx_train.data.dataset import Dataset
 
 
 class WordTokenizer:

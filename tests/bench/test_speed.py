@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
+
+from podx.tasks import Task
 from podx_bench import speed
 from podx_bench.process import Timing
 from podx_bench.speed import Cell, measure_cell, paired_ratio, plan_rounds
-
-from podx.tasks import Task
 
 
 class FakeProcess:

@@ -10,13 +10,6 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from podx_export import pipeline
-from podx_export.parity import Parity, largest_difference, measure
-from podx_export.pipeline import export_checkpoint
-from podx_export.samples import draw
-from podx_export.validate import faults
-from podx_train.checkpoint import Checkpoint, load_checkpoint
-from podx_train.model import PodT5
 
 import podx
 from podx import signature as sig
@@ -25,6 +18,13 @@ from podx.decoding.options import TextSearchOptions
 from podx.errors import BundleError, ExportError, ParityError
 from podx.requests import ExplainRequest, RankRequest, RecommendRequest
 from podx.tasks import Task
+from podx_export import pipeline
+from podx_export.parity import Parity, largest_difference, measure
+from podx_export.pipeline import export_checkpoint
+from podx_export.samples import draw
+from podx_export.validate import faults
+from podx_train.checkpoint import Checkpoint, load_checkpoint
+from podx_train.model import PodT5
 
 
 @pytest.mark.parametrize("model", ["untrained", "trained", "gated"])

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from podx_export.parity import graph_search, same_list
-from podx_export.samples import Sample, draw
-from podx_train.checkpoint import load_checkpoint
-from podx_train.generation import EagerRecommender, SearchOptions
 
 from podx.bundle import Bundle
 from podx.decoding.items import TokenColumns
 from podx.decoding.options import ItemSearchOptions
 from podx.tasks import Task
+from podx_export.parity import graph_search, same_list
+from podx_export.samples import Sample, draw
+from podx_train.checkpoint import load_checkpoint
+from podx_train.generation import EagerRecommender, SearchOptions
 
 USERS = 1000
 PART = 125

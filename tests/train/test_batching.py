@@ -5,13 +5,13 @@ from collections import Counter
 import numpy as np
 import pytest
 import torch
-from podx_train.batching import ROTATION, BatchBuilder, batch_stream, plan_epoch, plan_stream
-from podx_train.model import IGNORED_LABEL
-from podx_train.samplers import Pool, training_pool
 
 from podx.encoding import InputEncoder
 from podx.errors import ConfigError, DataError
 from podx.tasks import ALL_TASKS, DEFAULT_TEMPLATES, Task
+from podx_train.batching import ROTATION, BatchBuilder, batch_stream, plan_epoch, plan_stream
+from podx_train.model import IGNORED_LABEL
+from podx_train.samplers import Pool, training_pool
 
 
 def fake_pool(task: Task, count: int) -> Pool:

@@ -6,17 +6,17 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import podx_train.checkpoint as checkpoint_module
 import pytest
 import torch
+from safetensors import safe_open
+
+import podx_train.checkpoint as checkpoint_module
+from podx.errors import CheckpointError
+from podx.tasks import Task
 from podx_train.checkpoint import load_checkpoint, publish, replace_file, save_dataset, write_bytes
 from podx_train.data.dataset import Dataset
 from podx_train.evaluate import split_losses
 from podx_train.model import PodT5
-from safetensors import safe_open
-
-from podx.errors import CheckpointError
-from podx.tasks import Task
 
 
 @pytest.fixture

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
+
 from podx_train.options import Source, TrainOptions
 from podx_train.training import train_model
-from safetensors.torch import load_file
 
 PROCESSES = 2
 TIME_LIMIT_SECONDS = 120

@@ -6,16 +6,16 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from podx_train.generation import EXPLANATION_SEARCH, EagerItems, EagerRecommender, SearchOptions
-from podx_train.model import IGNORED_LABEL, ModelBatch, PodT5
-from podx_train.prefixes import PrefixConstraint, TrieWalker
-from podx_train.samplers import ItemTargets
 
 from podx.catalog import Catalog
 from podx.encoding import Batch, InputEncoder
 from podx.errors import ConfigError, RequestError
 from podx.tasks import Task
 from podx.tokenizer import Tokenizer
+from podx_train.generation import EXPLANATION_SEARCH, EagerItems, EagerRecommender, SearchOptions
+from podx_train.model import IGNORED_LABEL, ModelBatch, PodT5
+from podx_train.prefixes import PrefixConstraint, TrieWalker
+from podx_train.samplers import ItemTargets
 
 ROWS = 3
 

@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pytest
 import torch
+
+from podx.errors import CheckpointError, ConfigError
+from podx.tasks import ALL_TASKS
+from podx.tokenizer import Tokenizer
 from podx_train.checkpoint import load_checkpoint
 from podx_train.model import PodT5
 from podx_train.options import Source, TrainOptions
 from podx_train.presets import backbone_tokenizer, load_backbone, preset_config, vocabulary_rows
 from podx_train.setup import new_model
 from podx_train.training import train_model
-
-from podx.errors import CheckpointError, ConfigError
-from podx.tasks import ALL_TASKS
-from podx.tokenizer import Tokenizer
 
 
 @pytest.mark.parametrize(("preset", "least", "most"), [("tiny", 2e5, 4e5), ("mini", 1e6, 2e6), ("t5-small", 4e7, 5e7)])

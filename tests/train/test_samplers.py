@@ -5,6 +5,9 @@ from collections import Counter
 
 import numpy as np
 import pytest
+
+from podx.errors import ConfigError
+from podx.tasks import Task
 from podx_train.data.dataset import Dataset, ExplanationRecord
 from podx_train.samplers import (
     EXPLANATION_TOKENS,
@@ -17,9 +20,6 @@ from podx_train.samplers import (
     evaluation_topn,
     training_pool,
 )
-
-from podx.errors import ConfigError
-from podx.tasks import Task
 
 
 def rng(seed: int = 0) -> np.random.Generator:

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 import typer
-from podx_train.checkpoint import load_checkpoint
-from podx_train.cli import train
-from podx_train.data.dataset import Dataset
 from typer.testing import CliRunner
 
 from podx.errors import ConfigError, DataError
+from podx_train.checkpoint import load_checkpoint
+from podx_train.cli import train
+from podx_train.data.dataset import Dataset
 
 app = typer.Typer()
 app.command()(train)

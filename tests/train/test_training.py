@@ -7,20 +7,20 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import podx_train.loop as loop_module
-import podx_train.training as training_module
 import pytest
 import torch
+from safetensors.torch import load_file
+
+import podx_train.loop as loop_module
+import podx_train.training as training_module
+from podx.errors import CheckpointError, ConfigError, DataError, DeviceError
+from podx.tasks import ALL_TASKS, Task
 from podx_train.checkpoint import load_checkpoint
 from podx_train.data.dataset import Dataset
 from podx_train.loop import Signal, Trainer
 from podx_train.options import Source, TrainOptions
 from podx_train.state import TrainState, dropout_seed, learning_rate
 from podx_train.training import train_model
-from safetensors.torch import load_file
-
-from podx.errors import CheckpointError, ConfigError, DataError, DeviceError
-from podx.tasks import ALL_TASKS, Task
 
 
 class Killed(BaseException):

@@ -42,7 +42,7 @@ def train(
     batch_size: Annotated[int, typer.Option(help="Records of an update, over all processes.")] = _DEFAULTS.batch_size,
     lr: Annotated[float, typer.Option(help="Learning rate of AdamW.")] = _DEFAULTS.lr,
     table_lr: Annotated[
-        float | None, typer.Option(help="Times --lr for embeddings; default: 1 with --backbone, 10 with a preset.")
+        float | None, typer.Option(help="Times --lr for embeddings; default: 1 with --backbone, 30 with a preset.")
     ] = None,
     weight_decay: Annotated[float, typer.Option(help="Weight decay of AdamW.")] = _DEFAULTS.weight_decay,
     clip: Annotated[float, typer.Option(help="Largest gradient norm.")] = _DEFAULTS.clip,

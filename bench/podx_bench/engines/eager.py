@@ -14,8 +14,6 @@ from typing import cast
 import numpy as np
 import numpy.typing as npt
 import torch
-from podx_train.checkpoint import Checkpoint, load_checkpoint
-from podx_train.generation import EXPLANATION_SEARCH, EagerRecommender, Mode, SearchOptions
 
 from podx.bundle import Bundle
 from podx.catalog import IdTable
@@ -24,6 +22,8 @@ from podx.errors import CheckpointError, ConfigError, DeviceError
 from podx.tasks import Task
 from podx_bench.engines.base import EngineContext
 from podx_bench.work import Answer, WorkItem
+from podx_train.checkpoint import Checkpoint, load_checkpoint
+from podx_train.generation import EXPLANATION_SEARCH, EagerRecommender, Mode, SearchOptions
 
 CUDA = "cuda"
 
