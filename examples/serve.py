@@ -1,4 +1,4 @@
-"""A recommender behind HTTP in ten lines of podx. Run: python examples/serve.py BUNDLE; then open /recommend?user=ID&k=5."""
+"""A recommender behind HTTP. Run ``python examples/serve.py BUNDLE``, then ask localhost:8000/recommend?user=ID&k=5."""
 
 import json
 import sys

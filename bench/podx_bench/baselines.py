@@ -2,7 +2,9 @@
 
 *max(history)+1* recommends the ten numbers after the largest number in the user's history. Where items are numbered in
 the order in which users' whole sequences first meet them, the held-out item often *is* the next number, so the row
-measures how much of an accuracy figure the numbering gives away.
+measures how much of an accuracy figure the numbering gives away. *near user numbers* does the same for users: a file
+that lists users as they appear among the reviewers of each product puts users side by side who share items, held-out
+ones too.
 """
 
 from __future__ import annotations
@@ -14,12 +16,14 @@ from podx.metrics import NOT_AN_ITEM
 from podx.tasks import Task
 from podx_bench.scenarios import TEST, Workload
 from podx_train.data.dataset import Dataset
+from podx_train.data.stats import NEIGHBOUR_REACH
 
 IntArray = npt.NDArray[np.int64]
-POPULARITY, NEXT_NUMBER, RANDOM = "popularity", "max(history)+1", "random"
+POPULARITY, NEXT_NUMBER, NEAR_USERS, RANDOM = "popularity", "max(history)+1", "near user numbers", "random"
 SUMMARIES = {
     POPULARITY: "learns nothing: the items most often taken in the training part, seen ones left out",
     NEXT_NUMBER: "learns nothing: the numbers after the largest in the history; what the item numbering gives away",
+    NEAR_USERS: "learns nothing: what users numbered just before and after took in training; what user numbers tell",
     RANDOM: "learns nothing: candidates in random order",
 }
 
@@ -59,6 +63,21 @@ def next_numbers(dataset: Dataset, users: IntArray, k: int) -> IntArray:
     return np.where(numbers <= dataset.item_count, numbers, NOT_AN_ITEM)
 
 
+def near_users(dataset: Dataset, users: IntArray, k: int) -> IntArray:
+    """Unseen training items of users with near numbers, each vote weighing 1 / difference of numbers; [users, k]."""
+    rows = []
+    for user in users.tolist():
+        first, last = max(1, user - NEIGHBOUR_REACH), min(dataset.user_count, user + NEIGHBOUR_REACH)
+        near = [other for other in range(first, last + 1) if other != user]
+        taken = [dataset.train_items(other) for other in near]
+        weights = np.repeat([1.0 / abs(other - user) for other in near], [len(items) for items in taken])
+        votes = np.bincount(np.concatenate(taken), weights, minlength=dataset.item_count + 1)
+        votes[dataset.history(user, TEST)] = 0.0
+        best = np.argsort(-votes, kind="stable")[:k].astype(np.int64)
+        rows.append(_row(best[votes[best] > 0], k))
+    return np.stack(rows)
+
+
 def random_candidates(candidates: tuple[IntArray, ...], k: int, seed: int) -> IntArray:
     """k of each request's candidates in random order, [requests, k]."""
     random = np.random.default_rng(seed)
@@ -69,7 +88,11 @@ def baseline_lists(dataset: Dataset, workload: Workload, k: int, seed: int) -> d
     """Lists of every such row that fits the task, by name."""
     if workload.task is Task.SEQUENTIAL:
         users = workload.users
-        return {POPULARITY: popular_unseen(dataset, users, k), NEXT_NUMBER: next_numbers(dataset, users, k)}
+        return {
+            POPULARITY: popular_unseen(dataset, users, k),
+            NEXT_NUMBER: next_numbers(dataset, users, k),
+            NEAR_USERS: near_users(dataset, users, k),
+        }
     if workload.task is Task.TOPN:
         candidates = workload.candidates
         popular = popular_candidates(dataset, candidates, k)

@@ -16,6 +16,7 @@ from podx_bench.accuracy import (
     text_metrics,
 )
 from podx_bench.baselines import (
+    near_users,
     next_numbers,
     popular_candidates,
     popular_unseen,
@@ -55,6 +56,11 @@ def test_next_numbers_follow_the_largest_of_the_history_and_end_with_the_catalog
     assert next_numbers(dataset, USERS, 3).tolist() == [[5, 6, 7], [7, 8, 9], [12, 0, 0]]
 
 
+def test_near_users_vote_for_their_training_items_by_distance(dataset: Dataset) -> None:
+    # user 3 gets 2 from user 2 (1) and user 1 (1/2), and 3 from user 1 alone
+    assert near_users(dataset, USERS, 3).tolist() == [[9, 0, 0], [3, 9, 0], [2, 3, 0]]
+
+
 def test_candidates_by_popularity_and_at_random(dataset: Dataset) -> None:
     candidates = (np.array([10, 9, 2]), np.array([12, 3, 4]))
     assert popular_candidates(dataset, candidates, 2).tolist() == [[2, 9], [3, 4]]
@@ -66,7 +72,7 @@ def test_candidates_by_popularity_and_at_random(dataset: Dataset) -> None:
 
 def test_rows_that_learn_nothing_are_measured_like_engines(dataset: Dataset) -> None:
     rows = {record.engine: record for record in baseline_records(dataset, workload(Task.SEQUENTIAL), seed=0)}
-    assert list(rows) == ["popularity", "max(history)+1"]
+    assert list(rows) == ["popularity", "max(history)+1", "near user numbers"]
     assert rows["max(history)+1"].metrics["hr_1"] == pytest.approx(2 / 3)  # targets 5, 7, 2 after 4, 6, 11
     assert rows["popularity"].metrics["hr_1"] == pytest.approx(1 / 3)
     assert rows["popularity"].users == 3 and rows["popularity"].seconds is None

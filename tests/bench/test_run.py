@@ -106,7 +106,7 @@ def test_every_cell_has_a_record(ranked: tuple[Results, Path]) -> None:
 
 def test_engines_agree_and_every_answer_is_an_item(ranked: tuple[Results, Path]) -> None:
     records = {record.engine: record for record in ranked[0].accuracy}
-    assert records.keys() == {*ITEM_ENGINES, "popularity", "max(history)+1"}
+    assert records.keys() == {*ITEM_ENGINES, "popularity", "max(history)+1", "near user numbers"}
     assert records["encode-once"].users == 12
     assert records["podx"].users == USERS
     assert records["as-published"].overlap == 1.0
@@ -165,7 +165,7 @@ def test_time_that_is_up_is_reported(made: Made, tmp_path: Path) -> None:
     options = BenchOptions(tasks=(Task.SEQUENTIAL,), engines=("podx",), max_minutes=1e-6, threads=1)
     results = run_bench(made.inputs, tmp_path, options)
     assert results.speed == ()
-    assert [record.engine for record in results.accuracy] == ["popularity", "max(history)+1"]
+    assert [record.engine for record in results.accuracy] == ["popularity", "max(history)+1", "near user numbers"]
     assert any("the time ended" in note for note in results.notes)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import podx
 from podx.bundle import Bundle
 from podx.decoding.items import TokenColumns
 from podx.decoding.options import ItemSearchOptions
@@ -82,6 +83,27 @@ def test_other_widths_and_penalties_equal_transformers(
 ) -> None:
     same = _compare(trained, trained_bundle, Task.SEQUENTIAL, ItemSearchOptions(beams, penalty), 125)
     assert all(same)
+
+
+def test_ten_thousand_random_requests_never_break_their_limits(trained_bundle: Path) -> None:
+    random = np.random.default_rng(17)
+    recommender = podx.load(trained_bundle, threads=1)
+    catalogue = [f"item-{n}" for n in range(300)]
+    requests, wanted = [], []
+    for user in random.integers(0, 1000, size=10_000):
+        drawn = random.choice(catalogue, size=60, replace=False).tolist()
+        history, exclude, allow = drawn[: random.integers(1, 21)], drawn[20:40], None
+        if random.random() < 0.5:
+            allow = drawn[random.integers(0, 30) : 60]
+        requests.append(podx.RecommendRequest(f"user-{user}", history, exclude, allow))
+        permitted = set(allow or catalogue) - set(history) - set(exclude)
+        wanted.append((permitted, min(10, len(permitted))))
+    answers = recommender.recommend_batch(requests, k=10, batch_size=250)
+    broken = 0
+    for found, (permitted, count) in zip(answers, wanted, strict=True):
+        items = [answer.item for answer in found]
+        broken += not (set(items) <= permitted and len(set(items)) == len(items) == count)
+    assert broken == 0
 
 
 def test_same_list_tells_ties_from_errors() -> None:

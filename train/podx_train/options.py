@@ -20,8 +20,8 @@ TRAIN_TOKENIZER = "train"
 """Value of ``--tokenizer`` that asks for a model learnt from the dataset."""
 
 RANDOM_TABLE_LR = 30.0
-"""AdamW moves every weight by about the learning rate, but T5 starts its token embedding at deviation 1, ten times and
-more that of its matrices: at one rate for all, a random embedding hardly moves in the few updates a small model gets."""
+"""AdamW moves every weight by about the learning rate, but T5 starts its token embedding at deviation 1, ten times that
+of its matrices and more: at one rate for all, a random embedding hardly moves in the few updates a small model gets."""
 
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "batching": ("alternated", "mixed"),
