@@ -22,7 +22,7 @@ demo: $(BIN)/.ready
 	PATH="$(abspath $(BIN)):$$PATH" sh examples/demo.sh $(DEMO)
 
 test: $(BIN)/.ready
-	$(BIN)/python -m pytest --cov --cov-report=term $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --cov --cov-report=term $(PYTEST_ARGS)
 
 lint: $(BIN)/.ready
 	$(BIN)/ruff check .
