@@ -24,4 +24,4 @@ podx explain "$folder/bundle" --user u1 --item i1
 
 say "5/5 benchmark it against eager PyTorch"
 podx bench "$folder/bundle" --checkpoint "$folder/checkpoint" --data "$folder/data" --out "$folder/bench" \
-    --batch-sizes 1,32 --speed-users 32 --rounds 3 --eager-users 64 --max-minutes 2
+    --batch-sizes 1,32 --speed-users 32 --rounds 3 --eager-users 32

@@ -21,6 +21,7 @@ from podx_train.checkpoint import (
     save_dataset,
     write_bytes,
 )
+from podx_train.cpu import tune_for_cpu
 from podx_train.data.dataset import Dataset
 from podx_train.loop import Trainer, TrainResult
 from podx_train.model import PodConfig, PodT5
@@ -91,6 +92,8 @@ def train_model(
         model = build_model(PodConfig.from_json(earlier.header["config"]))
     parts = make_parts(model.config, options, dataset, tokenizer, templates)
     model.to(processes.device)
+    if processes.device.type == "cpu":
+        tune_for_cpu(model.backbone)
     optimizer = _optimizer(model, options, source)
     state = TrainState()
     if earlier is not None:

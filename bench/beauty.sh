@@ -1,0 +1,43 @@
+#!/bin/sh
+# The main job on Amazon Beauty, from the interaction file to the committed report.
+#
+#   sh bench/beauty.sh Beauty.txt spiece.model RUNS RESULTS [MINUTES]
+#
+# Beauty.txt: S3-Rec's file. spiece.model: T5's own sentencepiece model. RUNS: folder for data, checkpoints and bundles.
+# RESULTS: folder for results and reports. MINUTES: training time of each of the three models (default 34), which are
+# trained side by side, one thread each.
+set -eu
+interactions=$1 tokenizer=$2 runs=$3 results=$4 minutes=${5:-34}
+schemes="paper shuffled train-first"
+mkdir -p "$runs" "$results"
+
+for ids in $schemes; do
+    podx data prepare "$interactions" --out "$runs/beauty-$ids" --ids "$ids"
+    podx data stats "$runs/beauty-$ids"
+done
+
+for ids in $schemes; do
+    OMP_NUM_THREADS=1 podx train "$runs/beauty-$ids" --out "$runs/ck-$ids" --preset mini --tokenizer "$tokenizer" \
+        --tasks sequential,topn --targets all --batch-size 32 --lr 1e-3 --warmup 100 --validation-users 512 \
+        --epochs 50 --max-minutes "$minutes" &
+done
+wait
+
+for ids in $schemes; do
+    podx export "$runs/ck-$ids" --out "$runs/bundle-$ids"
+    podx bench "$runs/bundle-$ids" --checkpoint "$runs/ck-$ids" --data "$runs/beauty-$ids" --out "$results/beauty-$ids" \
+        --label "$ids" --tasks sequential,topn --no-speed --eager-users 128
+done
+python -m podx_bench.compare "$results/beauty-paper/results.json" "$results/beauty-shuffled/results.json" \
+    "$results/beauty-train-first/results.json" --out "$results/beauty"
+
+# Speed needs no training: an untrained model of t5-small's true shape does the same work.
+podx train "$runs/beauty-train-first" --out "$runs/ck-t5-small" --preset t5-small --tokenizer "$tokenizer" \
+    --tasks sequential,topn --epochs 0
+podx export "$runs/ck-t5-small" --out "$runs/bundle-t5-small"
+podx bench "$runs/bundle-t5-small" --checkpoint "$runs/ck-t5-small" --data "$runs/beauty-train-first" \
+    --out "$results/t5-small-sequential" --label "t5-small shape, Beauty" --tasks sequential --no-accuracy \
+    --engines as-published,encode-once,podx --batch-sizes 1,32 --speed-users 64 --rounds 2 --spin
+podx bench "$runs/bundle-t5-small" --checkpoint "$runs/ck-t5-small" --data "$runs/beauty-train-first" \
+    --out "$results/t5-small-topn" --label "t5-small shape, Beauty" --tasks topn --no-accuracy \
+    --engines encode-once,podx --batch-sizes 8 --speed-users 16 --rounds 2 --spin

@@ -1,0 +1,38 @@
+"""What makes training on a CPU about twice as fast, at no change of the result but rounding.
+
+Measured on a ``mini`` top-N batch (32 records of 400 tokens, two cores, seconds forward and backward): 1.75 as it
+comes, 1.00 without returning memory, 0.82 with the plain attention besides.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+from transformers import PreTrainedModel
+
+M_TRIM_THRESHOLD = -1
+M_MMAP_MAX = -4
+NEVER_TRIM = 2**31 - 1
+
+
+def tune_for_cpu(backbone: PreTrainedModel) -> None:
+    """Prepare this process and a backbone for training on a CPU."""
+    # T5's position bias is learnt, so torch's fused attention falls back to a path with more passes than the plain one
+    backbone.set_attn_implementation("eager")
+    keep_freed_memory()
+
+
+def keep_freed_memory() -> bool:
+    """Let the allocator reuse large freed blocks rather than hand them back to the system.
+
+    By default glibc maps each large tensor anew, and the kernel clears its pages at first touch: on attention scores of
+    hundreds of megabytes that costs more than the arithmetic. Returns whether it took effect (glibc only).
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # a C library without it, such as musl
+        return False
+    return bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, NEVER_TRIM))
