@@ -24,7 +24,10 @@ from podx_export.pipeline import export_checkpoint
 from podx_export.samples import draw
 from podx_export.validate import faults
 from podx_train.checkpoint import Checkpoint, load_checkpoint
-from podx_train.model import PodT5
+from podx_train.data.dataset import Dataset
+from podx_train.model import ModelBatch, PodT5
+from podx_train.options import TrainOptions
+from podx_train.training import train_model
 
 
 @pytest.mark.parametrize("model", ["untrained", "trained", "gated"])
@@ -35,6 +38,26 @@ def test_log_probabilities_equal_eager(model: str, task: Task, request: pytest.F
     source = load_checkpoint(checkpoint)
     batch = draw(source, task, 8, seed=11).encode(source)
     assert largest_difference(source, Bundle.load(tmp_path / "bundle"), task, batch) < 1e-4
+
+
+def test_prompts_may_carry_the_whole_word_vector(world: Dataset, tmp_path: Path) -> None:
+    options = TrainOptions(epochs=0, prompts=4, whole_word_on_prompt=True, device="cpu")
+    train_model(world, tmp_path / "checkpoint", options)
+    source = load_checkpoint(tmp_path / "checkpoint")
+    with torch.no_grad():
+        source.model.whole_word.weight[0] += 1.0
+        plain = source.model.encode(*_inputs(source))[0]
+    export_checkpoint(tmp_path / "checkpoint", tmp_path / "bundle", parity_users=4)
+    source = load_checkpoint(tmp_path / "checkpoint")
+    with torch.no_grad():
+        moved = source.model.encode(*_inputs(source))[0]
+    assert (plain - moved).abs().max() > 0.01  # the vector matters, so the parity above is no accident
+
+
+def _inputs(source: Checkpoint) -> ModelBatch:
+    batch = draw(source, Task.SEQUENTIAL, 2).encode(source)
+    arrays = (batch.input_ids, batch.whole_word_ids, batch.attention_mask, np.zeros(batch.size, dtype=np.int64))
+    return ModelBatch(*(torch.as_tensor(array) for array in arrays))
 
 
 def test_parity_is_in_the_manifest(untrained_bundle: Path) -> None:
