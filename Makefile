@@ -10,7 +10,7 @@ GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/nul
 RUNTIME := $(if $(filter-out 0,$(GPU)),gpu,cpu)
 DEMO ?= demo
 
-.PHONY: demo test lint coverage clean
+.PHONY: demo test lint clean
 
 $(BIN)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -3,8 +3,8 @@
 # Usage: sh examples/demo.sh [FOLDER]
 set -eu
 folder=${1:-demo}
-rm -rf "$folder"
 mkdir -p "$folder"
+for part in data checkpoint bundle bench; do rm -rf "${folder:?}/$part"; done # of the last run, and nothing else
 say() { printf '\n== %s\n' "$*"; }
 
 say "1/5 a small world whose users follow habits that can be learnt"

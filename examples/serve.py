@@ -14,11 +14,12 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         query = parse_qs(urlsplit(self.path).query)
         try:
-            answers = recommender.recommend(user=query["user"][0], k=int(query.get("k", ["10"])[0]))
+            answers = recommender.recommend(user=query.get("user", [""])[0], k=int(query.get("k", ["10"])[0]))
             status, body = 200, [{"item": a.item, "score": a.score} for a in answers]
-        except (podx.PodxError, KeyError, ValueError) as error:
+        except (podx.PodxError, ValueError) as error:
             status, body = 400, {"error": str(error)}
         self.send_response(status)
+        self.send_header("Content-Type", "application/json")
         self.end_headers()
         self.wfile.write(json.dumps(body).encode())
 

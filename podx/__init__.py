@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from podx.decoding.options import ItemSearchOptions, TextSearchOptions
 from podx.errors import PodxError
 from podx.requests import (
     ExplainRequest,
@@ -27,11 +28,13 @@ __all__ = [
     "ExplainRequest",
     "Explanation",
     "GeneratedItem",
+    "ItemSearchOptions",
     "PodxError",
     "RankRequest",
     "RecommendRequest",
     "Recommendation",
     "Recommender",
+    "TextSearchOptions",
     "__version__",
     "load",
 ]

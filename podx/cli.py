@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 from typer.core import TyperGroup
 
 from podx import __version__
@@ -63,17 +63,22 @@ def _load_plugin(point: EntryPoint) -> Any:
 class LazyGroup(TyperGroup):
     """A group that imports a plug-in's package only when its command is the one called."""
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that is about to run: a plug-in is imported here."""
+        point = _plugins().get(args[0])
+        if point is None:
+            return super().resolve_command(ctx, args)
+        return point.name, _load_plugin(point), args[1:]
+
     def list_commands(self, ctx: Any) -> list[str]:
         """Own commands and plug-ins."""
         return [*super().list_commands(ctx), *_plugins()]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """A plug-in stands in by its summary until it is called."""
+        """For the listing, a plug-in's summary stands in for it."""
         point = _plugins().get(cmd_name)
         if point is None:
             return super().get_command(ctx, cmd_name)
-        if cmd_name in sys.argv[1:2]:
-            return _load_plugin(point)
         placeholder = typer.Typer(add_completion=False)
         placeholder.command(name=cmd_name, help=_SUMMARIES.get(cmd_name, point.value))(_nothing)
         command = typer.main.get_command(placeholder)
@@ -109,12 +114,12 @@ def _show(title: str, answers: Sequence[Recommendation], as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps([asdict(answer) for answer in answers], ensure_ascii=False))
         return
-    table = Table(title=title)
+    table = Table(title=Text(title))  # Text: a "[" in an id is no markup
     table.add_column("#", justify="right")
-    table.add_column("item")
+    table.add_column("item", overflow="fold")
     table.add_column("score", justify="right")
     for place, answer in enumerate(answers, start=1):
-        table.add_row(str(place), answer.item, f"{answer.score:.4f}")
+        table.add_row(str(place), Text(answer.item), f"{answer.score:.4f}")
     Console().print(table)
 
 
@@ -188,14 +193,15 @@ def _device(name: str) -> Any:
 
 
 def main() -> None:
-    """Run the command line; an error of podx is one line on stderr and exit status 2."""
+    """Run the command line; what a user can cause is told on stderr without a traceback, with exit status 2."""
     try:
         app()
     except PodxError as error:
-        Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {_escaped(str(error))}", highlight=False)
-        raise SystemExit(EXIT_CODE) from None
+        _fail(str(error))
+    except OSError as error:
+        _fail(f"{error}: check that the path is right, that you may read and write there, and that the disk has room")
 
 
-def _escaped(text: str) -> str:
-    """``[`` means markup to rich."""
-    return text.replace("[", "\\[")
+def _fail(message: str) -> NoReturn:
+    Console(stderr=True, soft_wrap=True).print(Text.assemble(("error: ", "bold red"), message))
+    raise SystemExit(EXIT_CODE) from None

@@ -133,7 +133,6 @@ class InputEncoder:
             )
         parts: list[IntArray] = []
         whole_words: list[int] = []
-        lengths: list[int] = []
         next_id = PLAIN_WORD + 1
         for word in template.words:
             if word == USER_PLACEHOLDER:
@@ -141,18 +140,15 @@ class InputEncoder:
             elif word.startswith("{"):
                 ids = [self._items[int(item)] for item in items]
             else:
-                tokens = self._plain(word)
-                parts.append(tokens)
+                parts.append(self._plain(word))
                 whole_words.append(PLAIN_WORD)
-                lengths.append(len(tokens))
                 continue
             parts.extend(ids)
             whole_words.extend(range(next_id, next_id + len(ids)))
-            lengths.extend(len(tokens) for tokens in ids)
             next_id += len(ids)
         parts.append(self._eos)
         whole_words.append(PLAIN_WORD)
-        lengths.append(1)
+        lengths = [len(part) for part in parts]
         return EncodedInput(np.concatenate(parts), np.repeat(np.array(whole_words, dtype=np.int64), lengths))
 
     def collate(self, records: Sequence[EncodedInput]) -> Batch:

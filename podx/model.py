@@ -20,8 +20,9 @@ class GraphStepper:
 
     Args:
         decoder: the graph.
-        memory: what the encoder graph gave for this batch.
-        output_tokens: tokens to score, for the decoder that scores items only.
+        memory: what the encoder graph gave for this batch (:func:`podx.signature.memory_tensors`).
+        batch: users in it.
+        output_tokens: tokens to score, int64 [tokens], for the decoder that scores items only; None for the other one.
     """
 
     def __init__(
@@ -70,7 +71,12 @@ class GraphModel:
         return self._options.device
 
     def session(self, name: str) -> GraphSession:
-        """The session of a graph file."""
+        """The session of a graph file.
+
+        Raises:
+            BundleError: the bundle has no such graph, or ONNX Runtime cannot load it.
+            DeviceError: ONNX Runtime fell back to another device.
+        """
         with self._lock:
             if name not in self._sessions:
                 self._sessions[name] = GraphSession(self._bundle.file(name), self._options)

@@ -49,7 +49,9 @@ def load(
         verify: compare every file with its checksum.
 
     Raises:
-        BundleError: the folder is incomplete or damaged. DeviceError: the device is not there.
+        BundleError: the folder is incomplete or damaged, or (BundleVersionError) of another format version.
+        DeviceError: the device is not there. DependencyError: ONNX Runtime is not installed.
+        ConfigError: an option is out of range.
     """
     if long_history not in ("error", "keep-last"):
         raise ConfigError(f"long_history must be 'error' or 'keep-last', not {long_history!r}")
@@ -87,7 +89,9 @@ class Recommender:
 
         Args:
             user, history, exclude, allow: see :class:`RecommendRequest`.
+            k: how many items are wanted.
             exclude_seen: leave out the items of the history.
+            search: width and scoring of the beam search.
 
         Returns:
             k distinct items of the catalogue; fewer only where fewer are permitted.
@@ -95,6 +99,7 @@ class Recommender:
         Raises:
             UnknownUserError, UnknownItemError: an id the model does not know.
             HistoryError: no history is given or known, or it is longer than the model reads.
+            UnsupportedTaskError: the model was not trained for this task. ConfigError: k is below 1.
         """
         return self.recommend_batch([RecommendRequest(user, history, exclude, allow)], k, exclude_seen, search)[0]
 
@@ -111,6 +116,7 @@ class Recommender:
         Raises:
             UnknownUserError, UnknownItemError: an id the model does not know.
             CandidatesError: no candidates, one given twice, or more than the model reads.
+            UnsupportedTaskError: the model was not trained for this task. ConfigError: k is below 1.
         """
         return self.rank_batch([RankRequest(user, candidates, exclude)], k, search)[0]
 
@@ -119,6 +125,7 @@ class Recommender:
 
         Raises:
             UnknownUserError, UnknownItemError: an id the model does not know.
+            UnsupportedTaskError: the model was not trained for this task.
         """
         return self.explain_batch([ExplainRequest(user, item)], search)[0]
 
@@ -177,7 +184,8 @@ class Recommender:
     ) -> list[list[GeneratedItem]]:
         """The paper's protocol: search the whole vocabulary and read items from the text, whatever comes.
 
-        Nothing is excluded and nothing is made up: an answer that names no item has ``item=None``.
+        Nothing is excluded and nothing is made up: an answer that names no item has ``item=None``. There are at most as
+        many answers as the search has beams.
 
         Raises:
             ConfigError: the requests are not all of one kind.

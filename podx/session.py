@@ -135,5 +135,9 @@ class GraphSession:
 
 
 def select_rows(value: Any, rows: npt.NDArray[np.int64], device: str) -> Any:
-    """Rows of an OrtValue along its first axis, as an OrtValue on the same device."""
+    """Rows of an OrtValue along its first axis, as an OrtValue on the same device.
+
+    They pass through the host, for ONNX Runtime gathers no rows outside a graph; searches do this rarely
+    (:data:`podx.decoding.options.COMPACT_BELOW`).
+    """
     return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value.numpy()[rows]), device)

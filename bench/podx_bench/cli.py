@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -14,13 +16,15 @@ from podx_bench.options import BenchOptions, parse_numbers
 from podx_bench.render import rich_table
 from podx_bench.report import write_report
 from podx_bench.results import RESULTS_FILE, Results
-from podx_bench.run import Inputs, run_bench
+from podx_bench.run import Inputs, Tell, run_bench
 from podx_bench.tables import accuracy_tables, speed_tables
 
 TABLE_WIDTH = 150
 """Characters that the widest table takes, and so the width where output does not go to a terminal."""
 SPARE_COLUMNS = ("p99 ms", "users/s", "peak MB", "load s", "calls", "HR@1", "NDCG@5")
 """What a narrower terminal does not show; the report has it."""
+TELL_SECONDS = 60.0
+"""Time between two lines of progress where output does not go to a terminal."""
 
 _DEFAULTS = BenchOptions()
 
@@ -54,7 +58,7 @@ def bench(
         int, typer.Option("--speed-users", help="Of these, users that the timed runs go through.")
     ] = _DEFAULTS.speed_users,
     accuracy_users: Annotated[
-        int | None, typer.Option("--accuracy-users", help="Users of the accuracy runs; default: --users.")
+        int | None, typer.Option("--accuracy-users", help="Of these, users of the accuracy runs; default: all of them.")
     ] = None,
     eager_users: Annotated[
         int, typer.Option("--eager-users", help="The most users for accuracy of the slow engines.")
@@ -99,8 +103,22 @@ def bench(
     if not console.is_terminal:
         console = Console(width=TABLE_WIDTH)
     with console.status("bench") as status:
-        results = run_bench(Inputs(bundle, data, checkpoint, label), out, options, tell=status.update)
+        tell = status.update if console.is_terminal else plain_lines()
+        results = run_bench(Inputs(bundle, data, checkpoint, label), out, options, tell)
     _print(console, results, out)
+
+
+def plain_lines() -> Tell:
+    """Progress for a log file: a line on stderr now and then."""
+    last = float("-inf")
+
+    def tell(text: str) -> None:
+        nonlocal last
+        if time.monotonic() - last >= TELL_SECONDS:
+            last = time.monotonic()
+            print(text, file=sys.stderr, flush=True)
+
+    return tell
 
 
 def _print(console: Console, results: Results, out: Path) -> None:

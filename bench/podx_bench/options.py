@@ -93,14 +93,20 @@ class BenchOptions:
     def work_users(self) -> int | None:
         """Users that requests are needed for; None: all."""
         if not self.accuracy:
-            return self.speed_users
+            return self.timed_users
         scored = self.scored_users
-        return None if scored is None else max(scored, self.speed_users if self.speed else 0)
+        return None if scored is None else max(scored, self.timed_users if self.speed else 0)
 
     @property
     def scored_users(self) -> int | None:
         """Users that accuracy is measured on; None: all."""
-        return self.users if self.accuracy_users is None else self.accuracy_users
+        limits = [limit for limit in (self.users, self.accuracy_users) if limit is not None]
+        return min(limits, default=None)
+
+    @property
+    def timed_users(self) -> int:
+        """Users that the speed runs go through."""
+        return self.speed_users if self.users is None else min(self.users, self.speed_users)
 
     @property
     def thread_count(self) -> int:

@@ -147,7 +147,7 @@ class _Run:
         )
 
     def _speed(self, workload: Workload, processes: Mapping[str, EngineProcess], expired: Expired) -> None:
-        users = min(self._options.speed_users, len(workload))
+        users = min(self._options.timed_users, len(workload))
         for batch_size in self._options.batch_sizes:
             self._tell(f"{workload.task}: time {', '.join(processes)} with batch size {batch_size}")
             records = measure_cell(Cell(workload.task, batch_size, users), processes, self._options.rounds, expired)

@@ -25,8 +25,6 @@ from podx_export.layers import (
 from podx_export.source import EncoderLayer, SourceModel
 from podx_export.weights import WeightStore
 
-INT64 = 7
-
 
 def build_encoder(model: SourceModel, weights: WeightStore) -> GraphBuilder:
     """Graph of the encoder and the cross-attention projections."""
@@ -60,7 +58,10 @@ def _memory_mask(graph: GraphBuilder, model: SourceModel, mask: str) -> str:
     """Prompt vectors are always visible: [batch, source] → [batch, memory]."""
     if model.prompts.shape[1] == 0:
         return mask
-    return graph.make("Pad", mask, graph.ints(0, model.prompts.shape[1], 0, 0), graph.int_scalar(1), mode="constant")
+    with graph.scope("memory_mask"):  # no Pad: ONNX Runtime has none for integers on CUDA
+        shape = graph.make("Concat", graph.dimension(mask, 0), graph.ints(model.prompts.shape[1]), axis=0)
+        visible = graph.make("Expand", graph.ints(1), shape)
+        return graph.make("Concat", visible, mask, axis=1)
 
 
 def _attention_bias(graph: GraphBuilder, model: SourceModel, memory_mask: str) -> str:

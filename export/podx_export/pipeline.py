@@ -38,7 +38,7 @@ from podx_export.validate import require_exportable
 from podx_export.weights import WeightStore
 from podx_train.checkpoint import Checkpoint, load_checkpoint
 
-PARTIAL_SUFFIX = ".partial"
+PARTIAL_SUFFIX, REPLACED_SUFFIX = ".partial", ".replaced"
 DEFAULT_PARITY_USERS = 16
 Progress = Callable[[str], None]
 
@@ -70,6 +70,7 @@ def export_checkpoint(
         ExportError: it cannot be exported (all faults are listed), or ``out`` is in use.
         ParityError: the graphs do not answer like the eager model.
     """
+    out = out.resolve()  # "." has no name that a suffix could be put to
     _require_free(out, force)
     progress("load the checkpoint")
     source = load_checkpoint(checkpoint)
@@ -81,10 +82,7 @@ def export_checkpoint(
     try:
         manifest = _write(source, partial, precision, progress)
         progress("compare with the eager model")
-        parity = measure(source, Bundle.load(partial), parity_users)
-        parity.require()
-        manifest = replace(manifest, parity=parity.to_json())
-        (partial / MANIFEST_FILE).write_bytes(manifest.to_json().encode())
+        manifest = _with_parity(source, partial, manifest, parity_users)
         progress("save")
         _put_in_place(partial, out)
     finally:
@@ -102,14 +100,29 @@ def _require_free(out: Path, force: bool) -> None:
         raise ExportError(f"{out} is no bundle, so --force does not replace it: choose another --out")
 
 
+def _with_parity(source: Checkpoint, folder: Path, manifest: Manifest, users: int) -> Manifest:
+    """Compare the graphs with the eager model and note the result in the manifest."""
+    parity = measure(source, Bundle.load(folder), users)
+    parity.require()
+    manifest = replace(manifest, parity=parity.to_json())
+    (folder / MANIFEST_FILE).write_bytes(manifest.to_json().encode())
+    return manifest
+
+
 def _put_in_place(partial: Path, out: Path) -> None:
-    """Rename; an old bundle is moved aside first and removed last."""
-    old = out.with_name(out.name + ".old")
-    if out.is_dir():
-        shutil.rmtree(old, ignore_errors=True)
-        out.rename(old)
-    partial.rename(out)
-    shutil.rmtree(old, ignore_errors=True)
+    """Rename. A bundle that is there is moved aside first, comes back if the rename fails, and is removed last."""
+    if not out.is_dir():
+        partial.rename(out)
+        return
+    replaced = out.with_name(out.name + REPLACED_SUFFIX)
+    shutil.rmtree(replaced, ignore_errors=True)
+    out.rename(replaced)
+    try:
+        partial.rename(out)
+    except BaseException:
+        replaced.rename(out)
+        raise
+    shutil.rmtree(replaced, ignore_errors=True)
 
 
 def _write(source: Checkpoint, folder: Path, precision: str, progress: Progress) -> Manifest:

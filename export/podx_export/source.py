@@ -53,7 +53,8 @@ class SourceModel:
     """Everything the graphs are made of.
 
     Attributes:
-        prompts: [tasks, K, d]; whole_word: [rows, d]; embedding: [vocab, d]; output: [vocab, d].
+        prompts: [tasks, K, d]; whole_word: [rows, d]; embedding: [vocab, d].
+        output: [vocab, d]; the same array as ``embedding`` where the model ties the two.
         output_scale: factor on the decoder state before the output layer (d^-0.5 when the output is tied).
         encoder_bias: [2·max_distance + 1, heads], position bias by (key - query) + max_distance.
         decoder_bias: [max_distance + 1, heads], position bias by query - key.
@@ -140,6 +141,8 @@ def read_model(model: PodT5) -> SourceModel:
     distance = int(config.relative_attention_max_distance)
     both_ways = torch.arange(-distance, distance + 1)
     backwards = -torch.arange(0, distance + 1)
+    embedding = _array(backbone.shared.weight)
+    tied = backbone.lm_head.weight is backbone.shared.weight
     scaled = bool(getattr(config, "scale_decoder_outputs", config.tie_word_embeddings))
     return SourceModel(
         shape=ModelShape(config.num_decoder_layers, config.num_heads, config.d_kv, config.vocab_size),
@@ -147,8 +150,8 @@ def read_model(model: PodT5) -> SourceModel:
         prompts=_array(model.prompts),
         whole_word=_array(model.whole_word.weight),
         whole_word_on_prompt=model.config.whole_word_on_prompt,
-        embedding=_array(backbone.shared.weight),
-        output=_array(backbone.lm_head.weight),
+        embedding=embedding,
+        output=embedding if tied else _array(backbone.lm_head.weight),
         output_scale=config.d_model**-0.5 if scaled else 1.0,
         encoder=tuple(_encoder_layer(block) for block in encoder.block),
         encoder_norm=_array(encoder.final_layer_norm.weight),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from podx.catalog import IdTable
 from podx.errors import CatalogError, ExportError, TokenizerError
 from podx.trie import Trie
 from podx_export.layers import SUPPORTED_ACTIVATIONS
@@ -14,7 +15,7 @@ PRECISIONS = ("fp32",)
 
 def faults(checkpoint: Checkpoint, precision: str) -> list[str]:
     """What stands against exporting the checkpoint; empty where nothing does."""
-    found = _model_faults(checkpoint) + _catalog_faults(checkpoint)
+    found = _model_faults(checkpoint) + _catalog_faults(checkpoint) + _user_faults(checkpoint)
     if precision not in PRECISIONS:
         found.append(f"precision {precision!r} is not supported: choose among {', '.join(PRECISIONS)}")
     return found
@@ -60,5 +61,13 @@ def _catalog_faults(checkpoint: Checkpoint) -> list[str]:
         catalog = checkpoint.catalog()
         Trie.build(catalog.tokens, catalog.offsets)
     except (CatalogError, TokenizerError) as error:
+        return [str(error)]
+    return []
+
+
+def _user_faults(checkpoint: Checkpoint) -> list[str]:
+    try:
+        IdTable.of(checkpoint.user_ids, "user")
+    except CatalogError as error:
         return [str(error)]
     return []

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 
 from podx.errors import ConfigError
+from podx_bench.cli import TELL_SECONDS, plain_lines
 from podx_bench.engines import DEFAULT_ENGINES, ENGINES, select
 from podx_bench.options import BenchOptions, parse_numbers
 from podx_bench.run import slices
@@ -38,11 +40,15 @@ def test_few_answers_are_fine_without_accuracy() -> None:
 
 def test_users_that_requests_are_needed_for() -> None:
     assert BenchOptions().work_users is None
-    assert BenchOptions(users=10, speed_users=64).work_users == 64
+    assert BenchOptions(users=10, speed_users=64).work_users == 10
+    assert BenchOptions(users=10, speed_users=64).timed_users == 10
+    assert BenchOptions(users=10, accuracy_users=80).scored_users == 10
+    assert BenchOptions(users=500, accuracy_users=5, speed_users=64).work_users == 64
     assert BenchOptions(users=500).work_users == 500
     assert BenchOptions(users=500, accuracy_users=80).scored_users == 80
     assert BenchOptions(users=10, speed=False).work_users == 10
     assert BenchOptions(accuracy=False, speed_users=7).work_users == 7
+    assert BenchOptions(users=3, accuracy=False, speed_users=7).work_users == 3
 
 
 @pytest.mark.parametrize("text", ["", "a", "1;2", "1,x", "-1"])
@@ -79,3 +85,15 @@ def test_names_and_references_of_engines_are_consistent() -> None:
 def test_time_is_shared_out_in_equal_parts() -> None:
     assert slices((0.0, 12.0), 3) == [(0.0, 4.0), (4.0, 8.0), (8.0, 12.0)]
     assert slices((5.0, float("inf")), 2) == [(5.0, float("inf"))] * 2
+
+
+def test_progress_in_a_log_file_is_a_line_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [5.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    tell = plain_lines()
+    for text, passed in (("first", 1.0), ("too soon", TELL_SECONDS), ("second", 0.0)):
+        tell(text)
+        now[0] += passed
+    assert capsys.readouterr().err.splitlines() == ["first", "second"]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from podx import __version__, cli
+from podx.requests import Recommendation
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
@@ -56,6 +57,7 @@ LONG = ",".join(f"item-{n}" for n in range(1, 30))
     ("arguments", "expected"),
     [
         (("recommend", "--user", "nobody"), "not among the 1000 users"),
+        (("recommend", "--user", "[/bold]"), "user '[/bold]' is not among"),
         (("recommend", "--user", "user-1", "--history", "nothing"), "not in the catalogue"),
         (("recommend", "--user", "user-1", "--history", ""), "is empty"),
         (("recommend", "--user", "user-1", "--history", LONG), "keep-last"),
@@ -80,6 +82,24 @@ def test_bad_input_is_one_line_and_status_two(
     assert expected in printed.err
     assert "Traceback" not in printed.err
     assert printed.out == ""
+
+
+def test_ids_that_look_like_markup_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    long = "B" * 200
+    cli._show("next for [/bold]", [Recommendation("[red]x[/nope]", -1.0), Recommendation(long, -2.0)], as_json=False)
+    printed = capsys.readouterr().out
+    assert "next for [/bold]" in printed and "[red]x[/nope]" in printed
+    assert printed.count("B") == len(long)  # folded, not cut
+
+
+def test_a_folder_that_cannot_be_written_is_one_line_too(
+    untrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("no folder")
+    assert run(monkeypatch, "export", untrained, "--out", tmp_path / "file" / "bundle") == 2
+    printed = capsys.readouterr().err
+    assert "Not a directory" in printed and "check that the path is right" in printed
+    assert "Traceback" not in printed
 
 
 def test_keep_last_reads_a_long_history(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,8 @@ def test_each_weight_is_stored_once(untrained: Path, untrained_bundle: Path) -> 
     padding = 4096 * 60
     assert 4 * parameters * 0.9 < weights < 4 * parameters + padding
     assert inside < 100_000
+    names = {tensor.name for graph in graphs for tensor in graph.graph.initializer}
+    assert "embedding" in names and "output" not in names  # tied: a session loads it once
 
 
 def test_graphs_have_the_signature(untrained_bundle: Path) -> None:
@@ -88,7 +91,8 @@ def test_graphs_have_the_signature(untrained_bundle: Path) -> None:
     assert [o.name for o in encoder.output] == [s.name for s in sig.memory_tensors(shape)]
     expected = sig.step_inputs(False) + sig.memory_tensors(shape) + sig.past_tensors(shape)
     assert [i.name for i in decoder.input] == [s.name for s in expected]
-    assert not {node.op_type for node in decoder.node} & {"If", "Loop", "Scan"}
+    operators = {node.op_type for graph in (encoder, decoder) for node in graph.node}
+    assert not operators & {"If", "Loop", "Scan", "Pad"}  # control flow, and what CUDA lacks for integers
 
 
 def test_batched_equals_single(trained_bundle: Path) -> None:
@@ -119,9 +123,10 @@ def test_all_faults_are_listed_at_once(checkpoint: Checkpoint) -> None:
     with torch.no_grad():
         checkpoint.model.prompts[0, 0, 0] = torch.nan
     checkpoint.model.backbone.config.dense_act_fn = "swish"
-    broken = dataclasses.replace(checkpoint, item_ids=["same", "same", *checkpoint.item_ids[2:]])
+    users = [*checkpoint.user_ids[:-1], checkpoint.user_ids[0]]
+    broken = dataclasses.replace(checkpoint, item_ids=["same", "same", *checkpoint.item_ids[2:]], user_ids=users)
     listed = "\n".join(faults(broken, "int3"))
-    for part in ("NaN", "swish", "occurs more than once", "int3"):
+    for part in ("NaN", "swish", "item id 'same' occurs more than once", "user id 'user-0' occurs", "int3"):
         assert part in listed
 
 
@@ -174,6 +179,35 @@ def test_an_existing_bundle_is_replaced_only_when_asked(untrained: Path, tmp_pat
     export_checkpoint(untrained, out, parity_users=2, force=True)
     assert json.loads((out / MANIFEST_FILE).read_text())["parity"]["requests"] == 2 * len(Task)
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_a_bundle_that_cannot_be_replaced_stays(
+    untrained_bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, partial, backup = (tmp_path / name for name in ("bundle", "bundle.partial", "bundle.old"))
+    for folder in (out, partial, backup):
+        shutil.copytree(untrained_bundle, folder)
+    rename = Path.rename
+
+    def fail(path: Path, target: Path) -> Path:
+        if path == partial:
+            raise OSError("no room")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(OSError, match="no room"):
+        pipeline._put_in_place(partial, out)
+    monkeypatch.undo()
+    assert Bundle.load(out).manifest == Bundle.load(untrained_bundle).manifest
+    pipeline._put_in_place(partial, out)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "bundle.old"]  # a user's own copy is spared
+
+
+def test_the_current_folder_can_be_the_bundle(untrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bundle").mkdir()
+    monkeypatch.chdir(tmp_path / "bundle")
+    export_checkpoint(untrained, Path(), parity_users=1)
+    assert Bundle.load(tmp_path / "bundle").manifest.parity["equal_lists"] == 1.0
 
 
 def test_force_spares_a_folder_that_is_no_bundle(untrained: Path, tmp_path: Path) -> None:

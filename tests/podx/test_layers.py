@@ -99,6 +99,12 @@ def test_unknown_names_are_no_attributes() -> None:
         _ = podx.recommendations
 
 
+def test_every_public_name_is_there() -> None:
+    import podx
+
+    assert [name for name in podx.__all__ if not hasattr(podx, name)] == []
+
+
 def test_import_is_quick(capsys: pytest.CaptureFixture[str]) -> None:
     """The time is printed, not compared (a busy machine would fail it); what costs time must not be loaded."""
     code = (

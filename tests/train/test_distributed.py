@@ -19,14 +19,18 @@ TIME_LIMIT_SECONDS = 120
 WORKER = """
 import hashlib, json, sys
 from pathlib import Path
-from podx_train import loop
+from podx_train import clock
+from podx_train.batching import BatchBuilder
+from podx_train.loop import Trainer
 from podx_train.data.dataset import Dataset
 from podx_train.options import Source, TrainOptions
 from podx_train.training import train_model
 
+# every process tells progress at each update: its sums are a collective call, which all must join in
+clock.TELL_SECONDS = 0.0
 data, out, backbone, notes = sys.argv[1:]
 shares = []
-build, run = loop.BatchBuilder.build, loop.Trainer.run
+build, run = BatchBuilder.build, Trainer.run
 
 def noted_build(self, plan, stream, rank=0, world=1):
     built = build(self, plan, stream, rank, world)
@@ -42,7 +46,7 @@ def noted_run(self):
     Path(notes, f"{self._processes.rank}.json").write_text(json.dumps(note))
     return result
 
-loop.BatchBuilder.build, loop.Trainer.run = noted_build, noted_run
+BatchBuilder.build, Trainer.run = noted_build, noted_run
 options = TrainOptions(epochs=2, batch_size=9, device="cpu", max_minutes=5)
 train_model(Dataset.load(data), out, options, Source(backbone=backbone))
 """
@@ -79,3 +83,4 @@ def test_two_processes_train_like_one(world, backbone_folder: Path, tmp_path: Pa
     one, two = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two"))
     assert torch.allclose(one["prompts"], two["prompts"], atol=1e-4)
     assert ran.stderr.count("epoch 1:") == 1  # only the first process speaks
+    assert ran.stderr.count("epoch 1, batch 2 of") == 1

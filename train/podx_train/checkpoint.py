@@ -142,16 +142,14 @@ def set_model_tensors(model: PodT5, tensors: Mapping[str, Tensor], where: Path) 
 
 
 def save_dataset(folder: Path, dataset: Dataset) -> None:
-    """Write sequences and raw ids, unless an earlier start of the same training did."""
-    if (folder / DATASET_FOLDER).exists():  # the folder appears whole or not at all
-        return
+    """Write sequences and raw ids; what a start of training that never saved left there is replaced."""
     bare = dataclasses.replace(
         dataset,
         explanations={split: [] for split in dataset.explanations},
         test_negatives=None,
         validation_negatives=None,
     )
-    bare.save(folder / DATASET_FOLDER)
+    bare.save(folder / DATASET_FOLDER, force=True)
 
 
 def publish(folder: Path, model: PodT5, training: Mapping[str, Any], epoch: int) -> None:
@@ -261,7 +259,11 @@ def save_trainer(folder: Path, model: PodT5, optimizer: torch.optim.Optimizer, s
 
 
 def restore_trainer(model: PodT5, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], where: Path) -> None:
-    """Put back weights and optimiser state that :func:`save_trainer` wrote."""
+    """Put back weights and optimiser state that :func:`save_trainer` wrote.
+
+    Raises:
+        CheckpointError: the weights are not those of ``model``; ``where`` is the file to name.
+    """
     weights = {n.removeprefix(_MODEL_PREFIX): t for n, t in tensors.items() if n.startswith(_MODEL_PREFIX)}
     set_model_tensors(model, weights, where)
     for name, parameter in model.named_parameters():

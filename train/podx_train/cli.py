@@ -11,7 +11,7 @@ from podx.tasks import DEFAULT_TEMPLATES, load_templates, parse_tasks
 from podx_train.data.dataset import Dataset
 from podx_train.loop import TrainResult
 from podx_train.options import Source, TrainOptions
-from podx_train.processes import is_first_process
+from podx_train.processes import is_first_process, leave_processes
 from podx_train.training import train_model
 
 _DEFAULTS = TrainOptions()
@@ -101,6 +101,7 @@ def train(
     result = train_model(Dataset.load(data), out, options, source, wordings, resume)
     if is_first_process():
         typer.echo(_summary(out, result))
+    leave_processes()
 
 
 def _summary(out: Path, result: TrainResult) -> str:

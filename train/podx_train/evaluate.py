@@ -70,11 +70,7 @@ def split_losses(
     """Mean loss of a checkpoint by task, on the tasks whose held-out records the dataset has."""
     config, tokenizer = checkpoint.config, checkpoint.tokenizer
     catalog = checkpoint.catalog()
-    pools = [
-        evaluation_pool(task, dataset, catalog, tokenizer, config.max_history, split)
-        for task in config.tasks
-        if task is not Task.EXPLANATION or any(dataset.explanations.values())
-    ]
+    pools = [evaluation_pool(task, dataset, catalog, tokenizer, config.max_history, split) for task in config.tasks]
     pools = [pool for pool in pools if pool.count]
     encoder = InputEncoder(tokenizer, whole_word_rows=config.whole_word_rows)
     encoder.warm(dataset.user_count, dataset.item_count)

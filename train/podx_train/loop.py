@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import enum
 import json
 import time
 from collections.abc import Mapping
@@ -14,27 +13,20 @@ import torch
 from torch import Tensor
 
 from podx.tasks import Task
-from podx_train.batching import BatchBuilder, Built, PlannedBatch, batch_stream, plan_epoch, plan_stream
+from podx_train.batching import Built, PlannedBatch, batch_stream, plan_epoch, plan_stream
 from podx_train.checkpoint import TRAINING_FILE, publish, save_trainer, write_text
-from podx_train.evaluate import pool_losses
+from podx_train.clock import Clock, Signal
+from podx_train.evaluate import plan_evaluation, pool_losses
+from podx_train.journal import Journal
 from podx_train.model import PodT5
 from podx_train.options import TrainOptions
 from podx_train.processes import Processes
-from podx_train.report import console, environment, epoch_line, plot_losses, progress_bar, write_log
+from podx_train.report import console, environment, epoch_line, progress_bar, progress_line
 from podx_train.setup import Parts
 from podx_train.state import MIXED_NAME, Totals, TrainState, dropout_seed, learning_rate
 
-SECONDS_PER_MINUTE = 60.0
 SECONDS_WORTH_A_PLOT = 20.0
 """Epochs longer than this bring the plot up to date each time, shorter ones at the end of training."""
-
-
-class Signal(enum.IntEnum):
-    """What to do after an update."""
-
-    GO_ON = 0
-    SAVE = 1
-    STOP = 2
 
 
 @dataclass(frozen=True)
@@ -76,17 +68,18 @@ class Trainer:
     ) -> None:
         self._folder, self._model, self._parts, self._options = folder, model, parts, options
         self._processes, self._state, self._facts = processes, state, facts
-        self._optimizer = optimizer
+        self._optimizer, self._told = optimizer, Totals()
         self._wrapped, self._stepper = processes.accelerator.prepare(model, optimizer)
         self._sums: dict[str, Tensor] = {}
-        self._started = self._saved = time.monotonic()
-        self._validation_seconds = 0.0
+        self._journal = Journal(folder, state.updates)
+        plans = [plan_evaluation(p, options.batch_size, options.validation_users) for p in parts.held_out_pools]
+        self._clock = Clock(options, held_out_batches=sum(map(len, plans)))
 
     def run(self) -> TrainResult:
         """Train until the epochs are done, patience is lost or time is up."""
-        out_of_time = False
         if self._options.epochs and not self._state.updates:
             self._save()  # from here on a kill at any point can be resumed from
+        out_of_time = False
         while self._wants_more() and not out_of_time:
             out_of_time = self._pass_epoch()
             if not out_of_time:
@@ -110,8 +103,7 @@ class Trainer:
         return True
 
     def _plan(self, epoch: int) -> list[PlannedBatch]:
-        options = self._options
-        stream = plan_stream(options.seed, epoch)
+        options, stream = self._options, plan_stream(self._options.seed, epoch)
         return plan_epoch(self._parts.training_pools, options.batching, options.batch_size, stream)
 
     def _pass_epoch(self) -> bool:
@@ -120,6 +112,7 @@ class Trainer:
         plan = self._plan(state.epoch)
         total = len(plan) * self._options.epochs if self._options.schedule == "cosine" else None
         self._model.train()
+        self._told = state.totals.copy()
         with progress_bar(self._processes.is_main) as bar:
             shown = bar.add_task(f"epoch {state.epoch + 1}", total=len(plan), completed=state.batch)
             while state.batch < len(plan):
@@ -129,17 +122,39 @@ class Trainer:
                     return True
                 if signal is Signal.SAVE:
                     self._save()
+                elif signal is Signal.TELL:
+                    self._tell(len(plan))
                 self._update(plan[state.batch], total)
                 bar.advance(shown)
         return False
 
     def _signal(self) -> Signal:
-        now, options = time.monotonic(), self._options
-        if options.max_minutes is not None:
-            left = options.max_minutes * SECONDS_PER_MINUTE - (now - self._started)
-            if left <= self._validation_seconds:  # the validation that follows has to fit in too
-                return Signal.STOP
-        return Signal.SAVE if now - self._saved > options.save_minutes * SECONDS_PER_MINUTE else Signal.GO_ON
+        return self._clock.signal(self._state.totals)
+
+    def _tell(self, batches: int) -> None:
+        """Log how far the epoch of so many batches is, and say so where no bar shows it."""
+        self._read_sums()
+        self._clock.told()
+        state = self._state
+        entry = {
+            "epoch": state.epoch + 1,
+            "partial": True,
+            "batch": state.batch,
+            "batches": batches,
+            "updates": state.updates,
+            "train_loss": state.totals.means(self._told),
+            "train_seconds": state.totals.seconds,
+        }
+        self._told = state.totals.copy()
+        if not console.is_terminal:
+            self._say(progress_line(entry))
+        self._log(entry)
+
+    def _log(self, entry: Mapping[str, Any]) -> None:
+        """Put a line that is no finished epoch into the log."""
+        if self._processes.is_main:
+            self._journal.add(entry)
+            self._journal.write(self._state.curve)
 
     def _update(self, plan: PlannedBatch, total_updates: int | None) -> None:
         state, options, processes = self._state, self._options, self._processes
@@ -185,7 +200,7 @@ class Trainer:
             save_trainer(
                 self._folder, self._model, self._optimizer, dict(self._facts) | {"state": self._state.as_json()}
             )
-        self._saved = time.monotonic()
+        self._clock.saved()
         self._processes.wait()
 
     def _validate(self, partial: bool) -> dict[str, Any]:
@@ -193,8 +208,9 @@ class Trainer:
         self._read_sums()
         state, processes, started = self._state, self._processes, time.monotonic()
         with processes.accelerator.autocast():
-            losses = self._held_out_losses(self._parts.held_out_builder)
-        self._validation_seconds = time.monotonic() - started
+            losses = self._held_out_losses()
+        seconds = time.monotonic() - started
+        self._clock.validated(seconds)
         totals = state.totals
         entry = {
             "epoch": state.epoch + 1,
@@ -206,17 +222,17 @@ class Trainer:
             "padding_share": totals.pads / max(1, totals.tokens),
             "train_seconds": totals.seconds,
             "building_share": totals.building_seconds / max(totals.seconds, 1e-9),
-            "validation_seconds": self._validation_seconds,
+            "validation_seconds": seconds,
         }
         self._say(epoch_line(entry))
         return entry
 
-    def _held_out_losses(self, builder: BatchBuilder) -> dict[Task, float]:
-        options, processes = self._options, self._processes
+    def _held_out_losses(self) -> dict[Task, float]:
+        options, parts, processes = self._options, self._parts, self._processes
         return pool_losses(
             self._model,
-            builder,
-            self._parts.held_out_pools,
+            parts.held_out_builder,
+            parts.held_out_pools,
             options.batch_size,
             options.validation_users,
             processes.rank,
@@ -233,17 +249,19 @@ class Trainer:
         self._publish_if_better(entry)
         self._save()
         if self._processes.is_main:
-            write_log(self._folder, state.curve)
+            self._journal.write(state.curve)
             if entry["train_seconds"] > SECONDS_WORTH_A_PLOT:
-                plot_losses(self._folder, state.curve)
+                self._journal.plot(state.curve)
 
     def _validate_partial(self) -> None:
         """Out of time within an epoch: its weights are one more candidate for the best, and nothing else.
 
         Neither the curve nor early stopping hear of it, so a resumed training takes the very updates it would have.
         """
-        self._publish_if_better(self._validate(partial=True))
+        entry = self._validate(partial=True)
+        self._publish_if_better(entry)
         self._save()
+        self._log(entry)
 
     def _publish_if_better(self, entry: Mapping[str, Any]) -> None:
         state = self._state
@@ -273,9 +291,9 @@ class Trainer:
         if not state.best_epoch and not state.updates:
             publish(self._folder, self._model, self._training_facts(), epoch=0)
         write_text(self._folder / TRAINING_FILE, json.dumps(self._training_facts(), indent=2))
-        if state.curve:
-            plot_losses(self._folder, state.curve)
+        self._journal.write(state.curve)  # a kill after the last save leaves this to the resumed training
+        self._journal.plot(state.curve)
 
     def _say(self, text: str) -> None:
         if self._processes.is_main:
-            console.print(text, markup=False, highlight=False)
+            console.print(text, markup=False, highlight=False, soft_wrap=True)

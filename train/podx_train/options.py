@@ -93,6 +93,8 @@ class TrainOptions:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigError(f"{_flag(name)} must be above zero, not {value}")
+        if not self.weight_decay >= 0:
+            raise ConfigError(f"--weight-decay must be at least 0, not {self.weight_decay}")
         if self.validation_users is not None and self.validation_users < 1:
             raise ConfigError(f"--validation-users must be at least 1, not {self.validation_users}")
 

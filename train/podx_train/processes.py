@@ -7,12 +7,18 @@ from accelerate import Accelerator, PartialState
 from accelerate.utils import broadcast
 from torch import Tensor
 
+from podx.errors import ConfigError
 from podx_train.options import TrainOptions, choose_device, uses_bf16
 
 
 def is_first_process() -> bool:
     """Whether this process is the one that speaks."""
     return PartialState().is_main_process
+
+
+def leave_processes() -> None:
+    """End what this launch's processes have in common; the last thing a command does. Nothing with one process."""
+    PartialState().destroy_process_group()
 
 
 class Processes:
@@ -23,10 +29,11 @@ class Processes:
 
         Raises:
             DeviceError: the device or precision asked for is not there.
+            ConfigError: an earlier training in this Python process used others, which accelerate cannot change.
         """
         device = choose_device(options.device)
         self.bf16 = uses_bf16(options.precision, device)
-        self.accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="bf16" if self.bf16 else "no")
+        self.accelerator = _join(device, "bf16" if self.bf16 else "no")
         self.rank: int = self.accelerator.process_index
         self.world: int = self.accelerator.num_processes
         self.is_main: bool = self.accelerator.is_main_process
@@ -46,6 +53,18 @@ class Processes:
             return value
         return int(broadcast(torch.tensor([value], device=self.device)).item())
 
-    def close(self) -> None:
-        """Leave the process group, if this launch made one."""
-        self.accelerator.end_training()
+
+def _join(device: torch.device, precision: str) -> Accelerator:
+    kept: str | None = None
+    try:
+        accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision=precision)
+        if accelerator.device.type != device.type:
+            kept = f"it stays on {accelerator.device.type}"
+    except ValueError as error:
+        kept = str(error)
+    if kept is not None:
+        raise ConfigError(
+            f"an earlier training in this Python process had another device or precision ({kept}): "
+            f"train in a new process, or with the --device and --precision of the first"
+        )
+    return accelerator

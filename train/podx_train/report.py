@@ -1,11 +1,9 @@
-"""What training tells people: progress, a line per epoch, a log and a plot."""
+"""What training tells people on the terminal: progress, and a line per epoch."""
 
 from __future__ import annotations
 
-import json
 import platform
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,11 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import podx
-from podx_train.checkpoint import replace_file, write_text
-
-LOG_FILE = "train_log.jsonl"
-PLOT_FILE = "loss.png"
-_PLOT_SIZE_INCHES = (7, 4)
+from podx_train.clock import SECONDS_PER_MINUTE
 
 console = Console(stderr=True)
 
@@ -55,25 +49,12 @@ def epoch_line(entry: Mapping[str, Any]) -> str:
     )
 
 
-def write_log(folder: Path, entries: Sequence[Mapping[str, Any]]) -> None:
-    """The whole log again, one line an epoch: a resumed training then never repeats a line."""
-    write_text(folder / LOG_FILE, "".join(json.dumps(entry) + "\n" for entry in entries))
-
-
-def plot_losses(folder: Path, entries: Sequence[Mapping[str, Any]]) -> None:
-    """Validation loss by task, and training loss dashed, over epochs."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=_PLOT_SIZE_INCHES, layout="constrained")
-    for kind, style in (("validation_loss", "-"), ("train_loss", "--")):
-        for name in sorted({name for entry in entries for name in entry[kind]}):
-            points = [(entry["epoch"], entry[kind][name]) for entry in entries if name in entry[kind]]
-            axes.plot(*zip(*points, strict=True), style, marker=".", label=f"{name}, {kind.removesuffix('_loss')}")
-    axes.set(xlabel="epoch", ylabel="mean negative log-likelihood per token")
-    axes.legend(fontsize="small")
-    axes.grid(alpha=0.3)
-    replace_file(folder / PLOT_FILE, lambda partial: figure.savefig(partial, format="png"))
-    pyplot.close(figure)
+def progress_line(entry: Mapping[str, Any]) -> str:
+    """How far an epoch is, in words."""
+    train = ", ".join(f"{task} {loss:.3f}" for task, loss in entry["train_loss"].items())
+    left = entry["train_seconds"] / max(1, entry["batch"]) * (entry["batches"] - entry["batch"])
+    return (
+        f"epoch {entry['epoch']}, batch {entry['batch']} of {entry['batches']}: train {train} | "
+        f"{entry['train_seconds'] / SECONDS_PER_MINUTE:.1f} min, "
+        f"about {left / SECONDS_PER_MINUTE:.0f} min left in the epoch"
+    )

@@ -37,9 +37,15 @@ class Totals:
     seconds: float = 0.0
     building_seconds: float = 0.0
 
-    def means(self) -> dict[str, float]:
-        """Mean loss by task."""
-        return {name: self.loss[name] / self.batches[name] for name in self.loss}
+    def means(self, since: Totals | None = None) -> dict[str, float]:
+        """Mean loss by task, of the batches after ``since`` alone where it is given."""
+        before = since or Totals()
+        counts = {name: self.batches[name] - before.batches.get(name, 0) for name in self.loss}
+        return {name: (self.loss[name] - before.loss.get(name, 0.0)) / n for name, n in counts.items() if n}
+
+    def copy(self) -> Totals:
+        """The sums as they are now."""
+        return dataclasses.replace(self, loss=dict(self.loss), batches=dict(self.batches))
 
 
 @dataclass

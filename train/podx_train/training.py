@@ -25,7 +25,7 @@ from podx_train.cpu import tune_for_cpu
 from podx_train.data.dataset import Dataset
 from podx_train.loop import Trainer, TrainResult
 from podx_train.model import PodConfig, PodT5
-from podx_train.options import RANDOM_TABLE_LR, Source, TrainOptions, choose_tasks
+from podx_train.options import RANDOM_TABLE_LR, TRAIN_TOKENIZER, Source, TrainOptions, choose_tasks
 from podx_train.presets import TOKENIZER_FILE
 from podx_train.processes import Processes
 from podx_train.report import console
@@ -65,7 +65,16 @@ def train_model(
         CheckpointError: the backbone or the saved state is damaged.
         DeviceError: the device is not there.
     """
-    folder, options, source = Path(out), options or TrainOptions(), source or Source()
+    trainer = _make_trainer(
+        dataset, Path(out), options or TrainOptions(), source or Source(), templates, resume
+    )  # what was read to make it, an earlier training's tensors among it, is released before training
+    return trainer.run()
+
+
+def _make_trainer(
+    dataset: Dataset, folder: Path, options: TrainOptions, source: Source, templates: Templates, resume: bool
+) -> Trainer:
+    """All that comes before the first update; the arguments are those of :func:`train_model`."""
     tasks = choose_tasks(dataset, options.tasks)
     processes = Processes(options)
     earlier = _find_earlier(folder, resume)
@@ -76,13 +85,13 @@ def train_model(
     }
     if earlier is not None:
         _refuse_changes(earlier.header, facts, options)
+        _refuse_other_tokenizer(folder / TOKENIZER_FILE, source, dataset, templates)
     processes.wait()  # all have looked at the folder before the first writes to it
-    if processes.is_main:
-        if options.tasks is None and len(tasks) < len(ALL_TASKS):
-            console.print(f"no explanations in the dataset: training {' and '.join(tasks)} only")
+    if processes.is_main and options.tasks is None and len(tasks) < len(ALL_TASKS):
+        console.print(f"no explanations in the dataset: training {' and '.join(tasks)} only", soft_wrap=True)
+    if processes.is_main and earlier is None:
         folder.mkdir(parents=True, exist_ok=True)
-        if not (folder / TOKENIZER_FILE).exists():
-            write_bytes(folder / TOKENIZER_FILE, tokenizer_bytes(source, dataset, templates))
+        write_bytes(folder / TOKENIZER_FILE, tokenizer_bytes(source, dataset, templates))
         save_dataset(folder, dataset)
     processes.wait()
     tokenizer = Tokenizer(folder / TOKENIZER_FILE)
@@ -91,16 +100,21 @@ def train_model(
     else:
         model = build_model(PodConfig.from_json(earlier.header["config"]))
     parts = make_parts(model.config, options, dataset, tokenizer, templates)
-    model.to(processes.device)
-    if processes.device.type == "cpu":
-        tune_for_cpu(model.backbone)
-    optimizer = _optimizer(model, options, source)
+    optimizer = _place(model, options, source, processes)
     state = TrainState()
     if earlier is not None:
         restore_trainer(model, optimizer, earlier.tensors, folder / TRAINER_FILE)
         state = TrainState.from_json(earlier.header["state"])
     facts["config"] = model.config.to_json()
-    return Trainer(folder, model, optimizer, parts, options, processes, state, facts).run()
+    return Trainer(folder, model, optimizer, parts, options, processes, state, facts)
+
+
+def _place(model: PodT5, options: TrainOptions, source: Source, processes: Processes) -> torch.optim.AdamW:
+    """Move the model to its device; returns its optimiser."""
+    model.to(processes.device)
+    if processes.device.type == "cpu":
+        tune_for_cpu(model.backbone)
+    return _optimizer(model, options, source)
 
 
 def _optimizer(model: PodT5, options: TrainOptions, source: Source) -> torch.optim.AdamW:
@@ -143,3 +157,11 @@ def _refuse_changes(header: Mapping[str, Any], facts: Mapping[str, Any], options
     for name, what in (("source", "--preset or --backbone"), ("fingerprint", "the dataset or the templates")):
         if header[name] != facts[name]:
             raise ConfigError(f"--resume: {what} changed since this training began: give the same, or train anew")
+
+
+def _refuse_other_tokenizer(own: Path, source: Source, dataset: Dataset, templates: Templates) -> None:
+    """A resumed training reads the tokeniser in its folder; another one that is named must not be passed over."""
+    if source.tokenizer in (None, TRAIN_TOKENIZER) or not own.is_file():
+        return
+    if tokenizer_bytes(source, dataset, templates) != own.read_bytes():
+        raise ConfigError(f"--resume: --tokenizer is not the one that training began with: leave it out, or give {own}")

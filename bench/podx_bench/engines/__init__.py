@@ -41,7 +41,10 @@ def _eager(mode: str, constrained: bool = True) -> EngineKind:
         return EagerEngine(context, mode, constrained)
 
     if mode == AS_PUBLISHED:
-        summary = "PyTorch, the encoder run on every beam's copy of the input as in POD's published code"
+        summary = (
+            "PyTorch as encode-once, prefix function included, but with the encoder run on every beam's copy of the "
+            "input as in POD's published code, and for explanations its three equal groups of beams"
+        )
         return EngineKind(AS_PUBLISHED, summary, make, needs_checkpoint=True, slow=True, reference=ENCODE_ONCE)
     if constrained:
         summary = "PyTorch, transformers generate held to the catalogue by a prefix function"
