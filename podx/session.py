@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,7 @@ except ImportError as error:  # neither wheel is a base dependency: they overwri
 Device = Literal["auto", "cpu", "cuda"]
 CPU, CUDA = "cpu", "cuda"
 _PROVIDERS = {CPU: "CPUExecutionProvider", CUDA: "CUDAExecutionProvider"}
+_DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 _ERRORS_ONLY = 3
 _LOAD_ERRORS = (
     ort_state.EPFail,
@@ -41,7 +44,7 @@ Feed = Any
 
 
 def resolve_device(device: str) -> str:
-    """``auto`` → ``cuda`` where ONNX Runtime has it, else ``cpu``.
+    """``auto`` → ``cuda`` where ONNX Runtime has it and the machine has a GPU, else ``cpu``.
 
     Raises:
         DeviceError: CUDA was asked for and this ONNX Runtime has none.
@@ -56,8 +59,18 @@ def resolve_device(device: str) -> str:
             "pip install 'podx[gpu]' on a machine with an NVIDIA GPU, or use device='cpu'"
         )
     if device == "auto":
-        return CUDA if has_cuda else CPU
+        return CUDA if has_cuda and has_gpu() else CPU
     return device
+
+
+def has_gpu() -> bool:
+    """Whether the NVIDIA driver sees a GPU. The GPU wheel lists its CUDA provider on machines without one, too."""
+    try:
+        driver = ctypes.CDLL(_DRIVER)
+    except OSError:
+        return False
+    count = ctypes.c_int(0)
+    return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
 
 
 @dataclass(frozen=True)

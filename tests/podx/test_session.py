@@ -9,6 +9,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from podx import session
 from podx.errors import BundleError, ConfigError, DeviceError
 from podx.session import CPU, CUDA, GraphSession, SessionOptions, resolve_device, select_rows
 from tests.podx.graphs import save_sum
@@ -18,17 +19,41 @@ WITH_CUDA = ["CUDAExecutionProvider", "CPUExecutionProvider"]
 
 
 @pytest.mark.parametrize(
-    ("asked", "providers", "got"),
+    ("asked", "providers", "gpu", "got"),
     [
-        ("auto", WITHOUT_CUDA, CPU),
-        ("auto", WITH_CUDA, CUDA),
-        ("cpu", WITH_CUDA, CPU),
-        ("cuda", WITH_CUDA, CUDA),
+        ("auto", WITHOUT_CUDA, True, CPU),
+        ("auto", WITH_CUDA, True, CUDA),
+        ("auto", WITH_CUDA, False, CPU),
+        ("cpu", WITH_CUDA, True, CPU),
+        ("cuda", WITH_CUDA, False, CUDA),  # the session then raises: what was asked for runs, or an error
     ],
 )
-def test_devices(monkeypatch: pytest.MonkeyPatch, asked: str, providers: list[str], got: str) -> None:
+def test_devices(monkeypatch: pytest.MonkeyPatch, asked: str, providers: list[str], gpu: bool, got: str) -> None:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
+    monkeypatch.setattr(session, "has_gpu", lambda: gpu)
     assert resolve_device(asked) == got
+
+
+@pytest.mark.parametrize(("status", "count", "seen"), [(0, 2, True), (0, 0, False), (100, 0, False)])
+def test_the_driver_counts_gpus(monkeypatch: pytest.MonkeyPatch, status: int, count: int, seen: bool) -> None:
+    class Driver:
+        def cuInit(self, flags: int) -> int:  # noqa: N802 (the driver's name)
+            return status
+
+        def cuDeviceGetCount(self, pointer: object) -> int:  # noqa: N802
+            pointer._obj.value = count  # type: ignore[attr-defined]
+            return 0
+
+    monkeypatch.setattr(session.ctypes, "CDLL", lambda name: Driver())
+    assert session.has_gpu() is seen
+
+
+def test_without_a_driver_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise OSError(name)
+
+    monkeypatch.setattr(session.ctypes, "CDLL", missing)
+    assert not session.has_gpu()
 
 
 def test_cuda_without_a_provider_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
