@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from podx import session
+from podx import session as sessions
 from podx.errors import BundleError, ConfigError, DeviceError
 from podx.session import CPU, CUDA, GraphSession, SessionOptions, resolve_device, select_rows
 from tests.podx.graphs import save_sum
@@ -30,7 +30,7 @@ WITH_CUDA = ["CUDAExecutionProvider", "CPUExecutionProvider"]
 )
 def test_devices(monkeypatch: pytest.MonkeyPatch, asked: str, providers: list[str], gpu: bool, got: str) -> None:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: providers)
-    monkeypatch.setattr(session, "has_gpu", lambda: gpu)
+    monkeypatch.setattr(sessions, "has_gpu", lambda: gpu)
     assert resolve_device(asked) == got
 
 
@@ -44,16 +44,16 @@ def test_the_driver_counts_gpus(monkeypatch: pytest.MonkeyPatch, status: int, co
             pointer._obj.value = count  # type: ignore[attr-defined]
             return 0
 
-    monkeypatch.setattr(session.ctypes, "CDLL", lambda name: Driver())
-    assert session.has_gpu() is seen
+    monkeypatch.setattr(sessions.ctypes, "CDLL", lambda name: Driver())
+    assert sessions.has_gpu() is seen
 
 
 def test_without_a_driver_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> None:
         raise OSError(name)
 
-    monkeypatch.setattr(session.ctypes, "CDLL", missing)
-    assert not session.has_gpu()
+    monkeypatch.setattr(sessions.ctypes, "CDLL", missing)
+    assert not sessions.has_gpu()
 
 
 def test_cuda_without_a_provider_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
