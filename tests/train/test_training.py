@@ -4,12 +4,14 @@ import dataclasses
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 import podx_train.loop as loop_module
+import podx_train.processes as processes_module
 from podx.errors import ConfigError, DataError, DeviceError
 from podx.tasks import ALL_TASKS, Task
 from podx_train.checkpoint import load_checkpoint
@@ -150,3 +152,18 @@ def test_validation_limit(world: Dataset, quick: TrainOptions, tmp_path: Path, m
     options = dataclasses.replace(quick, epochs=1, validation_users=5)
     train_model(world, tmp_path / "out", options)
     assert seen == [5]
+
+
+def test_device_or_precision_that_this_process_cannot_change_to(
+    world: Dataset, quick: TrainOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**_: object) -> None:
+        raise ValueError("AcceleratorState has already been initialized")
+
+    monkeypatch.setattr(processes_module, "Accelerator", refuse)
+    with pytest.raises(ConfigError, match="train in a new process"):
+        train_model(world, tmp_path / "out", quick)
+    monkeypatch.setattr(processes_module, "Accelerator", lambda **_: SimpleNamespace(device=torch.device("meta")))
+    with pytest.raises(ConfigError, match="it stays on meta"):
+        train_model(world, tmp_path / "out", quick)
+    assert not (tmp_path / "out").exists()
