@@ -12,6 +12,7 @@ import torch
 
 import podx_train.loop as loop_module
 import podx_train.processes as processes_module
+import podx_train.training as training_module
 from podx.errors import ConfigError, DataError, DeviceError
 from podx.tasks import ALL_TASKS, Task
 from podx_train.checkpoint import load_checkpoint
@@ -167,3 +168,17 @@ def test_device_or_precision_that_this_process_cannot_change_to(
     with pytest.raises(ConfigError, match="it stays on meta"):
         train_model(world, tmp_path / "out", quick)
     assert not (tmp_path / "out").exists()
+
+
+def test_held_out_pairs_among_the_training_explanations_are_told(
+    world: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(training_module.console, "print", lambda text, **_: said.append(text))
+    options = TrainOptions(epochs=0, device="cpu")
+    train_model(world, tmp_path / "clean", options)
+    assert not any("held-out" in line for line in said)
+    leak = dataclasses.replace(world.explanations["train"][0], user=1, item=world.test_item(1))
+    leaky = dataclasses.replace(world, explanations=world.explanations | {"train": [leak]})
+    train_model(leaky, tmp_path / "leaky", options)
+    assert any(line.startswith("note: 1 training explanations") for line in said)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from podx.errors import CheckpointError, ConfigError
-from podx.tasks import ALL_TASKS, DEFAULT_TEMPLATES
+from podx.tasks import ALL_TASKS, DEFAULT_TEMPLATES, Task
 from podx.tokenizer import Tokenizer
 from podx_train.checkpoint import (
     CONFIG_FILE,
@@ -23,6 +23,7 @@ from podx_train.checkpoint import (
 )
 from podx_train.cpu import tune_for_cpu
 from podx_train.data.dataset import Dataset
+from podx_train.data.stats import leaky_explanations
 from podx_train.loop import Trainer, TrainResult
 from podx_train.model import PodConfig, PodT5
 from podx_train.options import RANDOM_TABLE_LR, TRAIN_TOKENIZER, Source, TrainOptions, choose_tasks
@@ -89,6 +90,12 @@ def _make_trainer(
     processes.wait()  # all have looked at the folder before the first writes to it
     if processes.is_main and options.tasks is None and len(tasks) < len(ALL_TASKS):
         console.print(f"no explanations in the dataset: training {' and '.join(tasks)} only", soft_wrap=True)
+    if processes.is_main and Task.EXPLANATION in tasks and (leaks := leaky_explanations(dataset)):
+        console.print(
+            f"note: {leaks} training explanations are of a user's own validation or test item, so accuracy on held-out "
+            f"items will be flattered; datasets made by podx data prepare have none unless asked",
+            soft_wrap=True,
+        )
     if processes.is_main and earlier is None:
         folder.mkdir(parents=True, exist_ok=True)
         write_bytes(folder / TOKENIZER_FILE, tokenizer_bytes(source, dataset, templates))
