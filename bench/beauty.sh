@@ -45,7 +45,7 @@ podx train "$runs/beauty-train-first" --out "$runs/ck-t5-small" --preset t5-smal
 podx export "$runs/ck-t5-small" --out "$runs/bundle-t5-small"
 podx bench "$runs/bundle-t5-small" --checkpoint "$runs/ck-t5-small" --data "$runs/beauty-train-first" \
     --out "$results/t5-small-sequential" --label "t5-small shape, Beauty" --tasks sequential --no-accuracy \
-    --engines as-published,encode-once,podx --batch-sizes 1,32 --speed-users 64 --rounds 2 --spin
+    --engines as-published,encode-once,podx --batch-sizes 1,32 --speed-users 32 --rounds 2
 podx bench "$runs/bundle-t5-small" --checkpoint "$runs/ck-t5-small" --data "$runs/beauty-train-first" \
     --out "$results/t5-small-topn" --label "t5-small shape, Beauty" --tasks topn --no-accuracy \
-    --engines encode-once,podx --batch-sizes 8 --speed-users 16 --rounds 2 --spin
+    --engines encode-once,podx --batch-sizes 8 --speed-users 16 --rounds 2

@@ -34,7 +34,7 @@ def load(
     path: str | Path,
     device: Device = "auto",
     threads: int = 0,
-    spin: bool = True,
+    spin: bool = False,
     long_history: LongHistory = "error",
     verify: bool = True,
 ) -> Recommender:

@@ -80,12 +80,13 @@ class SessionOptions:
     Attributes:
         device: ``cpu`` or ``cuda``, resolved.
         threads: threads inside an operator; 0 lets ONNX Runtime take one per core.
-        spin: idle threads wait busily for the next operator. Faster alone, harmful beside other work on the same cores.
+        spin: idle threads wait busily for the next operator. Each graph has threads of its own, and those of the graph that
+            has just run then stand in the way of the one that runs now, so this slows small batches down.
     """
 
     device: str = CPU
     threads: int = 0
-    spin: bool = True
+    spin: bool = False
 
     def __post_init__(self) -> None:
         if self.threads < 0:
