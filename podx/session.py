@@ -80,8 +80,8 @@ class SessionOptions:
     Attributes:
         device: ``cpu`` or ``cuda``, resolved.
         threads: threads inside an operator; 0 lets ONNX Runtime take one per core.
-        spin: idle threads wait busily for the next operator. Each graph has threads of its own, and those of the graph that
-            has just run then stand in the way of the one that runs now, so this slows small batches down.
+        spin: idle threads wait busily for the next operator. Each graph has threads of its own, and those of the graph
+            that has just run then stand in the way of the one that runs now, so this slows small batches down.
     """
 
     device: str = CPU
