@@ -33,7 +33,7 @@ for ids in $schemes; do
     for part in "sequential 22363" "topn 5000"; do
         set -- $part
         podx bench "$runs/bundle-$ids" --checkpoint "$runs/ck-$ids" --data "$runs/beauty-$ids" \
-            --out "$results/beauty-$ids-$1" --label "$ids" --tasks "$1" --users "$2" --no-speed --eager-users 64
+            --out "$results/beauty-$ids-$1" --label "$ids" --tasks "$1" --users "$2" --no-speed --eager-users 32
     done
 done
 python -m podx_bench.compare "$results"/beauty-paper-*/results.json "$results"/beauty-shuffled-*/results.json \

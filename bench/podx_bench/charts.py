@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Callable
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -12,6 +13,7 @@ from matplotlib.figure import Figure
 from podx.tasks import Task
 from podx_bench.engines import OURS
 from podx_bench.results import Results
+from podx_bench.tables import short
 
 WIDTH_IN = 6.4
 ROW_IN = 0.32
@@ -22,7 +24,7 @@ _SVG_START = re.compile(r"^.*?(?=<svg)", re.DOTALL)
 Bars = list[tuple[str, float]]
 
 
-def _bar_chart(title: str, unit: str, bars: Bars, number: str) -> str:
+def _bar_chart(title: str, unit: str, bars: Bars, number: Callable[[float], str]) -> str:
     """Horizontal bars from top to bottom, each with its figure."""
     figure = Figure(figsize=(WIDTH_IN, FRAME_IN + ROW_IN * len(bars)), layout="constrained")
     axes: Axes = figure.subplots()
@@ -30,7 +32,7 @@ def _bar_chart(title: str, unit: str, bars: Bars, number: str) -> str:
     places = range(len(bars))
     colours = [OURS_COLOUR if name.split(",")[0].startswith(OURS) else OTHER_COLOUR for name in names]
     drawn = axes.barh(places, values, color=colours)
-    axes.bar_label(drawn, labels=[number.format(value) for value in values], padding=3, fontsize=9)
+    axes.bar_label(drawn, labels=[number(value) for value in values], padding=3, fontsize=9)
     axes.set_yticks(places, names, fontsize=9)
     axes.invert_yaxis()
     axes.margins(x=0.18)
@@ -55,7 +57,7 @@ def speed_charts(results: Results) -> list[str]:
         for size in results.options["batch_sizes"]:
             bars = [(r.engine, r.ms_per_user) for r in results.speed if (r.task, r.batch_size) == (task, size)]
             if bars:
-                charts.append(_bar_chart(f"{task}, batch size {size}", "ms per user, less is better", bars, "{:.3g}"))
+                charts.append(_bar_chart(f"{task}, batch size {size}", "ms per user, less is better", bars, short))
     return charts
 
 
@@ -66,5 +68,5 @@ def accuracy_charts(results: Results) -> list[str]:
         rows = [r for r in results.accuracy if r.task == task]
         if rows and task != Task.EXPLANATION:
             bars = [(f"{r.engine}, {r.users:,} users", r.metrics["hr_10"]) for r in rows]
-            charts.append(_bar_chart(f"{task}, test split", "HR@10, more is better", bars, "{:.4f}"))
+            charts.append(_bar_chart(f"{task}, test split", "HR@10, more is better", bars, "{:.4f}".format))
     return charts

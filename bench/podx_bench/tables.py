@@ -35,7 +35,7 @@ class TextTable:
     notes: tuple[str, ...] = ()
 
 
-def _figure(value: float) -> str:
+def short(value: float) -> str:
     """Three significant digits for small figures, none behind the point for large ones."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
@@ -68,12 +68,12 @@ def _speed_row(engine: str, batch_size: int, record: SpeedRecord | None) -> tupl
     return (
         engine,
         str(batch_size),
-        *(_figure(value) for value in (record.p50_ms, record.p95_ms, record.p99_ms)),
-        _figure(record.ms_per_user),
-        _figure(record.users_per_s),
+        *(short(value) for value in (record.p50_ms, record.p95_ms, record.p99_ms)),
+        short(record.ms_per_user),
+        short(record.users_per_s),
         _ratio(record.ratio_vs_encode_once),
         _ratio(record.ratio_vs_as_published),
-        _figure(record.peak_rss_mb),
+        short(record.peak_rss_mb),
         f"{record.load_s:.1f}",
         str(record.calls),
     )
