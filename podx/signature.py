@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-ElementType = Literal["int64", "float32"]
+ElementType = Literal["int64", "float32", "bool"]
 Axis = str | int
 
 INPUT_IDS = "input_ids"
@@ -29,12 +29,25 @@ DISTANCE = "distance"
 OUTPUT_TOKENS = "output_tokens"
 LOG_PROBS = "log_probs"
 
+EXCLUDED_ITEMS = "excluded_items"
+ALLOWED_ITEMS = "allowed_items"
+BEAMS = "beams"
+K = "k"
+LENGTH_PENALTY = "length_penalty"
+ITEMS = "items"
+SCORES = "scores"
+EXACT = "exact"
+
+NO_NUMBER = -1
+"""Fills up a row of :data:`EXCLUDED_ITEMS` or :data:`ALLOWED_ITEMS`. A row of it alone sets no limit."""
+
 NOT_ON_PATH = -1
 """Value in :data:`DISTANCE` of a cache slot that a beam must not see."""
 
 ENCODER_FILE = "encoder.onnx"
 DECODER_FILE = "decoder.onnx"
 ITEM_DECODER_FILE = "decoder_items.onnx"
+RECOMMEND_FILE = "recommend.onnx"
 WEIGHTS_FILE = "weights.bin"
 
 
@@ -134,3 +147,32 @@ def log_probs_tensor(shape: ModelShape, items_only: bool) -> TensorSpec:
     """Log-probabilities of the next token, over the output tokens."""
     last: Axis = "output_tokens" if items_only else shape.vocab_size
     return TensorSpec(LOG_PROBS, "float32", ("batch", "beams", last))
+
+
+def limit_inputs() -> list[TensorSpec]:
+    """What ``recommend.onnx`` reads beside the encoder's inputs: item numbers, rows filled up with :data:`NO_NUMBER`.
+
+    ``excluded_items``: never to be returned. ``allowed_items``: the only ones that may be, unless the row holds
+    nothing but :data:`NO_NUMBER`; a row that names no item of the catalogue (0, say) allows none.
+    """
+    return [
+        TensorSpec(EXCLUDED_ITEMS, "int64", ("batch", "excluded")),
+        TensorSpec(ALLOWED_ITEMS, "int64", ("batch", "allowed")),
+    ]
+
+
+def search_inputs() -> list[TensorSpec]:
+    """Inputs of ``recommend.onnx`` that have a default: width of the search, answers wanted, length penalty."""
+    return [TensorSpec(BEAMS, "int64", (1,)), TensorSpec(K, "int64", (1,)), TensorSpec(LENGTH_PENALTY, "float32", (1,))]
+
+
+def answer_tensors() -> list[TensorSpec]:
+    """What ``recommend.onnx`` gives, best first; item 0 where there are fewer than k.
+
+    ``exact``: whether these are for certain the k items of the catalogue to which the model gives the highest scores.
+    """
+    return [
+        TensorSpec(ITEMS, "int64", ("batch", "answers")),
+        TensorSpec(SCORES, "float32", ("batch", "answers")),
+        TensorSpec(EXACT, "bool", ("batch",)),
+    ]

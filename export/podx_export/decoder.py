@@ -22,6 +22,7 @@ from podx_export.layers import (
     rms_norm,
     with_masked_row,
 )
+from podx_export.rows import BeamGrid, Rows
 from podx_export.source import DecoderLayer, SourceModel
 from podx_export.weights import WeightStore
 
@@ -37,7 +38,8 @@ def build_decoder(model: SourceModel, weights: WeightStore, items_only: bool) ->
     memory = [graph.input(spec) for spec in sig.memory_tensors(model.shape)]
     past = [graph.input(spec) for spec in sig.past_tensors(model.shape)]
     hidden = graph.make("Gather", graph.weight("embedding", model.embedding), step[0])
-    final, present = _layers(graph, model, hidden, step, memory, past)
+    biases = _path_bias(graph, model, step[1]), memory_bias(graph, memory[0], graph.dimension(step[0], 1))
+    final, present = decode_step(graph, model, hidden, BeamGrid(), memory[1:], past, *biases)
     log_probs = _output_layer(graph, model, final, step[2] if items_only else None)
     graph.output(sig.log_probs_tensor(model.shape, items_only), log_probs)
     for spec, value in zip(sig.present_tensors(model.shape), present, strict=True):
@@ -45,12 +47,27 @@ def build_decoder(model: SourceModel, weights: WeightStore, items_only: bool) ->
     return graph
 
 
-def _layers(
-    graph: GraphBuilder, model: SourceModel, hidden: str, step: list[str], memory: list[str], past: list[str]
+def decode_step(
+    graph: GraphBuilder,
+    model: SourceModel,
+    hidden: str,
+    rows: Rows,
+    memory: list[str],
+    past: list[str],
+    self_bias: str,
+    cross_bias: str,
 ) -> tuple[str, list[str]]:
-    """All layers and the last norm, scaled for the output layer: → [batch, beams, d] and the caches."""
-    self_bias = _path_bias(graph, model, step[1])
-    cross_bias = _memory_bias(graph, memory[0], step[0])
+    """All layers and the last norm, scaled for the output layer.
+
+    Args:
+        hidden: embedded tokens, laid out as ``rows`` says.
+        memory: cross-attention K and V of every layer.
+        past: the cache, [batch, heads, past, head_dim]; empty in the first step of a graph that holds all steps.
+        self_bias, cross_bias: added to the attention scores.
+
+    Returns:
+        the decoder state laid out as ``hidden``, and the caches with this step's slots appended.
+    """
     present: list[str] = []
     normed = rms_norm(graph, hidden, "decoder.0.norm", model.decoder[0].norm, model.epsilon)
     following = [(f"decoder.{n}.norm", layer.norm) for n, layer in enumerate(model.decoder)][1:]
@@ -58,10 +75,10 @@ def _layers(
     for number, (layer, after) in enumerate(zip(model.decoder, following, strict=True)):
         prefix, own = f"decoder.{number}", slice(2 * number, 2 * number + 2)
         with graph.scope(f"layers.{number}"):
-            mixed, caches = _self_attention(graph, model, prefix, layer, normed, past[own], self_bias)
+            mixed, caches = _self_attention(graph, model, prefix, layer, normed, rows, past[own], self_bias)
             present += caches
             normed, hidden = add_and_norm(graph, hidden, mixed, f"{prefix}.cross_norm", layer.cross_norm, model.epsilon)
-            mixed = _cross_attention(graph, model, prefix, layer, normed, memory[1:][own], cross_bias)
+            mixed = _cross_attention(graph, model, prefix, layer, normed, rows, memory[own], cross_bias)
             block = layer.feed_forward
             normed, hidden = add_and_norm(graph, hidden, mixed, f"{prefix}.ff_norm", block.norm, model.epsilon)
             dense = feed_forward(graph, normed, f"{prefix}.ff", block, model.activation, model.gated)
@@ -80,36 +97,52 @@ def _path_bias(graph: GraphBuilder, model: SourceModel, distance: str) -> str:
         return graph.transpose(graph.make("Gather", table, near), 0, 3, 1, 2)
 
 
-def _memory_bias(graph: GraphBuilder, memory_mask: str, tokens: str) -> str:
-    """Padding mask for every beam: [batch, memory] → [batch, 1, beams, memory]."""
+def memory_bias(graph: GraphBuilder, memory_mask: str, beams: str) -> str:
+    """Padding mask for every beam: [batch, memory], number of beams int64 [1] → [batch, 1, beams, memory]."""
     with graph.scope("memory_bias"):
-        beams = graph.dimension(tokens, 1)
         shape = graph.make("Concat", graph.ints(1, 1), beams, graph.ints(1), axis=0)
         return graph.make("Expand", additive_mask(graph, memory_mask), shape)
 
 
 def _self_attention(
-    graph: GraphBuilder, model: SourceModel, prefix: str, layer: DecoderLayer, normed: str, past: list[str], bias: str
+    graph: GraphBuilder,
+    model: SourceModel,
+    prefix: str,
+    layer: DecoderLayer,
+    normed: str,
+    rows: Rows,
+    past: list[str],
+    bias: str,
 ) -> tuple[str, list[str]]:
-    """→ [batch, beams, d], and this layer's cache with the step's slots appended."""
-    heads, width = model.shape.heads, model.shape.heads * model.shape.head_dim
+    """→ rows of d, and this layer's cache with the step's slots appended."""
+    heads, head_dim = model.shape.heads, model.shape.head_dim
     with graph.scope("self_attention"):
         qkv = linear(graph, normed, f"{prefix}.qkv", layer.qkv)
-        query, key, value = graph.split(qkv, [width] * 3, axis=-1)
+        query, key, value = graph.split(rows.spread(graph, qkv), [heads * head_dim] * 3, axis=-1)
+        if not past:  # one slot, so its value is what attention gives
+            present = [graph.reshape(part, 0, heads, 1, head_dim) for part in (key, value)]
+            return linear(graph, rows.pack(graph, value), f"{prefix}.out", layer.out), present
         inputs = [query, key, value, "", "", bias, *past]
         mixed, *present = graph.op(
             "MultiHeadAttention", inputs, outputs=3, domain=MICROSOFT, num_heads=heads, scale=1.0
         )
-        return linear(graph, mixed, f"{prefix}.out", layer.out), present
+        return linear(graph, rows.pack(graph, mixed), f"{prefix}.out", layer.out), present
 
 
 def _cross_attention(
-    graph: GraphBuilder, model: SourceModel, prefix: str, layer: DecoderLayer, normed: str, memory: list[str], bias: str
+    graph: GraphBuilder,
+    model: SourceModel,
+    prefix: str,
+    layer: DecoderLayer,
+    normed: str,
+    rows: Rows,
+    memory: list[str],
+    bias: str,
 ) -> str:
     with graph.scope("cross_attention"):
-        query = linear(graph, normed, f"{prefix}.cross_query", layer.cross_query)
+        query = rows.spread(graph, linear(graph, normed, f"{prefix}.cross_query", layer.cross_query))
         mixed = attention(graph, query, memory[0], memory[1], model.shape.heads, bias)
-        return linear(graph, mixed, f"{prefix}.cross_out", layer.cross_out)
+        return linear(graph, rows.pack(graph, mixed), f"{prefix}.cross_out", layer.cross_out)
 
 
 def _output_layer(graph: GraphBuilder, model: SourceModel, final: str, output_tokens: str | None) -> str:

@@ -29,16 +29,21 @@ from podx_export.weights import WeightStore
 def build_encoder(model: SourceModel, weights: WeightStore) -> GraphBuilder:
     """Graph of the encoder and the cross-attention projections."""
     graph = GraphBuilder("encoder", weights)
-    ids, whole, mask, task = (graph.input(spec) for spec in sig.encoder_inputs())
-    hidden = _embed(graph, model, ids, whole, task)
-    memory_mask = _memory_mask(graph, model, mask)
-    bias = _attention_bias(graph, model, memory_mask)
-    hidden = _layers(graph, model, hidden, bias)
-    outputs = sig.memory_tensors(model.shape)
-    graph.output(outputs[0], memory_mask)
-    for spec, value in zip(outputs[1:], _cross_attention(graph, model, hidden), strict=True):
+    memory = encode(graph, model, [graph.input(spec) for spec in sig.encoder_inputs()])
+    for spec, value in zip(sig.memory_tensors(model.shape), memory, strict=True):
         graph.output(spec, value)
     return graph
+
+
+def encode(graph: GraphBuilder, model: SourceModel, inputs: list[str]) -> list[str]:
+    """The encoder's nodes: :func:`podx.signature.encoder_inputs` → :func:`podx.signature.memory_tensors`."""
+    ids, whole, mask, task = inputs
+    with graph.scope("encoder"):
+        hidden = _embed(graph, model, ids, whole, task)
+        memory_mask = _memory_mask(graph, model, mask)
+        bias = _attention_bias(graph, model, memory_mask)
+        hidden = _layers(graph, model, hidden, bias)
+        return [memory_mask, *_cross_attention(graph, model, hidden)]
 
 
 def _embed(graph: GraphBuilder, model: SourceModel, ids: str, whole: str, task: str) -> str:

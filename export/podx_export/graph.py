@@ -20,7 +20,15 @@ MICROSOFT = "com.microsoft"
 MICROSOFT_OPSET = 1
 IR_VERSION = 8
 
-_ELEMENT_TYPES = {"int64": onnx.TensorProto.INT64, "float32": onnx.TensorProto.FLOAT}
+FLOAT, INT32, INT64 = onnx.TensorProto.FLOAT, onnx.TensorProto.INT32, onnx.TensorProto.INT64
+INT64_MAX = int(np.iinfo(np.int64).max)
+"""End of a slice that goes to the end of its axis."""
+
+_ELEMENT_TYPES = {
+    "int64": INT64,
+    "float32": FLOAT,
+    "bool": onnx.TensorProto.BOOL,
+}
 
 
 class GraphBuilder:
@@ -82,6 +90,29 @@ class GraphBuilder:
         """A constant float32 scalar."""
         return self.weight(f"float.{value}", np.array(value, dtype=np.float32))
 
+    def int32_scalar(self, value: int) -> str:
+        """A constant int32 scalar."""
+        return self.weight(f"int32.{value}".replace("-", "m"), np.array(value, dtype=np.int32))
+
+    def initializer(self, tensor: onnx.TensorProto) -> str:
+        """A constant whose data lie elsewhere than in the weight file."""
+        self._initializers[tensor.name] = tensor
+        return tensor.name
+
+    def indices(self, table: str) -> str:
+        """A table of the catalogue as indices of a Gather.
+
+        ONNX Runtime's shape inference wants to read a Gather's indices when they are an initializer, and refuses those
+        whose data lie in a file; behind an operator it does not look.
+        """
+        return self.make("Abs", table)
+
+    def default(self, spec: TensorSpec, array: npt.NDArray[np.generic]) -> str:
+        """Declare a graph input that a caller may leave out: an initializer of the same name holds its default."""
+        self._inputs.append(_value_info(spec))
+        self._initializers[spec.name] = onnx.numpy_helper.from_array(array, spec.name)
+        return spec.name
+
     # --- operators ------------------------------------------------------------------------------------------------
 
     def op(
@@ -112,6 +143,31 @@ class GraphBuilder:
     def transpose(self, value: str, *permutation: int) -> str:
         """Permute axes."""
         return self.make("Transpose", value, perm=list(permutation))
+
+    def cast(self, value: str, element_type: int) -> str:
+        """Change the element type (``onnx.TensorProto.…``)."""
+        return self.make("Cast", value, to=element_type)
+
+    def unsqueeze(self, value: str, *axes: int) -> str:
+        """Insert axes of length 1."""
+        return self.make("Unsqueeze", value, self.ints(*axes))
+
+    def sum(self, value: str, axis: int) -> str:
+        """Sum along one axis, which goes. An empty axis gives 0."""
+        return self.make("ReduceSum", value, self.ints(axis), keepdims=0)
+
+    def count_up(self, size: str) -> str:
+        """0 … size - 1 as int64, for ``size`` int64 [1]."""
+        limit = self.make("Squeeze", size, self.ints(0))
+        return self.make("Range", self.int_scalar(0), limit, self.int_scalar(1))
+
+    def concat(self, values: Sequence[str], axis: int) -> str:
+        """Values one after another along an axis."""
+        return values[0] if len(values) == 1 else self.make("Concat", *values, axis=axis)
+
+    def head(self, value: str, size: str, axis: int) -> str:
+        """The first ``size`` (int64 [1]) entries along an axis."""
+        return self.make("Slice", value, self.ints(0), size, self.ints(axis))
 
     def dimension(self, value: str, axis: int) -> str:
         """Size of one axis, int64 [1]."""

@@ -1,0 +1,146 @@
+"""``recommend.onnx``: the whole recommendation as one graph. Token ids in, item numbers and scores out.
+
+    input_ids ── encoder ── K, V ─┐
+    start token ── decoder step ──┴── trie walk ── TopK ──┬── decoder step ── trie walk ── TopK ── … ── items, scores
+    excluded, allowed items ──────────────────────────────┘
+
+The decoding steps are unrolled: as many as the longest item has tokens, and one for its end of sequence. There is no If and
+no Loop. The first step runs one beam per user. The embedding of the decoder and the output layer hold the tokens of the
+catalogue only (ONNX Runtime cuts them out once, when it loads the graph).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from podx import search_tables as names
+from podx import signature as sig
+from podx.decoding.options import DEFAULT_BEAMS
+from podx.tables import TableFile
+from podx_export.decoder import decode_step, memory_bias
+from podx_export.encoder import encode
+from podx_export.graph import GraphBuilder
+from podx_export.item_limits import ItemLimits
+from podx_export.layers import MASKED
+from podx_export.rows import LiveRows, Rows, SingleBeam
+from podx_export.source import SourceModel
+from podx_export.tables import table_initializer
+from podx_export.trie_search import Beams, SearchInputs, TrieSearch
+from podx_export.weights import WeightStore
+
+DEFAULT_K = 10
+DEFAULT_LENGTH_PENALTY = 1.0
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Self-attention K and V of the steps so far, layer by layer, and per step the beams that filled its slots.
+
+    ``places``: int64 [beams], 0, 1, … for each step.
+    """
+
+    values: list[str]
+    places: list[str]
+
+
+def build_recommender(model: SourceModel, weights: WeightStore, tables: TableFile, levels: int) -> GraphBuilder:
+    """Graph of the whole search.
+
+    Args:
+        tables: the catalogue (:func:`podx.search_tables.search_tables`).
+        levels: tokens of the longest item that the graph can walk to.
+    """
+    graph = GraphBuilder("recommend", weights)
+    text = [graph.input(spec) for spec in sig.encoder_inputs()]
+    excluded, allowed = (graph.input(spec) for spec in sig.limit_inputs())
+    inputs = _search_inputs(graph)
+    for name in tables.layout:
+        graph.initializer(table_initializer(name, tables))
+    memory = encode(graph, model, text)
+    search = TrieSearch(graph, inputs, ItemLimits(graph, excluded, allowed, levels), levels, narrow=True)
+    steps = _Steps(graph, model, memory)
+    batch = graph.dimension(text[0], 0)
+    beams, found = search.start(batch)
+    following: Beams | None = beams
+    for step in range(levels + 1):
+        with graph.scope(f"step.{step}"):
+            log_probs = steps.first(batch) if step == 0 else steps.next(beams)
+            following, found = search.step(log_probs, beams, found, step)
+            beams = following or beams
+    for spec, value in zip(sig.answer_tensors(), (found.items, found.scores, search.exact(found)), strict=True):
+        graph.output(spec, value)
+    return graph
+
+
+def _search_inputs(graph: GraphBuilder) -> SearchInputs:
+    beams, k, penalty = sig.search_inputs()
+    return SearchInputs(
+        beams=graph.default(beams, np.array([DEFAULT_BEAMS], dtype=np.int64)),
+        k=graph.default(k, np.array([DEFAULT_K], dtype=np.int64)),
+        penalty=graph.default(penalty, np.array([DEFAULT_LENGTH_PENALTY], dtype=np.float32)),
+    )
+
+
+class _Steps:
+    """The decoding steps, one after another."""
+
+    def __init__(self, graph: GraphBuilder, model: SourceModel, memory: list[str]) -> None:
+        self._graph, self._model = graph, model
+        self._mask, self._memory = memory[0], memory[1:]
+        self._cache = Cache([], [])
+        embedding = graph.weight("embedding", model.embedding)
+        self._tokens = graph.make("Gather", embedding, graph.indices(names.OUTPUT_TOKENS))
+        tied = model.output is model.embedding
+        output = embedding if tied else graph.weight("output", model.output)
+        self._output = self._tokens if tied else graph.make("Gather", output, graph.indices(names.OUTPUT_TOKENS))
+        self._start = graph.make("Gather", embedding, graph.ints(model.start_token))
+
+    def first(self, batch: str) -> str:
+        """The start token, one beam per user: → [batch, 1, output tokens]."""
+        graph = self._graph
+        shape = graph.concat([batch, graph.ints(self._model.width)], axis=0)
+        hidden = graph.make("Expand", self._start, shape)
+        return self._run(hidden, SingleBeam(), graph.ints(0), "")
+
+    def next(self, beams: Beams) -> str:
+        """One more token of every live beam: → [batch, beams, output tokens]."""
+        graph = self._graph
+        alive = graph.make("GreaterOrEqual", beams.node, graph.int_scalar(0))
+        rows = LiveRows.of(graph, alive)
+        column = graph.make("Gather", graph.reshape(beams.column, -1), rows.beam)
+        hidden = graph.make("Gather", self._tokens, column)
+        places = graph.count_up(graph.dimension(beams.node, 1))
+        return self._run(hidden, rows, places, self._path_bias(beams, places))
+
+    def _run(self, hidden: str, rows: Rows, places: str, self_bias: str) -> str:
+        graph, model = self._graph, self._model
+        cross_bias = memory_bias(graph, self._mask, graph.make("Shape", places))
+        final, present = decode_step(
+            graph, model, hidden, rows, self._memory, self._cache.values, self_bias, cross_bias
+        )
+        self._cache = Cache(present, [*self._cache.places, places])
+        logits = graph.make("Gemm", final, self._output, transB=1)
+        return rows.spread(graph, graph.make("LogSoftmax", logits, axis=-1))
+
+    def _path_bias(self, beams: Beams, places: str) -> str:
+        """Position bias of the slots on a beam's path, MASKED elsewhere: [batch, heads, beams, slots].
+
+        All slots of a step lie equally far back, so the position bias is one number per head and step.
+        """
+        graph, model = self._graph, self._model
+        with graph.scope("path_bias"):
+            own = graph.make("Expand", places, graph.make("Shape", beams.node))
+            on_path, position = [], []
+            for step, (beam, slots) in enumerate(
+                zip([*beams.ancestors, own], [*self._cache.places, places], strict=True)
+            ):
+                on_path.append(graph.make("Equal", graph.unsqueeze(beam, 2), slots))
+                back = min(len(beams.ancestors) - step, model.max_distance)
+                one = graph.weight(f"decoder_bias.{back}", model.decoder_bias[back].reshape(1, -1, 1, 1))
+                shape = graph.concat([graph.ints(1, 1, 1), graph.make("Shape", slots)], axis=0)
+                position.append(graph.make("Expand", one, shape))
+            visible = graph.unsqueeze(graph.concat(on_path, axis=2), 1)
+            hidden = graph.make("Where", visible, graph.float_scalar(0.0), graph.float_scalar(MASKED))
+            return graph.make("Add", hidden, graph.concat(position, axis=3))

@@ -1,0 +1,82 @@
+"""How the beams of a batch are laid out for the dense layers, and for attention.
+
+Attention works on [batch, beams, d]: a user's beams share keys and values. Dense layers do not care which user a row
+belongs to, so they can run on the live beams alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from podx_export.graph import INT64, INT64_MAX, GraphBuilder
+
+
+class Rows(Protocol):
+    """Between the rows of the dense layers and the beams of attention; n is any width."""
+
+    def spread(self, graph: GraphBuilder, rows: str) -> str:
+        """Rows → [batch, beams, n]."""
+
+    def pack(self, graph: GraphBuilder, beams: str) -> str:
+        """[batch, beams, n] → rows."""
+
+
+class BeamGrid:
+    """Dense layers run on [batch, beams, n] as it is."""
+
+    def spread(self, graph: GraphBuilder, rows: str) -> str:
+        """See :class:`Rows`."""
+        return rows
+
+    def pack(self, graph: GraphBuilder, beams: str) -> str:
+        """See :class:`Rows`."""
+        return beams
+
+
+class SingleBeam:
+    """One beam per user: rows are [batch, n]."""
+
+    def spread(self, graph: GraphBuilder, rows: str) -> str:
+        """See :class:`Rows`."""
+        return graph.unsqueeze(rows, 1)
+
+    def pack(self, graph: GraphBuilder, beams: str) -> str:
+        """See :class:`Rows`."""
+        return graph.make("Squeeze", beams, graph.ints(1))
+
+
+@dataclass(frozen=True)
+class LiveRows:
+    """Only live beams have a row: [rows, n].
+
+    Attributes:
+        row: int64 [batch, beams], row of each beam; that of some other beam where it has none.
+        beam: int64 [rows], place of each row among batch × beams.
+    """
+
+    row: str
+    beam: str
+
+    @classmethod
+    def of(cls, graph: GraphBuilder, alive: str) -> LiveRows:
+        """``alive``: bool [batch, beams].
+
+        The very first beam gets a row in any case, so that there is one for dead beams to point at.
+        """
+        flat = graph.reshape(graph.cast(alive, INT64), -1)
+        rest = graph.make("Slice", flat, graph.ints(1), graph.ints(INT64_MAX), graph.ints(0))
+        kept = graph.concat([graph.ints(1), rest], axis=0)
+        beam = graph.reshape(graph.make("NonZero", kept), -1)
+        place = graph.make("Sub", graph.make("CumSum", kept, graph.int_scalar(0)), graph.int_scalar(1))
+        row = graph.make("Mul", place, kept)  # row 0 for the dead
+        return cls(graph.make("Reshape", row, graph.make("Shape", alive)), beam)
+
+    def spread(self, graph: GraphBuilder, rows: str) -> str:
+        """See :class:`Rows`."""
+        return graph.make("Gather", rows, self.row)
+
+    def pack(self, graph: GraphBuilder, beams: str) -> str:
+        """See :class:`Rows`."""
+        flat = graph.make("Flatten", beams, axis=2)
+        return graph.make("Gather", flat, self.beam)
