@@ -17,6 +17,7 @@ from podx_export.layers import (
     add_and_norm,
     additive_mask,
     attention,
+    embed,
     feed_forward,
     linear,
     rms_norm,
@@ -27,17 +28,17 @@ from podx_export.source import DecoderLayer, SourceModel
 from podx_export.weights import WeightStore
 
 
-def build_decoder(model: SourceModel, weights: WeightStore, items_only: bool) -> GraphBuilder:
+def build_decoder(model: SourceModel, weights: WeightStore, items_only: bool, precision: str) -> GraphBuilder:
     """Graph of one decoding step.
 
     Args:
         items_only: score just the tokens given as ``output_tokens`` (those of the catalogue and end of sequence).
     """
-    graph = GraphBuilder("decoder_items" if items_only else "decoder", weights)
+    graph = GraphBuilder("decoder_items" if items_only else "decoder", weights, precision)
     step = [graph.input(spec) for spec in sig.step_inputs(items_only)]
     memory = [graph.input(spec) for spec in sig.memory_tensors(model.shape)]
     past = [graph.input(spec) for spec in sig.past_tensors(model.shape)]
-    hidden = graph.make("Gather", graph.weight("embedding", model.embedding), step[0])
+    hidden = embed(graph, "embedding", model.embedding, step[0])
     biases = _path_bias(graph, model, step[1]), memory_bias(graph, memory[0], graph.dimension(step[0], 1))
     final, present = decode_step(graph, model, hidden, BeamGrid(), memory[1:], past, *biases)
     log_probs = _output_layer(graph, model, final, step[2] if items_only else None)
@@ -69,15 +70,15 @@ def decode_step(
         the decoder state laid out as ``hidden``, and the caches with this step's slots appended.
     """
     present: list[str] = []
-    normed = rms_norm(graph, hidden, "decoder.0.norm", model.decoder[0].norm, model.epsilon)
-    following = [(f"decoder.{n}.norm", layer.norm) for n, layer in enumerate(model.decoder)][1:]
+    normed = rms_norm(graph, hidden, "decoder.0.norm", model.decoder[0].attention.norm, model.epsilon)
+    following = [(f"decoder.{n}.norm", layer.attention.norm) for n, layer in enumerate(model.decoder)][1:]
     following.append(("decoder.norm", model.decoder_norm * np.float32(model.output_scale)))
     for number, (layer, after) in enumerate(zip(model.decoder, following, strict=True)):
         prefix, own = f"decoder.{number}", slice(2 * number, 2 * number + 2)
         with graph.scope(f"layers.{number}"):
             mixed, caches = _self_attention(graph, model, prefix, layer, normed, rows, past[own], self_bias)
             present += caches
-            normed, hidden = add_and_norm(graph, hidden, mixed, f"{prefix}.cross_norm", layer.cross_norm, model.epsilon)
+            normed, hidden = add_and_norm(graph, hidden, mixed, f"{prefix}.cross_norm", layer.cross.norm, model.epsilon)
             mixed = _cross_attention(graph, model, prefix, layer, normed, rows, memory[own], cross_bias)
             block = layer.feed_forward
             normed, hidden = add_and_norm(graph, hidden, mixed, f"{prefix}.ff_norm", block.norm, model.epsilon)
@@ -115,18 +116,19 @@ def _self_attention(
     bias: str,
 ) -> tuple[str, list[str]]:
     """→ rows of d, and this layer's cache with the step's slots appended."""
-    heads, head_dim = model.shape.heads, model.shape.head_dim
+    heads, head_dim, own = model.shape.heads, model.shape.head_dim, layer.attention
     with graph.scope("self_attention"):
-        qkv = linear(graph, normed, f"{prefix}.qkv", layer.qkv)
-        query, key, value = graph.split(rows.spread(graph, qkv), [heads * head_dim] * 3, axis=-1)
+        key = rows.spread(graph, linear(graph, normed, f"{prefix}.key", own.key))
+        value = rows.spread(graph, linear(graph, normed, f"{prefix}.value", own.value))
         if not past:  # one slot, so its value is what attention gives
             present = [graph.reshape(part, 0, heads, 1, head_dim) for part in (key, value)]
-            return linear(graph, rows.pack(graph, value), f"{prefix}.out", layer.out), present
+            return linear(graph, rows.pack(graph, value), f"{prefix}.out", own.out), present
+        query = rows.spread(graph, linear(graph, normed, f"{prefix}.query", own.query))
         inputs = [query, key, value, "", "", bias, *past]
         mixed, *present = graph.op(
             "MultiHeadAttention", inputs, outputs=3, domain=MICROSOFT, num_heads=heads, scale=1.0
         )
-        return linear(graph, rows.pack(graph, mixed), f"{prefix}.out", layer.out), present
+        return linear(graph, rows.pack(graph, mixed), f"{prefix}.out", own.out), present
 
 
 def _cross_attention(
@@ -140,9 +142,9 @@ def _cross_attention(
     bias: str,
 ) -> str:
     with graph.scope("cross_attention"):
-        query = rows.spread(graph, linear(graph, normed, f"{prefix}.cross_query", layer.cross_query))
+        query = rows.spread(graph, linear(graph, normed, f"{prefix}.cross_query", layer.cross.query))
         mixed = attention(graph, query, memory[0], memory[1], model.shape.heads, bias)
-        return linear(graph, rows.pack(graph, mixed), f"{prefix}.cross_out", layer.cross_out)
+        return linear(graph, rows.pack(graph, mixed), f"{prefix}.cross_out", layer.cross.out)
 
 
 def _output_layer(graph: GraphBuilder, model: SourceModel, final: str, output_tokens: str | None) -> str:

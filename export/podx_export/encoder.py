@@ -17,6 +17,7 @@ from podx_export.layers import (
     add_and_norm,
     additive_mask,
     attention,
+    embed,
     feed_forward,
     linear,
     rms_norm,
@@ -26,9 +27,9 @@ from podx_export.source import EncoderLayer, SourceModel
 from podx_export.weights import WeightStore
 
 
-def build_encoder(model: SourceModel, weights: WeightStore) -> GraphBuilder:
+def build_encoder(model: SourceModel, weights: WeightStore, precision: str) -> GraphBuilder:
     """Graph of the encoder and the cross-attention projections."""
-    graph = GraphBuilder("encoder", weights)
+    graph = GraphBuilder("encoder", weights, precision)
     memory = encode(graph, model, [graph.input(spec) for spec in sig.encoder_inputs()])
     for spec, value in zip(sig.memory_tensors(model.shape), memory, strict=True):
         graph.output(spec, value)
@@ -49,8 +50,8 @@ def encode(graph: GraphBuilder, model: SourceModel, inputs: list[str]) -> list[s
 def _embed(graph: GraphBuilder, model: SourceModel, ids: str, whole: str, task: str) -> str:
     """→ [batch, memory, d]: prompt vectors, then tokens plus their whole-word vectors (Eq. before (1): S = …)."""
     with graph.scope("embedding"):
-        tokens = graph.make("Gather", graph.weight("embedding", model.embedding), ids)
-        words = graph.make("Gather", graph.weight("whole_word", model.whole_word), whole)
+        tokens = embed(graph, "embedding", model.embedding, ids)
+        words = embed(graph, "whole_word", model.whole_word, whole)
         text = graph.make("Add", tokens, words)
         prompts = model.prompts + model.whole_word[0] if model.whole_word_on_prompt else model.prompts
         if prompts.shape[1] == 0:
@@ -88,8 +89,8 @@ def _attention_bias(graph: GraphBuilder, model: SourceModel, memory_mask: str) -
 
 def _layers(graph: GraphBuilder, model: SourceModel, hidden: str, bias: str) -> str:
     """All layers and the last norm: [batch, memory, d] → the same."""
-    normed = rms_norm(graph, hidden, "encoder.0.norm", model.encoder[0].norm, model.epsilon)
-    following = [(f"encoder.{n}.norm", layer.norm) for n, layer in enumerate(model.encoder)][1:]
+    normed = rms_norm(graph, hidden, "encoder.0.norm", model.encoder[0].attention.norm, model.epsilon)
+    following = [(f"encoder.{n}.norm", layer.attention.norm) for n, layer in enumerate(model.encoder)][1:]
     following.append(("encoder.norm", model.encoder_norm))
     for number, (layer, after) in enumerate(zip(model.encoder, following, strict=True)):
         prefix = f"encoder.{number}"
@@ -105,22 +106,22 @@ def _layers(graph: GraphBuilder, model: SourceModel, hidden: str, bias: str) -> 
 def _self_attention(
     graph: GraphBuilder, model: SourceModel, prefix: str, layer: EncoderLayer, normed: str, bias: str
 ) -> str:
-    width = model.shape.heads * model.shape.head_dim
+    own = layer.attention
     with graph.scope("self_attention"):
-        qkv = linear(graph, normed, f"{prefix}.qkv", layer.qkv)
-        query, key, value = graph.split(qkv, [width] * 3, axis=-1)
+        query = linear(graph, normed, f"{prefix}.query", own.query)
+        key = linear(graph, normed, f"{prefix}.key", own.key)
+        value = linear(graph, normed, f"{prefix}.value", own.value)
         mixed = attention(graph, query, key, value, model.shape.heads, bias)
-        return linear(graph, mixed, f"{prefix}.out", layer.out)
+        return linear(graph, mixed, f"{prefix}.out", own.out)
 
 
 def _cross_attention(graph: GraphBuilder, model: SourceModel, memory: str) -> list[str]:
     """K and V of each decoder layer, [batch, heads, memory, head_dim], layer by layer."""
     shape = model.shape
-    width = shape.heads * shape.head_dim
     values: list[str] = []
     for number, layer in enumerate(model.decoder):
         with graph.scope(f"cross_attention.{number}"):
-            both = linear(graph, memory, f"decoder.{number}.cross_kv", layer.cross_kv)
-            for part in graph.split(both, [width, width], axis=-1):
-                values.append(split_heads(graph, part, shape.heads, shape.head_dim))
+            for part, weight in (("key", layer.cross.key), ("value", layer.cross.value)):
+                projected = linear(graph, memory, f"decoder.{number}.cross_{part}", weight)
+                values.append(split_heads(graph, projected, shape.heads, shape.head_dim))
     return values

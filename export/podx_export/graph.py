@@ -16,6 +16,9 @@ from podx_export.weights import WeightStore
 OPSET = 17
 """Old enough for the ONNX Runtime inside Triton's current and recent backends."""
 
+FP32, INT8 = "fp32", "int8"
+"""Precisions: of everything; of weights and what they are multiplied with."""
+
 MICROSOFT = "com.microsoft"
 MICROSOFT_OPSET = 1
 IR_VERSION = 8
@@ -34,8 +37,9 @@ _ELEMENT_TYPES = {
 class GraphBuilder:
     """Collects nodes and weights of one graph. Values are referred to by name (``str``)."""
 
-    def __init__(self, name: str, weights: WeightStore) -> None:
-        self.name = name
+    def __init__(self, name: str, weights: WeightStore, precision: str = FP32) -> None:
+        self.name, self.precision = name, precision
+        self._rounded: dict[str, list[str]] = {}
         self._weights = weights
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: dict[str, onnx.TensorProto] = {}
@@ -131,6 +135,12 @@ class GraphBuilder:
     def fused(self, operator: str, *inputs: str, **attributes: object) -> str:
         """A com.microsoft operator of which the first output is wanted."""
         return self.op(operator, inputs, domain=MICROSOFT, **attributes)[0]
+
+    def rounded(self, value: str) -> list[str]:
+        """A value as uint8 over its own range, with scale and zero point; made once, whoever asks."""
+        if value not in self._rounded:
+            self._rounded[value] = self.op("DynamicQuantizeLinear", [value], outputs=3)
+        return self._rounded[value]
 
     def split(self, value: str, sizes: Sequence[int], axis: int) -> list[str]:
         """Cut along an axis."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 
 from podx.errors import ExportError
-from podx_export.graph import MICROSOFT, GraphBuilder
+from podx_export.graph import FLOAT, INT8, MICROSOFT, GraphBuilder
+from podx_export.quantize import quantize_columns, quantize_rows
 from podx_export.source import FeedForward, Float32Array
 
 MASKED = -1e9
@@ -41,8 +42,28 @@ def add_and_norm(
 
 
 def linear(graph: GraphBuilder, x: str, name: str, weight: Float32Array) -> str:
-    """``x @ weight``: [..., in] → [..., out]."""
-    return graph.make("MatMul", x, graph.weight(name, weight))
+    """``x @ weight``: [..., in] → [..., out], in the graph's precision."""
+    if graph.precision != INT8:
+        return graph.make("MatMul", x, graph.weight(name, weight))
+    quantized = quantize_columns(weight)
+    values, scale = graph.weight(f"{name}.int8", quantized.values), graph.weight(f"{name}.scale", quantized.scale)
+    return integer_product(graph, x, values, scale)
+
+
+def integer_product(graph: GraphBuilder, x: str, values: str, scale: str) -> str:
+    """``x`` [..., in], rounded to 8 bits by its own range, times int8 ``values`` [in, out] with a scale per column."""
+    rounded, x_scale, x_zero = graph.rounded(x)
+    return graph.fused("MatMulIntegerToFloat", rounded, values, x_scale, scale, x_zero)
+
+
+def embed(graph: GraphBuilder, name: str, table: Float32Array, indices: str) -> str:
+    """Rows of a table: indices [...] → [..., d]."""
+    if graph.precision != INT8:
+        return graph.make("Gather", graph.weight(name, table), indices)
+    quantized = quantize_rows(table)
+    rows = graph.make("Gather", graph.weight(f"{name}.int8", quantized.values), indices)
+    scale = graph.make("Gather", graph.weight(f"{name}.scale", quantized.scale), indices)
+    return graph.make("Mul", graph.cast(rows, FLOAT), graph.unsqueeze(scale, -1))
 
 
 def feed_forward(graph: GraphBuilder, x: str, prefix: str, block: FeedForward, activation: str, gated: bool) -> str:

@@ -33,12 +33,12 @@ from podx_export.decoder import build_decoder
 from podx_export.encoder import build_encoder
 from podx_export.graph import GraphBuilder
 from podx_export.parity import measure
+from podx_export.place import partial_folder, put_in_place
 from podx_export.source import SourceModel, read_model
 from podx_export.validate import require_exportable
 from podx_export.weights import WeightStore
 from podx_train.checkpoint import Checkpoint, load_checkpoint
 
-PARTIAL_SUFFIX, REPLACED_SUFFIX = ".partial", ".replaced"
 DEFAULT_PARITY_USERS = 16
 Progress = Callable[[str], None]
 
@@ -76,17 +76,12 @@ def export_checkpoint(
     source = load_checkpoint(checkpoint)
     progress("validate")
     require_exportable(source, precision)
-    partial = out.with_name(out.name + PARTIAL_SUFFIX)
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
+    with partial_folder(out) as partial:
         manifest = _write(source, partial, precision, progress)
         progress("compare with the eager model")
         manifest = _with_parity(source, partial, manifest, parity_users)
         progress("save")
-        _put_in_place(partial, out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        put_in_place(partial, out)
     return manifest
 
 
@@ -107,22 +102,6 @@ def _with_parity(source: Checkpoint, folder: Path, manifest: Manifest, users: in
     manifest = replace(manifest, parity=parity.to_json())
     (folder / MANIFEST_FILE).write_bytes(manifest.to_json().encode())
     return manifest
-
-
-def _put_in_place(partial: Path, out: Path) -> None:
-    """Rename. A bundle that is there is moved aside first, comes back if the rename fails, and is removed last."""
-    if not out.is_dir():
-        partial.rename(out)
-        return
-    replaced = out.with_name(out.name + REPLACED_SUFFIX)
-    shutil.rmtree(replaced, ignore_errors=True)
-    out.rename(replaced)
-    try:
-        partial.rename(out)
-    except BaseException:
-        replaced.rename(out)
-        raise
-    shutil.rmtree(replaced, ignore_errors=True)
 
 
 def _write(source: Checkpoint, folder: Path, precision: str, progress: Progress) -> Manifest:

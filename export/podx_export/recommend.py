@@ -23,7 +23,7 @@ from podx_export.decoder import decode_step, memory_bias
 from podx_export.encoder import encode
 from podx_export.graph import GraphBuilder
 from podx_export.item_limits import ItemLimits
-from podx_export.layers import MASKED
+from podx_export.layers import MASKED, embed
 from podx_export.rows import LiveRows, Rows, SingleBeam
 from podx_export.source import SourceModel
 from podx_export.tables import table_initializer
@@ -45,18 +45,20 @@ class Cache:
     places: list[str]
 
 
-def build_recommender(model: SourceModel, weights: WeightStore, tables: TableFile, levels: int) -> GraphBuilder:
+def build_recommender(
+    model: SourceModel, weights: WeightStore, tables: TableFile, levels: int, precision: str
+) -> GraphBuilder:
     """Graph of the whole search.
 
     Args:
         tables: the catalogue (:func:`podx.search_tables.search_tables`).
         levels: tokens of the longest item that the graph can walk to.
     """
-    graph = GraphBuilder("recommend", weights)
+    graph = GraphBuilder("recommend", weights, precision)
     text = [graph.input(spec) for spec in sig.encoder_inputs()]
     excluded, allowed = (graph.input(spec) for spec in sig.limit_inputs())
     inputs = _search_inputs(graph)
-    for name in tables.layout:
+    for name in names.SEARCH_TABLES:
         graph.initializer(table_initializer(name, tables))
     memory = encode(graph, model, text)
     search = TrieSearch(graph, inputs, ItemLimits(graph, excluded, allowed, levels), levels, narrow=True)
@@ -90,12 +92,11 @@ class _Steps:
         self._graph, self._model = graph, model
         self._mask, self._memory = memory[0], memory[1:]
         self._cache = Cache([], [])
-        embedding = graph.weight("embedding", model.embedding)
-        self._tokens = graph.make("Gather", embedding, graph.indices(names.OUTPUT_TOKENS))
+        used = graph.indices(names.OUTPUT_TOKENS)
+        self._tokens = embed(graph, "embedding", model.embedding, used)
         tied = model.output is model.embedding
-        output = embedding if tied else graph.weight("output", model.output)
-        self._output = self._tokens if tied else graph.make("Gather", output, graph.indices(names.OUTPUT_TOKENS))
-        self._start = graph.make("Gather", embedding, graph.ints(model.start_token))
+        self._output = self._tokens if tied else embed(graph, "output", model.output, used)
+        self._start = embed(graph, "embedding", model.embedding, graph.ints(model.start_token))
 
     def first(self, batch: str) -> str:
         """The start token, one beam per user: → [batch, 1, output tokens]."""

@@ -1,4 +1,4 @@
-"""The weights of a POD model as numpy arrays, as the graphs want them: input × output, Q, K and V side by side."""
+"""The weights of a POD model as numpy arrays, as the graphs want them: input × output."""
 
 from __future__ import annotations
 
@@ -25,26 +25,30 @@ class FeedForward:
 
 
 @dataclass(frozen=True)
-class EncoderLayer:
-    """``qkv``: [d, 3·heads·head_dim]; ``out``: [heads·head_dim, d]."""
+class Attention:
+    """``query``, ``key``, ``value``: [d, heads·head_dim]; ``out``: [heads·head_dim, d]; ``norm``: of what goes in."""
 
     norm: Float32Array
-    qkv: Float32Array
+    query: Float32Array
+    key: Float32Array
+    value: Float32Array
     out: Float32Array
+
+
+@dataclass(frozen=True)
+class EncoderLayer:
+    """One layer of the encoder."""
+
+    attention: Attention
     feed_forward: FeedForward
 
 
 @dataclass(frozen=True)
 class DecoderLayer:
-    """Self-attention as in the encoder; cross-attention: own query, output, and key-value [d, 2·heads·head_dim]."""
+    """One layer of the decoder. The key and value of ``cross`` read the encoder's output."""
 
-    norm: Float32Array
-    qkv: Float32Array
-    out: Float32Array
-    cross_norm: Float32Array
-    cross_query: Float32Array
-    cross_kv: Float32Array
-    cross_out: Float32Array
+    attention: Attention
+    cross: Attention
     feed_forward: FeedForward
 
 
@@ -91,6 +95,11 @@ def _matrix(*linears: nn.Linear) -> Float32Array:
     return np.concatenate([_array(linear.weight).T for linear in linears], axis=1)
 
 
+def _attention(norm: nn.Module, attention: nn.Module) -> Attention:
+    matrices = (_matrix(part) for part in (attention.q, attention.k, attention.v, attention.o))
+    return Attention(_array(norm.weight), *matrices)
+
+
 def _feed_forward(block: nn.Module) -> FeedForward:
     dense = block.DenseReluDense
     gated = hasattr(dense, "wi_0")
@@ -110,26 +119,16 @@ def _bias(attention: nn.Module, offsets: torch.Tensor, bidirectional: bool) -> F
 
 
 def _encoder_layer(block: nn.Module) -> EncoderLayer:
-    attention = block.layer[0].SelfAttention
-    return EncoderLayer(
-        norm=_array(block.layer[0].layer_norm.weight),
-        qkv=_matrix(attention.q, attention.k, attention.v),
-        out=_matrix(attention.o),
-        feed_forward=_feed_forward(block.layer[1]),
-    )
+    attention, dense = block.layer
+    return EncoderLayer(_attention(attention.layer_norm, attention.SelfAttention), _feed_forward(dense))
 
 
 def _decoder_layer(block: nn.Module) -> DecoderLayer:
-    attention, cross = block.layer[0].SelfAttention, block.layer[1].EncDecAttention
+    attention, cross, dense = block.layer
     return DecoderLayer(
-        norm=_array(block.layer[0].layer_norm.weight),
-        qkv=_matrix(attention.q, attention.k, attention.v),
-        out=_matrix(attention.o),
-        cross_norm=_array(block.layer[1].layer_norm.weight),
-        cross_query=_matrix(cross.q),
-        cross_kv=_matrix(cross.k, cross.v),
-        cross_out=_matrix(cross.o),
-        feed_forward=_feed_forward(block.layer[2]),
+        _attention(attention.layer_norm, attention.SelfAttention),
+        _attention(cross.layer_norm, cross.EncDecAttention),
+        _feed_forward(dense),
     )
 
 

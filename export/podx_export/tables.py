@@ -9,6 +9,7 @@ from onnx import helper
 from podx.tables import TableFile
 
 INLINE_BYTES = 64
+"""A table of so many bytes lies in the graph itself."""
 LOCATION, OFFSET, LENGTH = "location", "offset", "length"
 
 
@@ -16,9 +17,7 @@ def table_initializer(name: str, tables: TableFile) -> onnx.TensorProto:
     """The initializer called ``name`` over the table of that name: type, shape and place, no bytes.
 
     A table of up to :data:`INLINE_BYTES` lies in the graph itself: ONNX Runtime merges equal constants, and its shape
-    inference must be able to read what a small one was merged with.
-
-    An empty table is written without a place, for ONNX Runtime cannot read no bytes from a file.
+    inference must be able to read what a small one was merged with. Nor can it read an empty table from a file.
 
     Raises:
         CatalogError: the file has no such table.
@@ -27,9 +26,6 @@ def table_initializer(name: str, tables: TableFile) -> onnx.TensorProto:
     if place.length <= INLINE_BYTES:
         return onnx.numpy_helper.from_array(np.array(tables.map(name)), name)
     tensor = onnx.TensorProto(name=name, data_type=helper.np_dtype_to_tensor_dtype(place.dtype), dims=place.shape)
-    if not place.length:
-        tensor.raw_data = b""
-        return tensor
     tensor.data_location = onnx.TensorProto.EXTERNAL
     for key, value in ((LOCATION, tables.path.name), (OFFSET, place.offset), (LENGTH, place.length)):
         tensor.external_data.add(key=key, value=str(value))
@@ -37,12 +33,12 @@ def table_initializer(name: str, tables: TableFile) -> onnx.TensorProto:
 
 
 def reads_tables(model: onnx.ModelProto, tables: TableFile) -> bool:
-    """Whether a model (loaded without its data) has an initializer over a file of that name."""
-    return any(_location(tensor) == tables.path.name for tensor in model.graph.initializer)
+    """Whether a model (loaded without its data) has an initializer that is a table."""
+    return any(_is_table(tensor, tables) for tensor in model.graph.initializer)
 
 
 def repoint(model: onnx.ModelProto, tables: TableFile) -> None:
-    """Renew every initializer over a file of that name, in place: shape, offset and length may have changed.
+    """Renew every initializer that is a table, in place: shape, offset, length and small content may have changed.
 
     Args:
         model: loaded with ``load_external_data=False``.
@@ -52,9 +48,14 @@ def repoint(model: onnx.ModelProto, tables: TableFile) -> None:
         CatalogError: the file lacks a table that the model reads.
     """
     for tensor in model.graph.initializer:
-        empty = tensor.name in tables.layout and 0 in tensor.dims
-        if empty or _location(tensor) == tables.path.name:
+        if _is_table(tensor, tables):
             tensor.CopyFrom(table_initializer(tensor.name, tables))
+
+
+def _is_table(tensor: onnx.TensorProto, tables: TableFile) -> bool:
+    """Over a file of that name, or in the model itself under the name of a table."""
+    location = _location(tensor)
+    return location == tables.path.name or (location is None and tensor.name in tables.layout)
 
 
 def _location(tensor: onnx.TensorProto) -> str | None:
