@@ -1,18 +1,23 @@
-"""The exported model behind the search: encodes a batch once, then steps the decoder graph."""
+"""The exported model: the graph that does a whole search, or encoder and decoder graphs behind the search in numpy."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from podx import signature as sig
 from podx.bundle import Bundle
+from podx.decoding.items import FoundItems
+from podx.decoding.options import ItemSearchOptions
 from podx.decoding.stepper import FloatArray, IntArray
-from podx.encoding import Batch
+from podx.encoding import Batch, pad_rows
 from podx.session import GraphSession, SessionOptions, select_rows
+from podx.trie import NO_ITEM
 
 
 class GraphStepper:
@@ -56,6 +61,46 @@ class GraphStepper:
         self._past = {name: select_rows(value, users, device) for name, value in self._past.items()}
 
 
+def _text_feeds(batch: Batch, task_id: int) -> dict[str, Any]:
+    """What the encoder reads."""
+    return {
+        sig.INPUT_IDS: batch.input_ids,
+        sig.WHOLE_WORD_IDS: batch.whole_word_ids,
+        sig.ATTENTION_MASK: batch.attention_mask,
+        sig.TASK_ID: np.full(batch.size, task_id, dtype=np.int64),
+    }
+
+
+def recommend_with(
+    session: GraphSession,
+    batch: Batch,
+    task_id: int,
+    denied: Sequence[npt.NDArray[np.integer]],
+    allowed: Sequence[npt.NDArray[np.integer] | None],
+    options: ItemSearchOptions,
+    k: int,
+) -> FoundItems:
+    """Run ``recommend.onnx`` on a batch.
+
+    Args:
+        denied: item numbers never to be returned, per request.
+        allowed: the only ones that may be, per request; None: all.
+        options: scores must be over the catalogue.
+        k: answers wanted, at most the number of items.
+    """
+    limits = [np.zeros(0, dtype=np.int64) if a is None else np.append(a, NO_ITEM) for a in allowed]
+    feeds = {
+        **_text_feeds(batch, task_id),
+        sig.EXCLUDED_ITEMS: pad_rows(denied, sig.NO_NUMBER),
+        sig.ALLOWED_ITEMS: pad_rows(limits, sig.NO_NUMBER),
+        sig.BEAMS: np.array([max(options.beams, k)], dtype=np.int64),
+        sig.K: np.array([k], dtype=np.int64),
+        sig.LENGTH_PENALTY: np.array([options.length_penalty], dtype=np.float32),
+    }
+    found = session.run(feeds, to_host=session.outputs)
+    return FoundItems(found[sig.ITEMS], found[sig.SCORES], found[sig.EXACT])
+
+
 class GraphModel:
     """Sessions of a bundle's graphs, each loaded when it is first needed."""
 
@@ -79,18 +124,26 @@ class GraphModel:
         """
         with self._lock:
             if name not in self._sessions:
-                self._sessions[name] = GraphSession(self._bundle.file(name), self._options)
+                alone = name == sig.RECOMMEND_FILE
+                spin = alone if self._options.spin is None else self._options.spin
+                self._sessions[name] = GraphSession(self._bundle.file(name), replace(self._options, spin=spin))
             return self._sessions[name]
 
     def encode(self, batch: Batch, task_id: int) -> dict[str, Any]:
         """Memory of a batch: mask and cross-attention K and V of every decoder layer, on the device."""
-        feeds = {
-            sig.INPUT_IDS: batch.input_ids,
-            sig.WHOLE_WORD_IDS: batch.whole_word_ids,
-            sig.ATTENTION_MASK: batch.attention_mask,
-            sig.TASK_ID: np.full(batch.size, task_id, dtype=np.int64),
-        }
-        return self.session(sig.ENCODER_FILE).run(feeds, to_host=())
+        return self.session(sig.ENCODER_FILE).run(_text_feeds(batch, task_id), to_host=())
+
+    def recommend(
+        self,
+        batch: Batch,
+        task_id: int,
+        denied: Sequence[npt.NDArray[np.integer]],
+        allowed: Sequence[npt.NDArray[np.integer] | None],
+        options: ItemSearchOptions,
+        k: int,
+    ) -> FoundItems:
+        """The whole search by one graph, see :func:`recommend_with`."""
+        return recommend_with(self.session(sig.RECOMMEND_FILE), batch, task_id, denied, allowed, options, k)
 
     def stepper(self, memory: Mapping[str, Any], batch: int, output_tokens: IntArray | None) -> GraphStepper:
         """A stepper over this memory. ``output_tokens``: score only these; None: the whole vocabulary."""

@@ -10,15 +10,23 @@ from typing import TypeVar
 import numpy as np
 
 from podx.bundle import Bundle
-from podx.decoding.items import FoundItems, ItemSearch, TokenColumns
-from podx.decoding.limits import ItemLimits
+from podx.catalogue_search import CatalogueSearch, ItemBatch, SearchGraph
+from podx.decoding.items import FoundItems
 from podx.decoding.options import ItemSearchOptions, TextSearchOptions
 from podx.decoding.text import Hypothesis, TextSearch
 from podx.encoding import EncodedInput, InputEncoder
 from podx.errors import ConfigError
 from podx.lookup import LongHistory, Lookup, Numbers
 from podx.model import GraphModel
-from podx.requests import ExplainRequest, Explanation, GeneratedItem, RankRequest, Recommendation, RecommendRequest
+from podx.requests import (
+    ExplainRequest,
+    Explanation,
+    GeneratedItem,
+    RankRequest,
+    Recommendation,
+    Recommendations,
+    RecommendRequest,
+)
 from podx.session import Device, SessionOptions, resolve_device
 from podx.tasks import Task
 
@@ -34,9 +42,10 @@ def load(
     path: str | Path,
     device: Device = "auto",
     threads: int = 0,
-    spin: bool = False,
+    spin: bool | None = None,
     long_history: LongHistory = "error",
     verify: bool = True,
+    search_graph: SearchGraph = "auto",
 ) -> Recommender:
     """Open a bundle that ``podx export`` wrote.
 
@@ -44,9 +53,11 @@ def load(
         path: the bundle folder.
         device: ``auto`` takes the GPU where ONNX Runtime has one.
         threads: threads inside an operator; 0 = one per core.
-        spin: let idle threads wait busily (see :class:`podx.session.SessionOptions`).
+        spin: let waiting threads wait busily while a graph runs (see :class:`podx.session.SessionOptions`).
         long_history: what to do with a history of more items than the model reads.
         verify: compare every file with its checksum.
+        search_graph: how items are searched for. ``one``: by ``recommend.onnx``, which does a whole search in one run;
+            ``steps``: by the step graphs, the search itself in numpy; ``auto``: by the one graph where it can.
 
     Raises:
         BundleError: the folder is incomplete or damaged, or (BundleVersionError) of another format version.
@@ -56,7 +67,7 @@ def load(
     if long_history not in ("error", "keep-last"):
         raise ConfigError(f"long_history must be 'error' or 'keep-last', not {long_history!r}")
     options = SessionOptions(resolve_device(device), threads, spin)
-    return Recommender(Bundle.load(Path(path), verify), options, long_history)
+    return Recommender(Bundle.load(Path(path), verify), options, long_history, search_graph)
 
 
 class Recommender:
@@ -65,10 +76,17 @@ class Recommender:
     Each method has a ``_batch`` twin that takes requests, sorts them by length and runs ``batch_size`` at a time.
     """
 
-    def __init__(self, bundle: Bundle, options: SessionOptions, long_history: LongHistory = "error") -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        options: SessionOptions,
+        long_history: LongHistory = "error",
+        search_graph: SearchGraph = "auto",
+    ) -> None:
         self.bundle = bundle
         self._lookup = Lookup(bundle, long_history)
         self._model = GraphModel(bundle, options)
+        self._search = CatalogueSearch(bundle, self._model, search_graph)
         self._catalog = bundle.catalog
         self._encoder = InputEncoder(bundle.tokenizer, self._catalog.text, bundle.manifest.whole_word_rows)
         self._eos = bundle.tokenizer.eos_id
@@ -84,7 +102,7 @@ class Recommender:
         allow: Sequence[str] | None = None,
         exclude_seen: bool = True,
         search: ItemSearchOptions | None = None,
-    ) -> list[Recommendation]:
+    ) -> Recommendations:
         """The k items the user most likely turns to next, best first (sequential recommendation).
 
         Args:
@@ -110,7 +128,7 @@ class Recommender:
         k: int = DEFAULT_K,
         exclude: Sequence[str] = (),
         search: ItemSearchOptions | None = None,
-    ) -> list[Recommendation]:
+    ) -> Recommendations:
         """The k best of the candidates, best first (top-N recommendation). Nothing else can come back.
 
         Raises:
@@ -136,7 +154,7 @@ class Recommender:
         exclude_seen: bool = True,
         search: ItemSearchOptions | None = None,
         batch_size: int = DEFAULT_BATCH_SIZE,
-    ) -> list[list[Recommendation]]:
+    ) -> list[Recommendations]:
         """:meth:`recommend` for many requests; answers in the order of the requests."""
         records, denied, allowed = [], [], []
         for request in requests:
@@ -153,7 +171,7 @@ class Recommender:
         k: int = DEFAULT_K,
         search: ItemSearchOptions | None = None,
         batch_size: int = DEFAULT_BATCH_SIZE,
-    ) -> list[list[Recommendation]]:
+    ) -> list[Recommendations]:
         """:meth:`rank` for many requests; answers in the order of the requests."""
         records, denied, allowed = [], [], []
         for request in requests:
@@ -205,19 +223,15 @@ class Recommender:
         found = self._search_text(tasks[0] if tasks else Task.SEQUENTIAL, records, search, batch_size)
         return [[self._read_item(h) for h in hypotheses[:k]] for hypotheses in found]
 
+    def check(self, request: RecommendRequest | RankRequest) -> int:
+        """Raise what a request would raise, running nothing; see :meth:`podx.lookup.Lookup.check`."""
+        return self._lookup.check(request)
+
     # --- search ---------------------------------------------------------------------------------------------------
 
     def _encode(self, task: Task, user: str, items: Numbers) -> EncodedInput:
         self._lookup.task_id(task)  # an unsupported task is named before anything is run
         return self._encoder.encode(task, self._lookup.user(user), items)
-
-    @cached_property
-    def _columns(self) -> dict[str, TokenColumns]:
-        trie = self._catalog.trie
-        return {
-            "catalogue": TokenColumns.of_catalogue(trie, self._eos),
-            "vocabulary": TokenColumns.of_vocabulary(trie, self._eos),
-        }
 
     def _search_items(
         self,
@@ -228,27 +242,36 @@ class Recommender:
         k: int,
         search: ItemSearchOptions | None,
         batch_size: int,
-    ) -> list[list[Recommendation]]:
+    ) -> list[Recommendations]:
         _check_k(k)
         options = search or ItemSearchOptions()
-        trie, columns = self._catalog.trie, self._columns[options.score_over]
+        find = self._search.chosen(options)
 
-        def run(rows: Sequence[int]) -> list[list[Recommendation]]:
-            limits = ItemLimits(trie, [denied[row] for row in rows], [allowed[row] for row in rows])
-            batch = self._encoder.collate([records[row] for row in rows])
-            memory = self._model.encode(batch, self._lookup.task_id(task))
-            stepper = self._model.stepper(memory, batch.size, columns.output_tokens)
-            start = self.bundle.manifest.start_token
-            found = ItemSearch(stepper, trie, columns, limits, options, start, min(k, len(self._catalog))).run()
-            return self._recommendations(found)
+        def run(rows: Sequence[int]) -> list[Recommendations]:
+            batch = ItemBatch(
+                self._encoder.collate([records[row] for row in rows]),
+                self._lookup.task_id(task),
+                [denied[row] for row in rows],
+                [allowed[row] for row in rows],
+                min(k, len(self._catalog)),
+            )
+            return self._recommendations(find(batch, options))
 
         return _in_batches(records, batch_size, run)
 
-    def _recommendations(self, found: FoundItems) -> list[list[Recommendation]]:
+    def _recommendations(self, found: FoundItems) -> list[Recommendations]:
         raw = self._catalog.items.raw
+        exact = [None] * len(found.items) if found.exact is None else found.exact.tolist()
         return [
-            [Recommendation(raw(int(item)), float(score)) for item, score in zip(items, scores, strict=True) if item]
-            for items, scores in zip(found.items, found.scores, strict=True)
+            Recommendations(
+                (
+                    Recommendation(raw(int(item)), float(score))
+                    for item, score in zip(items, scores, strict=True)
+                    if item
+                ),
+                certain,
+            )
+            for items, scores, certain in zip(found.items.tolist(), found.scores.tolist(), exact, strict=True)
         ]
 
     def _search_text(
@@ -265,7 +288,8 @@ class Recommender:
     def _number_of_text(self) -> dict[str, int]:
         """Items by their text as the tokeniser gives it back, which may differ from the catalogue's in white space."""
         decode = self.bundle.tokenizer.decode
-        return {decode(self._catalog.target(number)).strip(): number for number in range(1, len(self._catalog) + 1)}
+        listed = (np.flatnonzero(self._catalog.listed) + 1).tolist()
+        return {decode(self._catalog.target(number)).strip(): number for number in listed}
 
     def _read_item(self, hypothesis: Hypothesis) -> GeneratedItem:
         text = self.bundle.tokenizer.decode(hypothesis.tokens)

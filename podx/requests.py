@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 
@@ -46,6 +46,19 @@ class Recommendation:
 
     item: str
     score: float
+
+
+class Recommendations(list[Recommendation]):
+    """The answer to one request: a list, best first, that also says how sure it is.
+
+    Attributes:
+        exact: True: these are certainly the k permitted items to which the model gives the highest scores, as an
+            exhaustive search would find them. False: the beam search may have missed one. None: not examined.
+    """
+
+    def __init__(self, found: Iterable[Recommendation] = (), exact: bool | None = None) -> None:
+        super().__init__(found)
+        self.exact = exact
 
 
 @dataclass(frozen=True)

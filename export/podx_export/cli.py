@@ -18,7 +18,9 @@ _MEGABYTE = 1e6
 def export(
     checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="Folder that podx train wrote.")],
     out: Annotated[Path, typer.Option("--out", help="Bundle folder to make.")],
-    precision: Annotated[str, typer.Option("--precision", help="fp32.")] = "fp32",
+    precision: Annotated[
+        str, typer.Option("--precision", help="fp32, or int8 (CPU: four times smaller, several times faster).")
+    ] = "fp32",
     parity_users: Annotated[
         int, typer.Option("--parity-users", min=1, help="Users per task on whom graphs and eager model are compared.")
     ] = DEFAULT_PARITY_USERS,
@@ -41,5 +43,9 @@ def _summary(manifest: Manifest, out: Path) -> Table:
     size = sum((out / name).stat().st_size for name in manifest.files)
     table.add_row("size", f"{size / _MEGABYTE:.1f} MB in {len(manifest.files)} files")
     table.add_row("largest log-probability difference from eager", f"{manifest.parity['max_difference']:.1e}")
+    for cost in manifest.parity.get("cost", ()):
+        table.add_row(f"{cost['task']}: top 10 shared with fp32", f"{cost['overlap']:.1%} ({cost['users']} users)")
+        hits = f"{cost['hit_rate']:.3f} against {cost['fp32_hit_rate']:.3f} in fp32"
+        table.add_row(f"{cost['task']}: HR@10 of the last known item", hits)
     table.add_row("lists equal to eager", f"{manifest.parity['equal_lists']:.0%} of {manifest.parity['requests']}")
     return table

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from podx import signature as sig
-from podx_export.graph import MICROSOFT, GraphBuilder
+from podx_export.graph import INT8, MICROSOFT, GraphBuilder
 from podx_export.layers import (
     add_and_norm,
     additive_mask,
@@ -20,6 +20,7 @@ from podx_export.layers import (
     embed,
     feed_forward,
     linear,
+    quantized_output,
     rms_norm,
     with_masked_row,
 )
@@ -151,10 +152,13 @@ def _output_layer(graph: GraphBuilder, model: SourceModel, final: str, output_to
     """[batch, beams, d] → [batch, beams, tokens]. The weight lies as the embedding does: a tied one is stored once."""
     with graph.scope("output"):
         name = "embedding" if model.output is model.embedding else "output"
-        table = graph.weight(name, model.output)
-        if output_tokens is not None:
-            table = graph.make("Gather", table, output_tokens)
         rows = graph.reshape(final, -1, model.width)
-        log_probs = graph.make("LogSoftmax", graph.make("Gemm", rows, table, transB=1), axis=-1)
-        shape = graph.make("Concat", graph.make("Shape", final, end=2), graph.dimension(table, 0), axis=0)
+        if output_tokens is not None:
+            logits = graph.make("Gemm", rows, embed(graph, name, model.output, output_tokens), transB=1)
+        elif graph.precision == INT8:
+            logits = quantized_output(graph, rows, name, model.output)
+        else:
+            logits = graph.make("Gemm", rows, graph.weight(name, model.output), transB=1)
+        log_probs = graph.make("LogSoftmax", logits, axis=-1)
+        shape = graph.make("Concat", graph.make("Shape", final, end=2), graph.dimension(log_probs, 1), axis=0)
         return graph.make("Reshape", log_probs, shape)

@@ -66,6 +66,13 @@ def embed(graph: GraphBuilder, name: str, table: Float32Array, indices: str) -> 
     return graph.make("Mul", graph.cast(rows, FLOAT), graph.unsqueeze(scale, -1))
 
 
+def quantized_output(graph: GraphBuilder, x: str, name: str, table: Float32Array) -> str:
+    """``x @ table.T`` for an embedding in int8: [..., d] → [..., rows]. The constant is turned once, at load."""
+    quantized = quantize_rows(table)
+    values = graph.transpose(graph.weight(f"{name}.int8", quantized.values), 1, 0)
+    return integer_product(graph, x, values, graph.weight(f"{name}.scale", quantized.scale))
+
+
 def feed_forward(graph: GraphBuilder, x: str, prefix: str, block: FeedForward, activation: str, gated: bool) -> str:
     """Two linear layers with an activation, and a gate in T5 v1.1. [..., d] → [..., d]."""
     with graph.scope("feed_forward"):

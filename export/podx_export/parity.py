@@ -15,8 +15,8 @@ import numpy.typing as npt
 import torch
 
 from podx.bundle import Bundle
-from podx.decoding.items import FoundItems, ItemSearch, TokenColumns
-from podx.decoding.limits import ItemLimits
+from podx.catalogue_search import CatalogueSearch, ItemBatch, SearchGraph
+from podx.decoding.items import FoundItems, TokenColumns
 from podx.decoding.options import ItemSearchOptions, TextSearchOptions
 from podx.decoding.paths import BeamPaths
 from podx.decoding.text import TextSearch
@@ -38,6 +38,7 @@ TIE = 1e-4
 """Scores closer than this may stand in either order."""
 
 TOP = 10
+SEARCH_GRAPHS: tuple[SearchGraph, ...] = ("steps", "one")
 STEPS = 5
 BEAMS = 3
 
@@ -132,31 +133,34 @@ def _graph_log_probs(bundle: Bundle, task: Task, batch: Batch, tokens: IntArray)
 
 
 def _same_lists(checkpoint: Checkpoint, bundle: Bundle, sample: Sample, batch: Batch) -> list[bool]:
-    """Constrained search by both, scores over the catalogue's tokens."""
+    """Constrained search by the step graphs, by the one graph and by the eager model, over the catalogue's tokens."""
     catalog = bundle.catalog
     columns = TokenColumns.of_catalogue(catalog.trie, checkpoint.tokenizer.eos_id)
     eager = EagerRecommender(checkpoint.model, checkpoint.tokenizer, catalog, score_tokens=columns.output_tokens)
     theirs = eager.recommend(batch, sample.task, excluded=sample.denied, allowed=sample.allowed)
     if theirs.scores is None:
         raise ExportError("the eager search gave no scores to compare")
-    ours = graph_search(bundle, sample, batch, ItemSearchOptions())
-    return [
-        same_list(_answers(items, scores), _answers(eager_items, eager_scores))
-        for items, scores, eager_items, eager_scores in zip(
-            ours.items, ours.scores, theirs.items, theirs.scores, strict=True
-        )
-    ]
+    expected = [_answers(items, scores) for items, scores in zip(theirs.items, theirs.scores, strict=True)]
+    equal = []
+    for search_graph in SEARCH_GRAPHS:
+        ours = graph_search(bundle, sample, batch, ItemSearchOptions(), search_graph=search_graph)
+        found = [_answers(items, scores) for items, scores in zip(ours.items, ours.scores, strict=True)]
+        equal.append([same_list(own, other) for own, other in zip(found, expected, strict=True)])
+    return [all(pair) for pair in zip(*equal, strict=True)]
 
 
-def graph_search(bundle: Bundle, sample: Sample, batch: Batch, options: ItemSearchOptions, k: int = TOP) -> FoundItems:
+def graph_search(
+    bundle: Bundle,
+    sample: Sample,
+    batch: Batch,
+    options: ItemSearchOptions,
+    k: int = TOP,
+    search_graph: SearchGraph = "steps",
+) -> FoundItems:
     """The constrained search over the graphs, on a sample."""
-    model, trie, eos = GraphModel(bundle, SessionOptions()), bundle.catalog.trie, bundle.tokenizer.eos_id
-    over_catalogue = options.score_over == "catalogue"
-    columns = (TokenColumns.of_catalogue if over_catalogue else TokenColumns.of_vocabulary)(trie, eos)
-    memory = model.encode(batch, bundle.manifest.tasks.index(sample.task))
-    stepper = model.stepper(memory, batch.size, columns.output_tokens)
-    limits = ItemLimits(trie, sample.denied, sample.allowed)
-    return ItemSearch(stepper, trie, columns, limits, options, bundle.manifest.start_token, k).run()
+    search = CatalogueSearch(bundle, GraphModel(bundle, SessionOptions()), search_graph)
+    task_id = bundle.manifest.tasks.index(sample.task)
+    return search.chosen(options)(ItemBatch(batch, task_id, sample.denied, sample.allowed, k), options)
 
 
 def _same_texts(checkpoint: Checkpoint, bundle: Bundle, sample: Sample, batch: Batch) -> list[bool]:

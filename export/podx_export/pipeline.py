@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -27,19 +28,24 @@ from podx.bundle import (
     UserTable,
     file_sha256,
 )
-from podx.catalog import IdTable
+from podx.catalog import Catalog, IdTable
 from podx.errors import ExportError
+from podx.tables import TableFile
+from podx_export.cost import measure_cost
 from podx_export.decoder import build_decoder
 from podx_export.encoder import build_encoder
-from podx_export.graph import GraphBuilder
+from podx_export.graph import FP32, GraphBuilder
 from podx_export.parity import measure
 from podx_export.place import partial_folder, put_in_place
+from podx_export.recommend import build_recommender
 from podx_export.source import SourceModel, read_model
 from podx_export.validate import require_exportable
 from podx_export.weights import WeightStore
 from podx_train.checkpoint import Checkpoint, load_checkpoint
 
 DEFAULT_PARITY_USERS = 16
+COST_USERS = 256
+"""Users per task on whom a lower precision is compared with float32."""
 Progress = Callable[[str], None]
 
 
@@ -60,7 +66,7 @@ def export_checkpoint(
     Args:
         checkpoint: folder that ``podx train`` wrote.
         out: folder to make.
-        precision: ``fp32``.
+        precision: ``fp32``, or ``int8``: weights and what they are multiplied with in 8 bits, for CPUs.
         parity_users: users per task on whom the graphs are compared with the eager model.
         force: replace a bundle that is already there.
         progress: told the name of each stage.
@@ -77,7 +83,7 @@ def export_checkpoint(
     progress("validate")
     require_exportable(source, precision)
     with partial_folder(out) as partial:
-        manifest = _write(source, partial, precision, progress)
+        manifest = write_bundle(source, source.catalog(), partial, precision, progress)
         progress("compare with the eager model")
         manifest = _with_parity(source, partial, manifest, parity_users)
         progress("save")
@@ -96,33 +102,49 @@ def _require_free(out: Path, force: bool) -> None:
 
 
 def _with_parity(source: Checkpoint, folder: Path, manifest: Manifest, users: int) -> Manifest:
-    """Compare the graphs with the eager model and note the result in the manifest."""
-    parity = measure(source, Bundle.load(folder), users)
-    parity.require()
-    manifest = replace(manifest, parity=parity.to_json())
+    """Compare the graphs with the eager model and note the result in the manifest.
+
+    In float32 they must agree; a lower precision is measured against float32 instead.
+    """
+    bundle = Bundle.load(folder)
+    parity = measure(source, bundle, users)
+    facts: dict[str, Any] = dict(parity.to_json())
+    if manifest.precision == FP32:
+        parity.require()
+    else:
+        costs = measure_cost(source, bundle, folder / CATALOG_FILE, max(users, COST_USERS))
+        facts["cost"] = [cost.to_json() for cost in costs]
+    manifest = replace(manifest, parity=facts)
     (folder / MANIFEST_FILE).write_bytes(manifest.to_json().encode())
     return manifest
 
 
-def _write(source: Checkpoint, folder: Path, precision: str, progress: Progress) -> Manifest:
-    model = read_model(source.model)
+def write_bundle(
+    source: Checkpoint, catalog: Catalog, folder: Path, precision: str = FP32, progress: Progress = _silent
+) -> Manifest:
+    """Write every file of a bundle, over a catalogue that may be another than the checkpoint's; nothing is compared."""
+    model, levels = read_model(source.model), catalog.trie.depth
+    progress("tabulate the catalogue")
+    catalog.save(folder / CATALOG_FILE)
     weights = WeightStore(folder / sig.WEIGHTS_FILE)
     progress("fold the prompts, build the encoder graph")
-    _save_graph(build_encoder(model, weights), folder / sig.ENCODER_FILE)
+    _save_graph(build_encoder(model, weights, precision), folder / sig.ENCODER_FILE)
     progress("build the decoder graphs")
-    _save_graph(build_decoder(model, weights, items_only=False), folder / sig.DECODER_FILE)
-    _save_graph(build_decoder(model, weights, items_only=True), folder / sig.ITEM_DECODER_FILE)
+    _save_graph(build_decoder(model, weights, False, precision), folder / sig.DECODER_FILE)
+    _save_graph(build_decoder(model, weights, True, precision), folder / sig.ITEM_DECODER_FILE)
+    progress("build the graph of the whole search")
+    tables = TableFile(folder / CATALOG_FILE)
+    _save_graph(build_recommender(model, weights, tables, levels, precision), folder / sig.RECOMMEND_FILE)
     weights.close()
     progress("check the graphs")
-    for name in (sig.ENCODER_FILE, sig.DECODER_FILE, sig.ITEM_DECODER_FILE):
+    for name in (sig.ENCODER_FILE, sig.DECODER_FILE, sig.ITEM_DECODER_FILE, sig.RECOMMEND_FILE):
         onnx.checker.check_model(str(folder / name))
-    source.catalog().save(folder / CATALOG_FILE)
     users = UserTable(
         IdTable.of(source.user_ids, "user"), source.sequences.items, source.sequences.offsets.astype(np.int64)
     )
     users.save(folder / USERS_FILE)
     shutil.copyfile(source.tokenizer.path, folder / TOKENIZER_FILE)
-    manifest = _manifest(source, model, precision, folder)
+    manifest = _manifest(source, model, precision, levels, folder)
     (folder / MANIFEST_FILE).write_bytes(manifest.to_json().encode())
     return manifest
 
@@ -131,7 +153,7 @@ def _save_graph(graph: GraphBuilder, path: Path) -> None:
     path.write_bytes(graph.model().SerializeToString())
 
 
-def _manifest(source: Checkpoint, model: SourceModel, precision: str, folder: Path) -> Manifest:
+def _manifest(source: Checkpoint, model: SourceModel, precision: str, levels: int, folder: Path) -> Manifest:
     config = source.config
     return Manifest(
         podx_version=__version__,
@@ -143,6 +165,7 @@ def _manifest(source: Checkpoint, model: SourceModel, precision: str, folder: Pa
         max_history=config.max_history,
         whole_word_rows=config.whole_word_rows,
         start_token=model.start_token,
+        levels=levels,
         files={path.name: file_sha256(path) for path in sorted(folder.iterdir())},
         provenance={
             "exported": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -4,7 +4,7 @@
     start token ── decoder step ──┴── trie walk ── TopK ──┬── decoder step ── trie walk ── TopK ── … ── items, scores
     excluded, allowed items ──────────────────────────────┘
 
-The decoding steps are unrolled: as many as the longest item has tokens, and one for its end of sequence. There is no If and
+The decoding steps are unrolled: as many as the longest item has tokens, and one for its end of sequence. No If,
 no Loop. The first step runs one beam per user. The embedding of the decoder and the output layer hold the tokens of the
 catalogue only (ONNX Runtime cuts them out once, when it loads the graph).
 """

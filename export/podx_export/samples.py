@@ -30,6 +30,14 @@ class Sample:
     denied: tuple[IntArray, ...]
     allowed: tuple[IntArray | None, ...]
 
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def part(self, first: int, count: int) -> Sample:
+        """``count`` requests from ``first`` on."""
+        taken = slice(first, first + count)
+        return Sample(self.task, self.users[taken], self.items[taken], self.denied[taken], self.allowed[taken])
+
     def encode(self, checkpoint: Checkpoint) -> Batch:
         """The requests as one padded batch."""
         encoder = checkpoint.encoder()

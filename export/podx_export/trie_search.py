@@ -1,9 +1,9 @@
 """One step of the beam search inside the catalogue's trie, as nodes of a graph.
 
 The counterpart of :mod:`podx.decoding.items`: of the 2·beams best continuations of a user, those among the first
-``beams`` that end an item are answers, the first ``beams`` that do not end live on. The children of a node are a range of
-edges; a grid as wide as the level's widest node holds them, so a step costs the same for ten thousand items and for ten
-million (the vectorised walk of STATIC, arXiv 2602.22647).
+``beams`` that end an item are answers, the first ``beams`` that do not end live on. The children of a node are a range
+of edges; a grid as wide as the level's widest node holds them, so a step costs the same for ten thousand items and for
+ten million (the vectorised walk of STATIC, arXiv 2602.22647).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from podx import search_tables as tables
-from podx_export.graph import FLOAT, INT64, INT64_MAX, GraphBuilder
+from podx_export.graph import INT64, INT64_MAX, GraphBuilder
 from podx_export.item_limits import NEVER, Grid, ItemLimits
 
 GONE = -1
@@ -138,7 +138,7 @@ class TrieSearch:
     def _candidates(
         self, log_probs: str, beams: Beams, node: str, start: str, ended: str, step: int
     ) -> tuple[str, str]:
-        """All continuations: [batch, beams·stride], per beam its children, an unused column, its end; and the stride."""
+        """All continuations: [batch, beams·stride], per beam children, an unused column, end; the stride."""
         graph = self._graph
         never = graph.float_scalar(NEVER)
         after = graph.make("Gather", tables.CHILD_START, graph.make("Add", node, graph.int_scalar(1)))
@@ -201,9 +201,7 @@ class TrieSearch:
         length = graph.make("Where", self._longest_suits, tables.LONGEST, graph.float_scalar(float(shortest)))
         return self._power(length)
 
-    def _survivors(
-        self, best: _Best, beams: Beams, found: Answers, start: str, length: int
-    ) -> tuple[Beams, Answers]:
+    def _survivors(self, best: _Best, beams: Beams, found: Answers, start: str, length: int) -> tuple[Beams, Answers]:
         """The first ``beams`` continuations that do not end, less those that can no longer enter the answers."""
         graph, never = self._graph, graph_never(self._graph)
         running = graph.make("Where", best.ends, never, best.score)

@@ -7,10 +7,11 @@ import torch
 from podx.catalog import IdTable
 from podx.errors import CatalogError, ExportError, TokenizerError
 from podx.trie import Trie
+from podx_export.graph import FP32, INT8
 from podx_export.layers import SUPPORTED_ACTIVATIONS
 from podx_train.checkpoint import Checkpoint
 
-PRECISIONS = ("fp32",)
+PRECISIONS = (FP32, INT8)
 
 
 def faults(checkpoint: Checkpoint, precision: str) -> list[str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from podx.decoding.limits import ItemLimits
 from podx.decoding.options import COMPACT_BELOW, ItemSearchOptions
@@ -54,10 +55,15 @@ class TokenColumns:
 
 @dataclass(frozen=True)
 class FoundItems:
-    """Answers, best first. ``items``: int64 [batch, k], 0 where there are fewer; ``scores``: float32 [batch, k]."""
+    """Answers, best first.
+
+    ``items``: int64 [batch, k], 0 where there are fewer; ``scores``: float32 [batch, k]; ``exact``: bool [batch],
+    whether they are certain to be the k items of highest score in the catalogue; None where that was not examined.
+    """
 
     items: IntArray
     scores: FloatArray
+    exact: npt.NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,8 @@ class ItemLimits:
     def _item_keys(self, items: Sequence[npt.NDArray[np.integer]]) -> IntArray:
         users = np.repeat(np.arange(len(items)), np.array([len(i) for i in items], dtype=np.int64))
         numbers = np.concatenate([*items, np.zeros(0, dtype=np.int64)]).astype(np.int64)
-        return np.unique(users * self._items + numbers)
+        listed = self._trie.item_node[numbers] != ROOT  # the tree leads to no other item, denied or allowed
+        return np.unique((users * self._items + numbers)[listed])
 
     def _node_keys(self, item_keys: IntArray) -> IntArray:
         """(user, node) of every node above and at the items, with repeats."""
@@ -71,7 +72,7 @@ class ItemLimits:
         batch = len(self._restricted)
         allowed = np.bincount(self._allowed_items // self._items, minlength=batch)
         denied = np.bincount(self._denied_items // self._items, minlength=batch)
-        return np.where(self._restricted, allowed, self._trie.item_count - denied).astype(np.int64)
+        return np.where(self._restricted, allowed, self._trie.listed_count - denied).astype(np.int64)
 
     def may_enter(self, user: IntArray, node: IntArray) -> BoolArray:
         """Whether a permitted item ends at or below ``node`` for ``user`` (elementwise)."""

@@ -20,7 +20,11 @@ MAX_LENGTH_PENALTY = 10.0
 COMPACT_BELOW = 0.75
 """A search goes on with its live users only once their share falls to this: each time costs a copy of the cache."""
 
+MAX_RETRY_BEAMS = 320
+"""Width at which a search that was to be repeated until it is certain gives up."""
+
 ScoreOver = Literal["catalogue", "vocabulary"]
+Exact = Literal["report", "retry"]
 
 
 def _check_length_penalty(value: float) -> None:
@@ -40,11 +44,14 @@ class ItemSearchOptions:
         score_over: what p is a distribution over. ``catalogue``: the tokens that occur in some item, and end of
             sequence, which is fast; ``vocabulary``: every token of the model, which is what ``transformers`` does and
             costs the whole output layer. On a trained model the two barely differ.
+        exact: ``report`` says with each answer whether it is certain to be the model's best k; ``retry`` asks again,
+            with twice the beams each time, for those that are not, up to :data:`MAX_RETRY_BEAMS`.
     """
 
     beams: int = DEFAULT_BEAMS
     length_penalty: float = 1.0
     score_over: ScoreOver = "catalogue"
+    exact: Exact = "report"
 
     def __post_init__(self) -> None:
         if self.beams < 1:
@@ -52,6 +59,10 @@ class ItemSearchOptions:
         _check_length_penalty(self.length_penalty)
         if self.score_over not in ("catalogue", "vocabulary"):
             raise ConfigError(f"score_over must be 'catalogue' or 'vocabulary', not {self.score_over!r}")
+        if self.exact not in ("report", "retry"):
+            raise ConfigError(f"exact must be 'report' or 'retry', not {self.exact!r}")
+        if self.exact == "retry" and self.score_over != "catalogue":
+            raise ConfigError("exact='retry' needs score_over='catalogue': only that search knows when it is certain")
 
 
 @dataclass(frozen=True)
