@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from podx import signature as sig
-from podx_export.graph import INT8, MICROSOFT, GraphBuilder
+from podx_export.graph import INT8, GraphBuilder
 from podx_export.layers import (
     add_and_norm,
     additive_mask,
@@ -22,9 +22,9 @@ from podx_export.layers import (
     linear,
     quantized_output,
     rms_norm,
-    with_masked_row,
 )
 from podx_export.rows import BeamGrid, Rows
+from podx_export.self_attention import SelfAttention, SlotAttention
 from podx_export.source import DecoderLayer, SourceModel
 from podx_export.weights import WeightStore
 
@@ -40,11 +40,12 @@ def build_decoder(model: SourceModel, weights: WeightStore, items_only: bool, pr
     memory = [graph.input(spec) for spec in sig.memory_tensors(model.shape)]
     past = [graph.input(spec) for spec in sig.past_tensors(model.shape)]
     hidden = embed(graph, "embedding", model.embedding, step[0])
-    biases = _path_bias(graph, model, step[1]), memory_bias(graph, memory[0], graph.dimension(step[0], 1))
-    final, present = decode_step(graph, model, hidden, BeamGrid(), memory[1:], past, *biases)
+    attention = SlotAttention(graph, model, step[1], past)
+    mask = memory_bias(graph, memory[0], graph.dimension(step[0], 1))
+    final = decode_step(graph, model, hidden, BeamGrid(), attention, memory[1:], mask)
     log_probs = _output_layer(graph, model, final, step[2] if items_only else None)
     graph.output(sig.log_probs_tensor(model.shape, items_only), log_probs)
-    for spec, value in zip(sig.present_tensors(model.shape), present, strict=True):
+    for spec, value in zip(sig.present_tensors(model.shape), attention.present, strict=True):
         graph.output(spec, value)
     return graph
 
@@ -54,49 +55,34 @@ def decode_step(
     model: SourceModel,
     hidden: str,
     rows: Rows,
+    attention: SelfAttention,
     memory: list[str],
-    past: list[str],
-    self_bias: str,
-    cross_bias: str,
-) -> tuple[str, list[str]]:
+    memory_mask: str,
+) -> str:
     """All layers and the last norm, scaled for the output layer.
 
     Args:
         hidden: embedded tokens, laid out as ``rows`` says.
-        memory: cross-attention K and V of every layer.
-        past: the cache, [batch, heads, past, head_dim]; empty in the first step of a graph that holds all steps.
-        self_bias, cross_bias: added to the attention scores.
+        attention: what a token sees of the earlier ones.
+        memory: cross-attention K and V of every layer. memory_mask: see :func:`memory_bias`.
 
     Returns:
-        the decoder state laid out as ``hidden``, and the caches with this step's slots appended.
+        the decoder state laid out as ``hidden``.
     """
-    present: list[str] = []
     normed = rms_norm(graph, hidden, "decoder.0.norm", model.decoder[0].attention.norm, model.epsilon)
     following = [(f"decoder.{n}.norm", layer.attention.norm) for n, layer in enumerate(model.decoder)][1:]
     following.append(("decoder.norm", model.decoder_norm * np.float32(model.output_scale)))
     for number, (layer, after) in enumerate(zip(model.decoder, following, strict=True)):
         prefix, own = f"decoder.{number}", slice(2 * number, 2 * number + 2)
         with graph.scope(f"layers.{number}"):
-            mixed, caches = _self_attention(graph, model, prefix, layer, normed, rows, past[own], self_bias)
-            present += caches
+            mixed = _self_attention(graph, prefix, layer, normed, attention, number)
             normed, hidden = add_and_norm(graph, hidden, mixed, f"{prefix}.cross_norm", layer.cross.norm, model.epsilon)
-            mixed = _cross_attention(graph, model, prefix, layer, normed, rows, memory[own], cross_bias)
+            mixed = _cross_attention(graph, model, prefix, layer, normed, rows, memory[own], memory_mask)
             block = layer.feed_forward
             normed, hidden = add_and_norm(graph, hidden, mixed, f"{prefix}.ff_norm", block.norm, model.epsilon)
             dense = feed_forward(graph, normed, f"{prefix}.ff", block, model.activation, model.gated)
             normed, hidden = add_and_norm(graph, hidden, dense, *after, model.epsilon)
-    return normed, present
-
-
-def _path_bias(graph: GraphBuilder, model: SourceModel, distance: str) -> str:
-    """Position bias of the slots on a beam's path, MASKED elsewhere.
-
-    [batch, beams, slots] → [batch, heads, beams, slots].
-    """
-    with graph.scope("path_bias"):
-        near = graph.make("Min", distance, graph.int_scalar(model.max_distance))
-        table = graph.weight("decoder_bias", with_masked_row(model.decoder_bias))  # index -1 reads the masked row
-        return graph.transpose(graph.make("Gather", table, near), 0, 3, 1, 2)
+    return normed
 
 
 def memory_bias(graph: GraphBuilder, memory_mask: str, beams: str) -> str:
@@ -107,29 +93,14 @@ def memory_bias(graph: GraphBuilder, memory_mask: str, beams: str) -> str:
 
 
 def _self_attention(
-    graph: GraphBuilder,
-    model: SourceModel,
-    prefix: str,
-    layer: DecoderLayer,
-    normed: str,
-    rows: Rows,
-    past: list[str],
-    bias: str,
-) -> tuple[str, list[str]]:
-    """→ rows of d, and this layer's cache with the step's slots appended."""
-    heads, head_dim, own = model.shape.heads, model.shape.head_dim, layer.attention
+    graph: GraphBuilder, prefix: str, layer: DecoderLayer, normed: str, attention: SelfAttention, number: int
+) -> str:
+    own = layer.attention
     with graph.scope("self_attention"):
-        key = rows.spread(graph, linear(graph, normed, f"{prefix}.key", own.key))
-        value = rows.spread(graph, linear(graph, normed, f"{prefix}.value", own.value))
-        if not past:  # one slot, so its value is what attention gives
-            present = [graph.reshape(part, 0, heads, 1, head_dim) for part in (key, value)]
-            return linear(graph, rows.pack(graph, value), f"{prefix}.out", own.out), present
-        query = rows.spread(graph, linear(graph, normed, f"{prefix}.query", own.query))
-        inputs = [query, key, value, "", "", bias, *past]
-        mixed, *present = graph.op(
-            "MultiHeadAttention", inputs, outputs=3, domain=MICROSOFT, num_heads=heads, scale=1.0
-        )
-        return linear(graph, rows.pack(graph, mixed), f"{prefix}.out", own.out), present
+        key = linear(graph, normed, f"{prefix}.key", own.key)
+        value = linear(graph, normed, f"{prefix}.value", own.value)
+        query = linear(graph, normed, f"{prefix}.query", own.query) if attention.needs_query else ""
+        return linear(graph, attention.mix(graph, number, query, key, value), f"{prefix}.out", own.out)
 
 
 def _cross_attention(

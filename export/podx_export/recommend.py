@@ -11,8 +11,6 @@ catalogue only (ONNX Runtime cuts them out once, when it loads the graph).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from podx import search_tables as names
@@ -23,8 +21,9 @@ from podx_export.decoder import decode_step, memory_bias
 from podx_export.encoder import encode
 from podx_export.graph import GraphBuilder
 from podx_export.item_limits import ItemLimits
-from podx_export.layers import MASKED, embed
+from podx_export.layers import embed
 from podx_export.rows import LiveRows, Rows, SingleBeam
+from podx_export.self_attention import PathAttention
 from podx_export.source import SourceModel
 from podx_export.tables import table_initializer
 from podx_export.trie_search import Beams, SearchInputs, TrieSearch
@@ -32,17 +31,6 @@ from podx_export.weights import WeightStore
 
 DEFAULT_K = 10
 DEFAULT_LENGTH_PENALTY = 1.0
-
-
-@dataclass(frozen=True)
-class Cache:
-    """Self-attention K and V of the steps so far, layer by layer, and per step the beams that filled its slots.
-
-    ``places``: int64 [beams], 0, 1, … for each step.
-    """
-
-    values: list[str]
-    places: list[str]
 
 
 def build_recommender(
@@ -91,7 +79,8 @@ class _Steps:
     def __init__(self, graph: GraphBuilder, model: SourceModel, memory: list[str]) -> None:
         self._graph, self._model = graph, model
         self._mask, self._memory = memory[0], memory[1:]
-        self._cache = Cache([], [])
+        self._attention = PathAttention(model)
+        self._row = ""  # row of each beam of the last step, int64 [batch, beams]
         used = graph.indices(names.OUTPUT_TOKENS)
         self._tokens = embed(graph, "embedding", model.embedding, used)
         tied = model.output is model.embedding
@@ -102,46 +91,23 @@ class _Steps:
         """The start token, one beam per user: → [batch, 1, output tokens]."""
         graph = self._graph
         shape = graph.concat([batch, graph.ints(self._model.width)], axis=0)
-        hidden = graph.make("Expand", self._start, shape)
-        return self._run(hidden, SingleBeam(), graph.ints(0), "")
+        self._row = self._attention.start(graph, batch)
+        return self._run(graph.make("Expand", self._start, shape), SingleBeam(), graph.ints(1))
 
     def next(self, beams: Beams) -> str:
         """One more token of every live beam: → [batch, beams, output tokens]."""
         graph = self._graph
         alive = graph.make("GreaterOrEqual", beams.node, graph.int_scalar(0))
         rows = LiveRows.of(graph, alive)
-        column = graph.make("Gather", graph.reshape(beams.column, -1), rows.beam)
-        hidden = graph.make("Gather", self._tokens, column)
-        places = graph.count_up(graph.dimension(beams.node, 1))
-        return self._run(hidden, rows, places, self._path_bias(beams, places))
+        parent = graph.make("GatherElements", self._row, beams.parent, axis=1)
+        self._attention.follow(graph, rows.pick(graph, parent))
+        self._row = rows.row
+        hidden = graph.make("Gather", self._tokens, rows.pick(graph, beams.column))
+        return self._run(hidden, rows, graph.dimension(beams.node, 1))
 
-    def _run(self, hidden: str, rows: Rows, places: str, self_bias: str) -> str:
-        graph, model = self._graph, self._model
-        cross_bias = memory_bias(graph, self._mask, graph.make("Shape", places))
-        final, present = decode_step(
-            graph, model, hidden, rows, self._memory, self._cache.values, self_bias, cross_bias
-        )
-        self._cache = Cache(present, [*self._cache.places, places])
+    def _run(self, hidden: str, rows: Rows, beams: str) -> str:
+        graph = self._graph
+        mask = memory_bias(graph, self._mask, beams)
+        final = decode_step(graph, self._model, hidden, rows, self._attention, self._memory, mask)
         logits = graph.make("Gemm", final, self._output, transB=1)
         return rows.spread(graph, graph.make("LogSoftmax", logits, axis=-1))
-
-    def _path_bias(self, beams: Beams, places: str) -> str:
-        """Position bias of the slots on a beam's path, MASKED elsewhere: [batch, heads, beams, slots].
-
-        All slots of a step lie equally far back, so the position bias is one number per head and step.
-        """
-        graph, model = self._graph, self._model
-        with graph.scope("path_bias"):
-            own = graph.make("Expand", places, graph.make("Shape", beams.node))
-            on_path, position = [], []
-            for step, (beam, slots) in enumerate(
-                zip([*beams.ancestors, own], [*self._cache.places, places], strict=True)
-            ):
-                on_path.append(graph.make("Equal", graph.unsqueeze(beam, 2), slots))
-                back = min(len(beams.ancestors) - step, model.max_distance)
-                one = graph.weight(f"decoder_bias.{back}", model.decoder_bias[back].reshape(1, -1, 1, 1))
-                shape = graph.concat([graph.ints(1, 1, 1), graph.make("Shape", slots)], axis=0)
-                position.append(graph.make("Expand", one, shape))
-            visible = graph.unsqueeze(graph.concat(on_path, axis=2), 1)
-            hidden = graph.make("Where", visible, graph.float_scalar(0.0), graph.float_scalar(MASKED))
-            return graph.make("Add", hidden, graph.concat(position, axis=3))

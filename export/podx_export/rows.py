@@ -72,6 +72,10 @@ class LiveRows:
         row = graph.make("Mul", place, kept)  # row 0 for the dead
         return cls(graph.make("Reshape", row, graph.make("Shape", alive)), beam)
 
+    def pick(self, graph: GraphBuilder, beams: str) -> str:
+        """One number per beam, [batch, beams] → [rows]."""
+        return graph.make("Gather", graph.reshape(beams, -1), self.beam)
+
     def spread(self, graph: GraphBuilder, rows: str) -> str:
         """See :class:`Rows`."""
         return graph.make("Gather", rows, self.row)

@@ -35,13 +35,13 @@ class Beams:
         score: float32, sum of log-probabilities; :data:`NEVER` where dead.
         node: int64, place in the trie; :data:`GONE` where dead.
         column: int64, token last chosen, by its place among the output tokens.
-        ancestors: int64, for each earlier step the beam there that this one descends from.
+        parent: int64, beam of the step before that this one continues.
     """
 
     score: str
     node: str
     column: str
-    ancestors: tuple[str, ...]
+    parent: str
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class TrieSearch:
         graph = self._graph
         one = graph.concat([batch, graph.ints(1)], axis=0)
         zeros = graph.make("Expand", graph.int_scalar(0), one)
-        beams = Beams(graph.make("Expand", graph.float_scalar(0.0), one), zeros, zeros, ())
+        beams = Beams(graph.make("Expand", graph.float_scalar(0.0), one), zeros, zeros, zeros)
         shape = graph.concat([batch, self._inputs.k], axis=0)
         never = graph.float_scalar(NEVER)
         found = Answers(
@@ -123,7 +123,7 @@ class TrieSearch:
         found = self._collect(best, found, length)
         if last:
             return None, found
-        return self._survivors(best, beams, found, start, length)
+        return self._survivors(best, found, start, length)
 
     # --- candidates -----------------------------------------------------------------------------------------------
 
@@ -201,7 +201,7 @@ class TrieSearch:
         length = graph.make("Where", self._longest_suits, tables.LONGEST, graph.float_scalar(float(shortest)))
         return self._power(length)
 
-    def _survivors(self, best: _Best, beams: Beams, found: Answers, start: str, length: int) -> tuple[Beams, Answers]:
+    def _survivors(self, best: _Best, found: Answers, start: str, length: int) -> tuple[Beams, Answers]:
         """The first ``beams`` continuations that do not end, less those that can no longer enter the answers."""
         graph, never = self._graph, graph_never(self._graph)
         running = graph.make("Where", best.ends, never, best.score)
@@ -226,8 +226,7 @@ class TrieSearch:
         column = graph.cast(graph.make("Gather", tables.EDGE_COLUMN, edge), INT64)
         child = graph.make("Add", edge, graph.int_scalar(1))  # edge e leads to node e + 1
         node = graph.make("Where", alive, child, graph.int_scalar(GONE))
-        followed = tuple(graph.make("GatherElements", own, parent, axis=1) for own in beams.ancestors)
-        return Beams(graph.make("Where", alive, score, never), node, column, (*followed, parent)), found
+        return Beams(graph.make("Where", alive, score, never), node, column, parent), found
 
     def exact(self, found: Answers) -> str:
         """Whether the answers are the model's k best for certain: bool [batch].
