@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from podx.decoding.options import ItemSearchOptions, TextSearchOptions
-from podx.errors import PodxError
+from podx.errors import ClosedError, OverloadedError, PodxError, RequestTimeoutError
 from podx.requests import (
     ExplainRequest,
     Explanation,
@@ -21,19 +21,24 @@ from podx.requests import (
 )
 
 if TYPE_CHECKING:
+    from podx.batcher import Batcher
     from podx.recommender import Recommender, load
 
 __version__ = "0.1.0"
 __all__ = [
+    "Batcher",
+    "ClosedError",
     "ExplainRequest",
     "Explanation",
     "GeneratedItem",
     "ItemSearchOptions",
+    "OverloadedError",
     "PodxError",
     "RankRequest",
     "RecommendRequest",
     "Recommendation",
     "Recommender",
+    "RequestTimeoutError",
     "TextSearchOptions",
     "__version__",
     "load",
@@ -46,4 +51,8 @@ def __getattr__(name: str) -> object:
         from podx import recommender
 
         return getattr(recommender, name)
+    if name == "Batcher":
+        from podx.batcher import Batcher
+
+        return Batcher
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -27,11 +27,11 @@ from podx.tokenizer import Tokenizer
 FORMAT = "podx-bundle"
 FORMAT_VERSION = 1
 MANIFEST_FILE = "manifest.json"
-CATALOG_FILE = "catalog.npz"
+CATALOG_FILE = "catalog.bin"
+EARLIER_CATALOG_FILE = "catalog.npz"
 USERS_FILE = "users.npz"
 TOKENIZER_FILE = "spiece.model"
 _CHECKSUM = "manifest_sha256"
-_CHUNK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class Manifest:
         max_history: items of a history that the model was trained to read.
         whole_word_rows: ids an input can hold, plus one.
         start_token: first token the decoder is fed.
+        levels: tokens of the longest item that ``recommend.onnx`` can walk to; 0 where the bundle has no such graph.
         files: sha256 of each file.
         parity: how far the graphs are from the eager model, as measured at export.
         provenance: where the model came from: training options, data, versions.
@@ -59,6 +60,7 @@ class Manifest:
     max_history: int
     whole_word_rows: int
     start_token: int
+    levels: int = 0
     files: Mapping[str, str] = field(default_factory=dict)
     parity: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -108,11 +110,8 @@ def _with_checksum(content: Mapping[str, Any]) -> str:
 
 def file_sha256(path: Path) -> str:
     """Hex digest of a file's bytes."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)
@@ -201,7 +200,12 @@ class Bundle:
     @cached_property
     def catalog(self) -> Catalog:
         """The items that can be recommended."""
-        return Catalog.load(self.file(CATALOG_FILE))
+        if CATALOG_FILE in self.manifest.files:
+            return Catalog.load(self.file(CATALOG_FILE))
+        arrays = read_arrays(self.file(EARLIER_CATALOG_FILE), ("raw_ids", "tokens", "offsets"))
+        items, listed = IdTable(arrays["raw_ids"], "item"), np.ones(len(arrays["raw_ids"]), dtype=np.bool_)
+        eos = self.tokenizer.eos_id
+        return Catalog(items, arrays["tokens"], arrays["offsets"], listed, eos, arrays.get("texts"))
 
     @cached_property
     def users(self) -> UserTable:

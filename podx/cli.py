@@ -26,9 +26,12 @@ _SUMMARIES = {
     "data": "Prepare datasets from interactions, make a synthetic one, show statistics.  [podx\\[train]]",
     "train": "Train a POD model on a dataset folder.  [podx\\[train]]",
     "export": "Export a checkpoint to a bundle of ONNX graphs.  [podx\\[export]]",
+    "catalog": "Look at a bundle's catalogue, or change it without a new export.  [podx\\[export]]",
     "bench": "Benchmark a bundle against eager PyTorch: latency and accuracy.  [podx\\[bench]]",
+    "bench-service": "Throughput and latency against the number of clients that ask at once.  [podx\\[bench]]",
+    "bench-scale": "What the size of the catalogue costs: memory, loading, time of a step.  [podx\\[bench]]",
 }
-_EXTRAS = {"data": "train"}
+_EXTRAS = {"data": "train", "catalog": "export", "bench-service": "bench", "bench-scale": "bench"}
 
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder that podx export wrote.")]
 UserId = Annotated[str, typer.Option("--user", help="Raw user id.")]
@@ -185,6 +188,39 @@ def explain(
     recommender = load(bundle, _device(device), threads=threads)
     answer: Explanation = recommender.explain(user, item, TextSearchOptions(diversity_penalty=diversity_penalty))
     typer.echo(json.dumps(asdict(answer), ensure_ascii=False) if as_json else answer.text)
+
+
+@app.command()
+def encode(
+    bundle: BundlePath,
+    requests: Annotated[
+        Path,
+        typer.Argument(metavar="REQUESTS.jsonl", help="A request per line, as JSON: user; history, or candidates; …"),
+    ],
+    out: Annotated[Path | None, typer.Option("--out", help="File to write; default: the standard output.")] = None,
+    items: Annotated[
+        Path | None, typer.Option("--items", help="File to write the raw ids of all items to; line n has item n.")
+    ] = None,
+    include_seen: Annotated[bool, typer.Option("--include-seen", help="Let items of the history come back.")] = False,
+    keep_last: Annotated[
+        bool, typer.Option("--keep-last", help="Read the last items of a history that is too long.")
+    ] = False,
+) -> None:
+    """Write requests as recommend.onnx reads them, for a service in any language."""
+    from podx.bundle import Bundle
+    from podx.encoded import RequestEncoder
+    from podx.request_lines import encode_lines, item_lines, write_lines
+
+    loaded = Bundle.load(bundle)
+    encoder = RequestEncoder(loaded, "keep-last" if keep_last else "error")
+    encoded = encode_lines(requests, encoder, not include_seen)
+    if out is not None:
+        write_lines(out, encoded)
+    else:
+        for line in encoded:
+            typer.echo(line)
+    if items is not None:
+        write_lines(items, item_lines(loaded.catalog.items))
 
 
 def _device(name: str) -> Any:

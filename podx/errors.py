@@ -77,3 +77,15 @@ class CandidatesError(RequestError):
 
 class UnsupportedTaskError(RequestError):
     """The model was not trained for this task."""
+
+
+class OverloadedError(PodxError):
+    """More requests wait for an answer than may; refused at once rather than answered late."""
+
+
+class RequestTimeoutError(PodxError, TimeoutError):
+    """A request was not answered within the time its caller allowed."""
+
+
+class ClosedError(PodxError):
+    """What is asked to work has been closed."""

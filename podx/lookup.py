@@ -112,6 +112,25 @@ class Lookup:
             raise CandidatesError(f"{len(candidates)} candidates, but the model reads at most {limit}: split the list")
         return candidates
 
+    def check(self, request: RecommendRequest | RankRequest) -> int:
+        """Look up all of a request, so that nothing it can cause is left to be raised later.
+
+        Returns:
+            the number of items the model reads for it, which its cost grows with.
+
+        Raises:
+            RequestError: of the kind that names what is wrong with the request.
+        """
+        self.items(request.exclude)
+        if isinstance(request, RankRequest):
+            self.task_id(Task.TOPN)
+            self.user(request.user)
+            return len(self.candidates(request))
+        self.task_id(Task.SEQUENTIAL)
+        if request.allow is not None:
+            self.items(request.allow)
+        return len(self.readable(self.history(request)))
+
     def task_id(self, task: Task) -> int:
         """Number of a task in the graphs.
 

@@ -12,12 +12,13 @@ import numpy.typing as npt
 
 from podx import signature as sig
 from podx.bundle import Bundle
+from podx.captured import CapturedRecommender
 from podx.decoding.items import FoundItems
-from podx.decoding.options import ItemSearchOptions
+from podx.decoding.options import CAPTURED_K, DEFAULT_BEAMS, DEFAULT_LENGTH_PENALTY, ItemSearchOptions
 from podx.decoding.stepper import FloatArray, IntArray
+from podx.encoded import allowed_row
 from podx.encoding import Batch, pad_rows
-from podx.session import GraphSession, SessionOptions, select_rows
-from podx.trie import NO_ITEM
+from podx.session import CUDA, GraphSession, SessionOptions, select_rows
 
 
 class GraphStepper:
@@ -61,7 +62,7 @@ class GraphStepper:
         self._past = {name: select_rows(value, users, device) for name, value in self._past.items()}
 
 
-def _text_feeds(batch: Batch, task_id: int) -> dict[str, Any]:
+def _text_feeds(batch: Batch, task_id: int) -> dict[str, npt.NDArray[np.int64]]:
     """What the encoder reads."""
     return {
         sig.INPUT_IDS: batch.input_ids,
@@ -88,17 +89,31 @@ def recommend_with(
         options: scores must be over the catalogue.
         k: answers wanted, at most the number of items.
     """
-    limits = [np.zeros(0, dtype=np.int64) if a is None else np.append(a, NO_ITEM) for a in allowed]
     feeds = {
-        **_text_feeds(batch, task_id),
-        sig.EXCLUDED_ITEMS: pad_rows(denied, sig.NO_NUMBER),
-        sig.ALLOWED_ITEMS: pad_rows(limits, sig.NO_NUMBER),
+        **fixed_feeds(batch, task_id, denied, allowed),
         sig.BEAMS: np.array([max(options.beams, k)], dtype=np.int64),
         sig.K: np.array([k], dtype=np.int64),
         sig.LENGTH_PENALTY: np.array([options.length_penalty], dtype=np.float32),
     }
-    found = session.run(feeds, to_host=session.outputs)
-    return FoundItems(found[sig.ITEMS], found[sig.SCORES], found[sig.EXACT])
+    return _found(session.run(feeds, to_host=session.outputs))
+
+
+def fixed_feeds(
+    batch: Batch,
+    task_id: int,
+    denied: Sequence[npt.NDArray[np.integer]],
+    allowed: Sequence[npt.NDArray[np.integer] | None],
+) -> dict[str, npt.NDArray[np.int64]]:
+    """The inputs of ``recommend.onnx`` that have no default."""
+    return {
+        **_text_feeds(batch, task_id),
+        sig.EXCLUDED_ITEMS: pad_rows(denied, sig.NO_NUMBER),
+        sig.ALLOWED_ITEMS: pad_rows([allowed_row(items) for items in allowed], sig.NO_NUMBER),
+    }
+
+
+def _found(answers: Mapping[str, npt.NDArray[Any]]) -> FoundItems:
+    return FoundItems(answers[sig.ITEMS], answers[sig.SCORES], answers[sig.EXACT])
 
 
 class GraphModel:
@@ -108,6 +123,7 @@ class GraphModel:
         self._bundle = bundle
         self._options = options
         self._sessions: dict[str, GraphSession] = {}
+        self._captured: CapturedRecommender | None = None
         self._lock = threading.Lock()
 
     @property
@@ -142,8 +158,25 @@ class GraphModel:
         options: ItemSearchOptions,
         k: int,
     ) -> FoundItems:
-        """The whole search by one graph, see :func:`recommend_with`."""
+        """The whole search by one graph, see :func:`recommend_with`. On CUDA by a captured one where it can."""
+        captured = self._captured_for(options, k)
+        if captured is not None:
+            found = captured.run(fixed_feeds(batch, task_id, denied, allowed))
+            if found is not None:
+                return _found(found)
         return recommend_with(self.session(sig.RECOMMEND_FILE), batch, task_id, denied, allowed, options, k)
+
+    def _captured_for(self, options: ItemSearchOptions, k: int) -> CapturedRecommender | None:
+        """The captured graph, where there is one and it does the search that is asked for."""
+        own = self._options
+        usual = options.beams == DEFAULT_BEAMS and k == CAPTURED_K and options.length_penalty == DEFAULT_LENGTH_PENALTY
+        exists = sig.CAPTURED_FILE in self._bundle.manifest.files
+        if not (own.device == CUDA and own.cuda_graph and usual and exists):
+            return None
+        with self._lock:
+            if self._captured is None:
+                self._captured = CapturedRecommender(self._bundle.file(sig.CAPTURED_FILE), own)
+            return self._captured
 
     def stepper(self, memory: Mapping[str, Any], batch: int, output_tokens: IntArray | None) -> GraphStepper:
         """A stepper over this memory. ``output_tokens``: score only these; None: the whole vocabulary."""

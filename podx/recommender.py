@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import cached_property
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
-import numpy as np
-
+from podx.batches import DEFAULT_BATCH_SIZE, in_batches
 from podx.bundle import Bundle
 from podx.catalogue_search import CatalogueSearch, ItemBatch, SearchGraph
 from podx.decoding.items import FoundItems
 from podx.decoding.options import ItemSearchOptions, TextSearchOptions
 from podx.decoding.text import Hypothesis, TextSearch
-from podx.encoding import EncodedInput, InputEncoder
+from podx.encoded import EncodedRequest, RequestEncoder, common_task
+from podx.encoding import EncodedInput
 from podx.errors import ConfigError
-from podx.lookup import LongHistory, Lookup, Numbers
+from podx.generated import ItemReader
+from podx.lookup import LongHistory
 from podx.model import GraphModel
 from podx.requests import (
     ExplainRequest,
@@ -31,8 +30,6 @@ from podx.session import Device, SessionOptions, resolve_device
 from podx.tasks import Task
 
 DEFAULT_K = 10
-DEFAULT_BATCH_SIZE = 32
-Answer = TypeVar("Answer")
 
 # The paper's protocol lets the model write anything: 20 beams, at most 50 tokens, no minimum (POD paper, section 4.4).
 UNCONSTRAINED_ITEMS = TextSearchOptions(beams=20, groups=1, min_length=0, max_length=50)
@@ -46,6 +43,7 @@ def load(
     long_history: LongHistory = "error",
     verify: bool = True,
     search_graph: SearchGraph = "auto",
+    cuda_graph: bool = True,
 ) -> Recommender:
     """Open a bundle that ``podx export`` wrote.
 
@@ -58,6 +56,7 @@ def load(
         verify: compare every file with its checksum.
         search_graph: how items are searched for. ``one``: by ``recommend.onnx``, which does a whole search in one run;
             ``steps``: by the step graphs, the search itself in numpy; ``auto``: by the one graph where it can.
+        cuda_graph: on CUDA, replay the whole search as a CUDA graph (:mod:`podx.captured`).
 
     Raises:
         BundleError: the folder is incomplete or damaged, or (BundleVersionError) of another format version.
@@ -66,7 +65,7 @@ def load(
     """
     if long_history not in ("error", "keep-last"):
         raise ConfigError(f"long_history must be 'error' or 'keep-last', not {long_history!r}")
-    options = SessionOptions(resolve_device(device), threads, spin)
+    options = SessionOptions(resolve_device(device), threads, spin, cuda_graph)
     return Recommender(Bundle.load(Path(path), verify), options, long_history, search_graph)
 
 
@@ -84,11 +83,11 @@ class Recommender:
         search_graph: SearchGraph = "auto",
     ) -> None:
         self.bundle = bundle
-        self._lookup = Lookup(bundle, long_history)
+        self._requests = RequestEncoder(bundle, long_history)
         self._model = GraphModel(bundle, options)
         self._search = CatalogueSearch(bundle, self._model, search_graph)
         self._catalog = bundle.catalog
-        self._encoder = InputEncoder(bundle.tokenizer, self._catalog.text, bundle.manifest.whole_word_rows)
+        self._reader = ItemReader(bundle.catalog, bundle.tokenizer)
         self._eos = bundle.tokenizer.eos_id
 
     # --- what callers use -----------------------------------------------------------------------------------------
@@ -156,14 +155,7 @@ class Recommender:
         batch_size: int = DEFAULT_BATCH_SIZE,
     ) -> list[Recommendations]:
         """:meth:`recommend` for many requests; answers in the order of the requests."""
-        records, denied, allowed = [], [], []
-        for request in requests:
-            seen = self._lookup.history(request)
-            records.append(self._encode(Task.SEQUENTIAL, request.user, self._lookup.readable(seen)))
-            excluded = self._lookup.items(request.exclude)
-            denied.append(np.concatenate([excluded, seen]) if exclude_seen else excluded)
-            allowed.append(None if request.allow is None else self._lookup.items(request.allow))
-        return self._search_items(Task.SEQUENTIAL, records, denied, allowed, k, search, batch_size)
+        return self._search_items(requests, exclude_seen, k, search, batch_size)
 
     def rank_batch(
         self,
@@ -173,13 +165,7 @@ class Recommender:
         batch_size: int = DEFAULT_BATCH_SIZE,
     ) -> list[Recommendations]:
         """:meth:`rank` for many requests; answers in the order of the requests."""
-        records, denied, allowed = [], [], []
-        for request in requests:
-            candidates = self._lookup.candidates(request)
-            records.append(self._encode(Task.TOPN, request.user, candidates))
-            denied.append(self._lookup.items(request.exclude))
-            allowed.append(candidates)
-        return self._search_items(Task.TOPN, records, denied, allowed, k, search, batch_size)
+        return self._search_items(requests, False, k, search, batch_size)
 
     def explain_batch(
         self,
@@ -188,7 +174,7 @@ class Recommender:
         batch_size: int = DEFAULT_BATCH_SIZE,
     ) -> list[Explanation]:
         """:meth:`explain` for many requests; answers in the order of the requests."""
-        records = [self._encode(Task.EXPLANATION, r.user, self._lookup.items([r.item])) for r in requests]
+        records = [self._requests.explanation(request) for request in requests]
         found = self._search_text(Task.EXPLANATION, records, search or TextSearchOptions(), batch_size)
         decode = self.bundle.tokenizer.decode
         return [Explanation(decode(hypotheses[0].tokens), hypotheses[0].score) for hypotheses in found]
@@ -209,55 +195,48 @@ class Recommender:
             ConfigError: the requests are not all of one kind.
         """
         _check_k(k)
-        pending: list[RecommendRequest | RankRequest] = [*requests]
-        tasks = [Task.TOPN if isinstance(request, RankRequest) else Task.SEQUENTIAL for request in pending]
-        if len(set(tasks)) > 1:
-            raise ConfigError("RecommendRequest and RankRequest are different tasks: pass each kind in its own call")
-        records = []
-        for task, request in zip(tasks, pending, strict=True):
-            if isinstance(request, RankRequest):
-                items = self._lookup.candidates(request)
-            else:
-                items = self._lookup.readable(self._lookup.history(request))
-            records.append(self._encode(task, request.user, items))
-        found = self._search_text(tasks[0] if tasks else Task.SEQUENTIAL, records, search, batch_size)
-        return [[self._read_item(h) for h in hypotheses[:k]] for hypotheses in found]
+        task = common_task(requests)
+        found = self._search_text(task, [self._requests.text(r) for r in requests], search, batch_size)
+        return [[self._reader.read(h) for h in hypotheses[:k]] for hypotheses in found]
+
+    def encode(
+        self, requests: Sequence[RecommendRequest | RankRequest], exclude_seen: bool = True
+    ) -> list[EncodedRequest]:
+        """What ``recommend.onnx`` reads for each request; see :meth:`podx.encoded.RequestEncoder.encode`."""
+        return [self._requests.encode(request, exclude_seen) for request in requests]
 
     def check(self, request: RecommendRequest | RankRequest) -> int:
         """Raise what a request would raise, running nothing; see :meth:`podx.lookup.Lookup.check`."""
-        return self._lookup.check(request)
+        return self._requests.lookup.check(request)
 
     # --- search ---------------------------------------------------------------------------------------------------
 
-    def _encode(self, task: Task, user: str, items: Numbers) -> EncodedInput:
-        self._lookup.task_id(task)  # an unsupported task is named before anything is run
-        return self._encoder.encode(task, self._lookup.user(user), items)
-
     def _search_items(
         self,
-        task: Task,
-        records: Sequence[EncodedInput],
-        denied: Sequence[Numbers],
-        allowed: Sequence[Numbers | None],
+        requests: Sequence[RecommendRequest | RankRequest],
+        exclude_seen: bool,
         k: int,
         search: ItemSearchOptions | None,
         batch_size: int,
     ) -> list[Recommendations]:
         _check_k(k)
+        common_task(requests)
         options = search or ItemSearchOptions()
         find = self._search.chosen(options)
+        pending = self.encode(requests, exclude_seen)
 
         def run(rows: Sequence[int]) -> list[Recommendations]:
+            own = [pending[row] for row in rows]
             batch = ItemBatch(
-                self._encoder.collate([records[row] for row in rows]),
-                self._lookup.task_id(task),
-                [denied[row] for row in rows],
-                [allowed[row] for row in rows],
+                self._requests.inputs.collate([request.text for request in own]),
+                own[0].task_id,
+                [request.denied for request in own],
+                [request.allowed for request in own],
                 min(k, len(self._catalog)),
             )
             return self._recommendations(find(batch, options))
 
-        return _in_batches(records, batch_size, run)
+        return in_batches([request.text for request in pending], batch_size, run)
 
     def _recommendations(self, found: FoundItems) -> list[Recommendations]:
         raw = self._catalog.items.raw
@@ -278,39 +257,14 @@ class Recommender:
         self, task: Task, records: Sequence[EncodedInput], options: TextSearchOptions, batch_size: int
     ) -> list[list[Hypothesis]]:
         def run(rows: Sequence[int]) -> list[list[Hypothesis]]:
-            batch = self._encoder.collate([records[row] for row in rows])
-            stepper = self._model.stepper(self._model.encode(batch, self._lookup.task_id(task)), batch.size, None)
+            batch = self._requests.inputs.collate([records[row] for row in rows])
+            memory = self._model.encode(batch, self._requests.lookup.task_id(task))
+            stepper = self._model.stepper(memory, batch.size, None)
             return TextSearch(stepper, batch.size, options, self.bundle.manifest.start_token, self._eos).run()
 
-        return _in_batches(records, batch_size, run)
-
-    @cached_property
-    def _number_of_text(self) -> dict[str, int]:
-        """Items by their text as the tokeniser gives it back, which may differ from the catalogue's in white space."""
-        decode = self.bundle.tokenizer.decode
-        listed = (np.flatnonzero(self._catalog.listed) + 1).tolist()
-        return {decode(self._catalog.target(number)).strip(): number for number in listed}
-
-    def _read_item(self, hypothesis: Hypothesis) -> GeneratedItem:
-        text = self.bundle.tokenizer.decode(hypothesis.tokens)
-        number = self._number_of_text.get(text.strip())
-        return GeneratedItem(text, None if number is None else self._catalog.items.raw(number), hypothesis.score)
+        return in_batches(records, batch_size, run)
 
 
 def _check_k(k: int) -> None:
     if k < 1:
         raise ConfigError(f"k must be at least 1, not {k}")
-
-
-def _in_batches(
-    records: Sequence[EncodedInput], batch_size: int, run: Callable[[Sequence[int]], list[Answer]]
-) -> list[Answer]:
-    """Run rows of similar length together, so that little is padded; answers in the order of the records."""
-    if batch_size < 1:
-        raise ConfigError(f"batch_size must be at least 1, not {batch_size}")
-    order = sorted(range(len(records)), key=lambda row: (len(records[row]), row))
-    answers: dict[int, Answer] = {}
-    for first in range(0, len(order), batch_size):
-        rows = order[first : first + batch_size]
-        answers.update(zip(rows, run(rows), strict=True))
-    return [answers[row] for row in range(len(records))]

@@ -35,6 +35,21 @@ def widest(level: int) -> str:
     return f"widest.{level}"
 
 
+SEARCH_TABLES = (
+    CHILD_START,
+    EDGE_COLUMN,
+    NODE_PARENT,
+    NODE_ITEM,
+    SUBTREE_ITEMS,
+    ITEM_NODE,
+    OUTPUT_TOKENS,
+    END_COLUMN,
+    LONGEST,
+    *map(widest, range(LEVELS)),
+)
+"""Names of all tables of the search; a catalogue file holds others as well."""
+
+
 def search_tables(trie: Trie, eos_token: int) -> dict[str, npt.NDArray[Any]]:
     """The arrays that the graph's walk needs.
 

@@ -27,6 +27,7 @@ CPU, CUDA = "cpu", "cuda"
 _PROVIDERS = {CPU: "CPUExecutionProvider", CUDA: "CUDAExecutionProvider"}
 _DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 _ERRORS_ONLY = 3
+_ELEMENT_TYPES = {"tensor(int64)": np.int64, "tensor(float)": np.float32, "tensor(bool)": np.bool_}
 _LOAD_ERRORS = (
     ort_state.EPFail,
     ort_state.Fail,
@@ -83,15 +84,50 @@ class SessionOptions:
         spin: threads wait busily for the next operator while a graph runs, never between runs. It makes a small batch
             about twice as fast where one graph does all the work. Of graphs that take turns each has threads of its
             own, and those of one then stand in the way of the other. None: the former spins, the latter do not.
+        cuda_graph: on CUDA, replay the whole search as a CUDA graph (:mod:`podx.captured`).
     """
 
     device: str = CPU
     threads: int = 0
     spin: bool | None = None
+    cuda_graph: bool = True
 
     def __post_init__(self) -> None:
         if self.threads < 0:
             raise ConfigError(f"threads must be 0 (one per core) or more, not {self.threads}")
+
+
+def _settings(options: SessionOptions) -> ort.SessionOptions:
+    settings = ort.SessionOptions()
+    settings.intra_op_num_threads = options.threads
+    settings.log_severity_level = _ERRORS_ONLY
+    if options.spin:
+        settings.add_session_config_entry("session.force_spinning_stop", "1")  # at the end of a run
+    else:
+        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return settings
+
+
+def _open(path: Path, options: SessionOptions, settings: ort.SessionOptions, **provider_options: str) -> Any:
+    """Load a graph on the device that was asked for.
+
+    Raises:
+        BundleError: ONNX Runtime cannot load the file.
+        DeviceError: ONNX Runtime fell back to another device.
+    """
+    if options.device == CUDA and hasattr(ort, "preload_dlls"):
+        ort.preload_dlls()
+    provider = _PROVIDERS[options.device]
+    try:
+        session = ort.InferenceSession(str(path), settings, providers=[(provider, provider_options)])
+    except _LOAD_ERRORS as error:
+        raise BundleError(f"ONNX Runtime cannot load {path}: {error}") from error
+    if session.get_providers()[0] != provider:
+        raise DeviceError(
+            f"{provider} was asked for but ONNX Runtime runs {path.name} on {session.get_providers()[0]}: "
+            f"check the driver and CUDA libraries, or use device='cpu'"
+        )
+    return session
 
 
 class GraphSession:
@@ -104,25 +140,7 @@ class GraphSession:
             BundleError: ONNX Runtime cannot load the file.
             DeviceError: ONNX Runtime fell back to another device.
         """
-        if options.device == CUDA and hasattr(ort, "preload_dlls"):
-            ort.preload_dlls()
-        settings = ort.SessionOptions()
-        settings.intra_op_num_threads = options.threads
-        settings.log_severity_level = _ERRORS_ONLY
-        if options.spin:
-            settings.add_session_config_entry("session.force_spinning_stop", "1")  # at the end of a run
-        else:
-            settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        provider = _PROVIDERS[options.device]
-        try:
-            self._session = ort.InferenceSession(str(path), settings, providers=[provider])
-        except _LOAD_ERRORS as error:
-            raise BundleError(f"ONNX Runtime cannot load {path}: {error}") from error
-        if self._session.get_providers()[0] != provider:
-            raise DeviceError(
-                f"{provider} was asked for but ONNX Runtime runs {path.name} on {self._session.get_providers()[0]}: "
-                f"check the driver and CUDA libraries, or use device='cpu'"
-            )
+        self._session = _open(path, options, _settings(options))
         self.device = options.device
         self.outputs: list[str] = [output.name for output in self._session.get_outputs()]
 
@@ -152,6 +170,50 @@ class GraphSession:
         self._session.run_with_iobinding(binding)
         values = dict(zip(self.outputs, binding.get_outputs(), strict=True))
         return {name: value.numpy() if name in to_host else value for name, value in values.items()}
+
+
+class FixedSession:
+    """One graph at one size of every dimension, its inputs and outputs in buffers that stay where they are.
+
+    On CUDA the graph is captured in the first run and replayed afterwards. For one thread at a time.
+
+    Args:
+        dimensions: size of each free dimension, by its name in the graph.
+    """
+
+    def __init__(self, path: Path, options: SessionOptions, dimensions: Mapping[str, int]) -> None:
+        settings = _settings(options)
+        for name, size in dimensions.items():
+            settings.add_free_dimension_override_by_name(name, size)
+        capture = {"enable_cuda_graph": "1"} if options.device == CUDA else {}
+        self._session = _open(path, options, settings, **capture)
+        self._device = options.device
+        self._binding = self._session.io_binding()
+        self._inputs: dict[str, Any] = {}
+
+    def run(self, feeds: Mapping[str, npt.NDArray[np.int64]]) -> dict[str, npt.NDArray[Any]]:
+        """Run once. ``feeds``: every input, of the same shape each time. The result is valid until the next run."""
+        if self._inputs:
+            for name, array in feeds.items():
+                self._inputs[name].update_inplace(array)
+        else:
+            self._bind(feeds)
+        self._session.run_with_iobinding(self._binding)
+        return {name: value.numpy() for name, value in self._outputs.items()}
+
+    def _bind(self, feeds: Mapping[str, npt.NDArray[np.int64]]) -> None:
+        """Put the inputs into buffers, learn the outputs' shapes from the graph, and make theirs."""
+        for name, array in feeds.items():
+            self._inputs[name] = ort.OrtValue.ortvalue_from_numpy(array, self._device)
+            self._binding.bind_ortvalue_input(name, self._inputs[name])
+        self._outputs = {
+            output.name: ort.OrtValue.ortvalue_from_shape_and_type(
+                output.shape, _ELEMENT_TYPES[output.type], self._device
+            )
+            for output in self._session.get_outputs()
+        }
+        for name, value in self._outputs.items():
+            self._binding.bind_ortvalue_output(name, value)
 
 
 def select_rows(value: Any, rows: npt.NDArray[np.int64], device: str) -> Any:

@@ -48,6 +48,7 @@ ENCODER_FILE = "encoder.onnx"
 DECODER_FILE = "decoder.onnx"
 ITEM_DECODER_FILE = "decoder_items.onnx"
 RECOMMEND_FILE = "recommend.onnx"
+CAPTURED_FILE = "recommend_captured.onnx"
 WEIGHTS_FILE = "weights.bin"
 
 

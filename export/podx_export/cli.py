@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from podx.bundle import Manifest
-from podx_export.pipeline import DEFAULT_PARITY_USERS, export_checkpoint
+from podx_export.pipeline import DEFAULT_PARITY_USERS, NOT_MEASURED, export_checkpoint
 
 _MEGABYTE = 1e6
 
@@ -19,7 +19,11 @@ def export(
     checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="Folder that podx train wrote.")],
     out: Annotated[Path, typer.Option("--out", help="Bundle folder to make.")],
     precision: Annotated[
-        str, typer.Option("--precision", help="fp32, or int8 (CPU: four times smaller, several times faster).")
+        str,
+        typer.Option(
+            "--precision",
+            help="fp32; int8 (for CPUs: a quarter of the size, several times faster); fp16, bf16 (for GPUs).",
+        ),
     ] = "fp32",
     parity_users: Annotated[
         int, typer.Option("--parity-users", min=1, help="Users per task on whom graphs and eager model are compared.")
@@ -42,6 +46,9 @@ def _summary(manifest: Manifest, out: Path) -> Table:
     table.add_row("precision", manifest.precision)
     size = sum((out / name).stat().st_size for name in manifest.files)
     table.add_row("size", f"{size / _MEGABYTE:.1f} MB in {len(manifest.files)} files")
+    if NOT_MEASURED in manifest.parity:
+        table.add_row("parity", f"not measured: {manifest.parity[NOT_MEASURED]}")
+        return table
     table.add_row("largest log-probability difference from eager", f"{manifest.parity['max_difference']:.1e}")
     for cost in manifest.parity.get("cost", ()):
         table.add_row(f"{cost['task']}: top 10 shared with fp32", f"{cost['overlap']:.1%} ({cost['users']} users)")

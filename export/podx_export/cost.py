@@ -26,7 +26,7 @@ from podx.session import GraphSession, SessionOptions
 from podx.tables import TableFile
 from podx.tasks import Task
 from podx_export.graph import FP32
-from podx_export.parity import TOP
+from podx_export.parity import TOP, session_options
 from podx_export.recommend import build_recommender
 from podx_export.samples import Sample, draw
 from podx_export.source import read_model
@@ -70,7 +70,7 @@ def measure_cost(checkpoint: Checkpoint, bundle: Bundle, catalog_file: Path, use
     costs = []
     with tempfile.TemporaryDirectory() as folder:
         reference = _reference(checkpoint, catalog_file, Path(folder), bundle.manifest.levels)
-        own = GraphModel(bundle, SessionOptions()).session(sig.RECOMMEND_FILE)
+        own = GraphModel(bundle, session_options(bundle)).session(sig.RECOMMEND_FILE)
         for task in bundle.manifest.tasks:
             if task is not Task.EXPLANATION:
                 sample = draw(checkpoint, task, users)

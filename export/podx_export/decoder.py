@@ -129,7 +129,8 @@ def _output_layer(graph: GraphBuilder, model: SourceModel, final: str, output_to
         elif graph.precision == INT8:
             logits = quantized_output(graph, rows, name, model.output)
         else:
-            logits = graph.make("Gemm", rows, graph.weight(name, model.output), transB=1)
+            table = graph.wide(graph.half_weight(name, model.output))
+            logits = graph.make("Gemm", rows, table, transB=1)
         log_probs = graph.make("LogSoftmax", logits, axis=-1)
         shape = graph.make("Concat", graph.make("Shape", final, end=2), graph.dimension(log_probs, 1), axis=0)
         return graph.make("Reshape", log_probs, shape)

@@ -32,7 +32,7 @@ def build_encoder(model: SourceModel, weights: WeightStore, precision: str) -> G
     graph = GraphBuilder("encoder", weights, precision)
     memory = encode(graph, model, [graph.input(spec) for spec in sig.encoder_inputs()])
     for spec, value in zip(sig.memory_tensors(model.shape), memory, strict=True):
-        graph.output(spec, value)
+        graph.output(spec, value if spec.dtype == "int64" else graph.wide(value))
     return graph
 
 
@@ -73,8 +73,7 @@ def _memory_mask(graph: GraphBuilder, model: SourceModel, mask: str) -> str:
 def _attention_bias(graph: GraphBuilder, model: SourceModel, memory_mask: str) -> str:
     """Position bias plus padding mask, made once for all layers: [batch, heads, memory, memory]."""
     with graph.scope("bias"):
-        length = graph.make("Squeeze", graph.dimension(memory_mask, 1), graph.ints(0))
-        positions = graph.make("Range", graph.int_scalar(0), length, graph.int_scalar(1))
+        positions = graph.count_up(graph.dimension(memory_mask, 1))
         keys = graph.make("Unsqueeze", positions, graph.ints(0))
         queries = graph.make("Unsqueeze", positions, graph.ints(1))
         offset = graph.make("Sub", keys, queries)

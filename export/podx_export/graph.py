@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 import onnx
@@ -16,14 +17,16 @@ from podx_export.weights import WeightStore
 OPSET = 17
 """Old enough for the ONNX Runtime inside Triton's current and recent backends."""
 
-FP32, INT8 = "fp32", "int8"
-"""Precisions: of everything; of weights and what they are multiplied with."""
+FP32, INT8, FP16, BF16 = "fp32", "int8", "fp16", "bf16"
+"""Precisions: of everything; of weights and what they are multiplied with; of matrix products and attention."""
 
 MICROSOFT = "com.microsoft"
 MICROSOFT_OPSET = 1
 IR_VERSION = 8
 
 FLOAT, INT32, INT64 = onnx.TensorProto.FLOAT, onnx.TensorProto.INT32, onnx.TensorProto.INT64
+HALF_TYPES = {FP16: onnx.TensorProto.FLOAT16, BF16: onnx.TensorProto.BFLOAT16}
+HALF_ARRAYS: dict[str, npt.DTypeLike] = {FP16: np.float16, BF16: ml_dtypes.bfloat16}
 INT64_MAX = int(np.iinfo(np.int64).max)
 """End of a slice that goes to the end of its axis."""
 
@@ -40,6 +43,7 @@ class GraphBuilder:
     def __init__(self, name: str, weights: WeightStore, precision: str = FP32) -> None:
         self.name, self.precision = name, precision
         self._rounded: dict[str, list[str]] = {}
+        self._half: dict[str, str] = {}
         self._weights = weights
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: dict[str, onnx.TensorProto] = {}
@@ -142,6 +146,29 @@ class GraphBuilder:
             self._rounded[value] = self.op("DynamicQuantizeLinear", [value], outputs=3)
         return self._rounded[value]
 
+    @property
+    def is_half(self) -> bool:
+        """Whether matrix products and attention take 16 bits."""
+        return self.precision in HALF_TYPES
+
+    def half(self, value: str) -> str:
+        """A float32 value in the graph's 16-bit type, cast once, whoever asks; as it is in other precisions."""
+        if not self.is_half:
+            return value
+        if value not in self._half:
+            self._half[value] = self.cast(value, HALF_TYPES[self.precision])
+        return self._half[value]
+
+    def wide(self, value: str) -> str:
+        """A value in float32."""
+        return self.cast(value, FLOAT) if self.is_half else value
+
+    def half_weight(self, name: str, array: npt.NDArray[np.float32]) -> str:
+        """A named constant, in 16 bits where the graph is."""
+        if not self.is_half:
+            return self.weight(name, array)
+        return self.weight(f"{name}.{self.precision}", array.astype(HALF_ARRAYS[self.precision]))
+
     def split(self, value: str, sizes: Sequence[int], axis: int) -> list[str]:
         """Cut along an axis."""
         return self.op("Split", [value, self.ints(*sizes)], outputs=len(sizes), axis=axis)
@@ -167,9 +194,12 @@ class GraphBuilder:
         return self.make("ReduceSum", value, self.ints(axis), keepdims=0)
 
     def count_up(self, size: str) -> str:
-        """0 … size - 1 as int64, for ``size`` int64 [1]."""
-        limit = self.make("Squeeze", size, self.ints(0))
-        return self.make("Range", self.int_scalar(0), limit, self.int_scalar(1))
+        """0 … size - 1 as int64, for ``size`` int64 [1].
+
+        No Range: where its limit is a constant, ONNX Runtime may merge that with a vector, and then refuse it.
+        """
+        ones = self.make("Expand", self.ints(1), size)
+        return self.make("CumSum", ones, self.int_scalar(0), exclusive=1)
 
     def concat(self, values: Sequence[str], axis: int) -> str:
         """Values one after another along an axis."""

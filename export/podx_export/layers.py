@@ -9,12 +9,19 @@ from __future__ import annotations
 import numpy as np
 
 from podx.errors import ExportError
-from podx_export.graph import FLOAT, INT8, MICROSOFT, GraphBuilder
+from podx_export.graph import FLOAT, FP16, INT8, MICROSOFT, GraphBuilder
 from podx_export.quantize import quantize_columns, quantize_rows
 from podx_export.source import FeedForward, Float32Array
 
 MASKED = -1e9
 """Added to the attention score of a position that must not be seen. Far below any real score, far from float limits."""
+
+MASKED_FP16 = -3e4
+"""The same where float16 would make infinity of it."""
+
+FP16_HEADROOM = 64.0
+"""The outer feed-forward layer of T5 leaves the range of float16 (65,504). Its weights are divided by this power of
+two, which costs no digit, and its result is multiplied by it in float32."""
 
 SUPPORTED_ACTIVATIONS = ("relu", "gelu_new")
 
@@ -30,10 +37,10 @@ def rms_norm(graph: GraphBuilder, x: str, name: str, weight: Float32Array, epsil
 def add_and_norm(
     graph: GraphBuilder, x: str, delta: str, name: str, weight: Float32Array, epsilon: float
 ) -> tuple[str, str]:
-    """Residual connection and the next norm in one pass over memory: → norm(x + delta), x + delta."""
+    """Residual connection and the next norm, in float32, in one pass over memory: → norm(x + delta), x + delta."""
     normed, _, _, total = graph.op(
         "SkipSimplifiedLayerNormalization",
-        [x, delta, graph.weight(name, weight)],
+        [x, graph.wide(delta), graph.weight(name, weight)],
         outputs=4,
         domain=MICROSOFT,
         epsilon=epsilon,
@@ -44,7 +51,7 @@ def add_and_norm(
 def linear(graph: GraphBuilder, x: str, name: str, weight: Float32Array) -> str:
     """``x @ weight``: [..., in] → [..., out], in the graph's precision."""
     if graph.precision != INT8:
-        return graph.make("MatMul", x, graph.weight(name, weight))
+        return graph.make("MatMul", graph.half(x), graph.half_weight(name, weight))
     quantized = quantize_columns(weight)
     values, scale = graph.weight(f"{name}.int8", quantized.values), graph.weight(f"{name}.scale", quantized.scale)
     return integer_product(graph, x, values, scale)
@@ -57,9 +64,9 @@ def integer_product(graph: GraphBuilder, x: str, values: str, scale: str) -> str
 
 
 def embed(graph: GraphBuilder, name: str, table: Float32Array, indices: str) -> str:
-    """Rows of a table: indices [...] → [..., d]."""
+    """Rows of a table: indices [...] → [..., d] in float32."""
     if graph.precision != INT8:
-        return graph.make("Gather", graph.weight(name, table), indices)
+        return graph.wide(graph.make("Gather", graph.half_weight(name, table), indices))
     quantized = quantize_rows(table)
     rows = graph.make("Gather", graph.weight(f"{name}.int8", quantized.values), indices)
     scale = graph.make("Gather", graph.weight(f"{name}.scale", quantized.scale), indices)
@@ -83,7 +90,10 @@ def feed_forward(graph: GraphBuilder, x: str, prefix: str, block: FeedForward, a
             inner = graph.make("Mul", activate(graph, gate, activation), inner)
         else:
             inner = activate(graph, inner, activation)
-        return linear(graph, inner, f"{prefix}.outer", block.outer)
+        if graph.precision != FP16:
+            return linear(graph, inner, f"{prefix}.outer", block.outer)
+        scaled = linear(graph, inner, f"{prefix}.outer", block.outer / np.float32(FP16_HEADROOM))
+        return graph.make("Mul", graph.wide(scaled), graph.float_scalar(FP16_HEADROOM))
 
 
 def activate(graph: GraphBuilder, x: str, name: str) -> str:
@@ -105,6 +115,7 @@ def attention(graph: GraphBuilder, query: str, key: str, value: str, heads: int,
     ``query`` [batch, n, heads·head_dim]; ``key``, ``value`` the same with m rows, or [batch, heads, m, head_dim];
     ``bias`` added to the scores, [batch or 1, heads or 1, n, m]. → [batch, n, heads·head_dim].
     """
+    query, key, value, bias = (graph.half(part) for part in (query, key, value, bias))
     return graph.fused("MultiHeadAttention", query, key, value, "", "", bias, num_heads=heads, scale=1.0)
 
 
@@ -115,8 +126,9 @@ def split_heads(graph: GraphBuilder, x: str, heads: int, head_dim: int) -> str:
 
 def additive_mask(graph: GraphBuilder, mask: str) -> str:
     """1 = visible, 0 = hidden → 0 and :data:`MASKED`. int64 [batch, m] → float32 [batch, 1, 1, m]."""
+    masked = MASKED_FP16 if graph.precision == FP16 else MASKED
     hidden = graph.make("Sub", graph.int_scalar(1), mask)
-    scaled = graph.make("Mul", graph.make("Cast", hidden, to=1), graph.float_scalar(MASKED))
+    scaled = graph.make("Mul", graph.cast(hidden, FLOAT), graph.float_scalar(masked))
     return graph.make("Unsqueeze", scaled, graph.ints(1, 2))
 
 

@@ -23,9 +23,10 @@ from podx.decoding.text import TextSearch
 from podx.encoding import Batch
 from podx.errors import ExportError, ParityError
 from podx.model import GraphModel
-from podx.session import SessionOptions
+from podx.session import CPU, SessionOptions, resolve_device
 from podx.tasks import Task
 from podx.trie import NO_ITEM
+from podx_export.graph import HALF_TYPES
 from podx_export.samples import Sample, draw
 from podx_train.checkpoint import Checkpoint
 from podx_train.generation import EXPLANATION_SEARCH, EagerRecommender
@@ -80,6 +81,11 @@ class Parity:
         return asdict(self)
 
 
+def session_options(bundle: Bundle) -> SessionOptions:
+    """Where a bundle is compared: 16 bits on a GPU where there is one, all else on the CPU."""
+    return SessionOptions(resolve_device("auto") if bundle.manifest.precision in HALF_TYPES else CPU)
+
+
 def measure(checkpoint: Checkpoint, bundle: Bundle, users: int) -> Parity:
     """Compare graphs and eager model on ``users`` users of each task."""
     differences, equal = [], []
@@ -121,7 +127,7 @@ def _eager_log_probs(checkpoint: Checkpoint, task: Task, batch: Batch, tokens: I
 
 def _graph_log_probs(bundle: Bundle, task: Task, batch: Batch, tokens: IntArray) -> FloatArray:
     """The same by the graphs, step by step with the cache: one beam first, then all."""
-    model = GraphModel(bundle, SessionOptions())
+    model = GraphModel(bundle, session_options(bundle))
     stepper = model.stepper(model.encode(batch, bundle.manifest.tasks.index(task)), batch.size, None)
     paths = BeamPaths(batch.size)
     first = stepper.step(tokens[:, :1, 0], paths.advance())
@@ -158,14 +164,14 @@ def graph_search(
     search_graph: SearchGraph = "steps",
 ) -> FoundItems:
     """The constrained search over the graphs, on a sample."""
-    search = CatalogueSearch(bundle, GraphModel(bundle, SessionOptions()), search_graph)
+    search = CatalogueSearch(bundle, GraphModel(bundle, session_options(bundle)), search_graph)
     task_id = bundle.manifest.tasks.index(sample.task)
     return search.chosen(options)(ItemBatch(batch, task_id, sample.denied, sample.allowed, k), options)
 
 
 def _same_texts(checkpoint: Checkpoint, bundle: Bundle, sample: Sample, batch: Batch) -> list[bool]:
     """The likeliest explanation by both. Texts may differ only where their scores are tied."""
-    model, options = GraphModel(bundle, SessionOptions()), TextSearchOptions()
+    model, options = GraphModel(bundle, session_options(bundle)), TextSearchOptions()
     stepper = model.stepper(model.encode(batch, bundle.manifest.tasks.index(sample.task)), batch.size, None)
     start, eos = bundle.manifest.start_token, checkpoint.tokenizer.eos_id
     ours = TextSearch(stepper, batch.size, options, start, eos).run()

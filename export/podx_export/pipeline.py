@@ -30,12 +30,13 @@ from podx.bundle import (
 )
 from podx.catalog import Catalog, IdTable
 from podx.errors import ExportError
+from podx.session import CPU
 from podx.tables import TableFile
 from podx_export.cost import measure_cost
 from podx_export.decoder import build_decoder
 from podx_export.encoder import build_encoder
-from podx_export.graph import FP32, GraphBuilder
-from podx_export.parity import measure
+from podx_export.graph import BF16, FP32, INT8, GraphBuilder
+from podx_export.parity import measure, session_options
 from podx_export.place import partial_folder, put_in_place
 from podx_export.recommend import build_recommender
 from podx_export.source import SourceModel, read_model
@@ -44,6 +45,7 @@ from podx_export.weights import WeightStore
 from podx_train.checkpoint import Checkpoint, load_checkpoint
 
 DEFAULT_PARITY_USERS = 16
+NOT_MEASURED = "not_measured"
 COST_USERS = 256
 """Users per task on whom a lower precision is compared with float32."""
 Progress = Callable[[str], None]
@@ -66,7 +68,9 @@ def export_checkpoint(
     Args:
         checkpoint: folder that ``podx train`` wrote.
         out: folder to make.
-        precision: ``fp32``, or ``int8``: weights and what they are multiplied with in 8 bits, for CPUs.
+        precision: ``fp32``; ``int8``: weights and what they are multiplied with in 8 bits, for CPUs; ``fp16``,
+            ``bf16``:
+            matrix products and attention in 16 bits, for GPUs, with norms and residual sums in float32.
         parity_users: users per task on whom the graphs are compared with the eager model.
         force: replace a bundle that is already there.
         progress: told the name of each stage.
@@ -107,6 +111,10 @@ def _with_parity(source: Checkpoint, folder: Path, manifest: Manifest, users: in
     In float32 they must agree; a lower precision is measured against float32 instead.
     """
     bundle = Bundle.load(folder)
+    if manifest.precision == BF16 and session_options(bundle).device == CPU:
+        manifest = replace(manifest, parity={NOT_MEASURED: "ONNX Runtime has no bf16 on CPUs, and no GPU was at hand"})
+        (folder / MANIFEST_FILE).write_bytes(manifest.to_json().encode())
+        return manifest
     parity = measure(source, bundle, users)
     facts: dict[str, Any] = dict(parity.to_json())
     if manifest.precision == FP32:
@@ -135,10 +143,13 @@ def write_bundle(
     progress("build the graph of the whole search")
     tables = TableFile(folder / CATALOG_FILE)
     _save_graph(build_recommender(model, weights, tables, levels, precision), folder / sig.RECOMMEND_FILE)
+    if precision != INT8:  # which is for CPUs
+        captured = build_recommender(model, weights, tables, levels, precision, captured=True)
+        _save_graph(captured, folder / sig.CAPTURED_FILE)
     weights.close()
     progress("check the graphs")
-    for name in (sig.ENCODER_FILE, sig.DECODER_FILE, sig.ITEM_DECODER_FILE, sig.RECOMMEND_FILE):
-        onnx.checker.check_model(str(folder / name))
+    for path in folder.glob("*.onnx"):
+        onnx.checker.check_model(str(path))
     users = UserTable(
         IdTable.of(source.user_ids, "user"), source.sequences.items, source.sequences.offsets.astype(np.int64)
     )

@@ -15,42 +15,41 @@ import numpy as np
 
 from podx import search_tables as names
 from podx import signature as sig
-from podx.decoding.options import DEFAULT_BEAMS
+from podx.decoding.options import CAPTURED_K, DEFAULT_BEAMS, DEFAULT_LENGTH_PENALTY
 from podx.tables import TableFile
 from podx_export.decoder import decode_step, memory_bias
 from podx_export.encoder import encode
 from podx_export.graph import GraphBuilder
 from podx_export.item_limits import ItemLimits
 from podx_export.layers import embed
-from podx_export.rows import LiveRows, Rows, SingleBeam
+from podx_export.rows import AllRows, BeamRows, LiveRows, Rows, SingleBeam
 from podx_export.self_attention import PathAttention
 from podx_export.source import SourceModel
 from podx_export.tables import table_initializer
 from podx_export.trie_search import Beams, SearchInputs, TrieSearch
 from podx_export.weights import WeightStore
 
-DEFAULT_K = 10
-DEFAULT_LENGTH_PENALTY = 1.0
-
 
 def build_recommender(
-    model: SourceModel, weights: WeightStore, tables: TableFile, levels: int, precision: str
+    model: SourceModel, weights: WeightStore, tables: TableFile, levels: int, precision: str, captured: bool = False
 ) -> GraphBuilder:
     """Graph of the whole search.
 
     Args:
         tables: the catalogue (:func:`podx.search_tables.search_tables`).
         levels: tokens of the longest item that the graph can walk to.
+        captured: for a CUDA graph, which needs shapes that hang on no value: width, k and length penalty are constants,
+            and dead beams are computed like live ones.
     """
     graph = GraphBuilder("recommend", weights, precision)
     text = [graph.input(spec) for spec in sig.encoder_inputs()]
     excluded, allowed = (graph.input(spec) for spec in sig.limit_inputs())
-    inputs = _search_inputs(graph)
+    inputs = _fixed_inputs(graph) if captured else _search_inputs(graph)
     for name in names.SEARCH_TABLES:
         graph.initializer(table_initializer(name, tables))
     memory = encode(graph, model, text)
-    search = TrieSearch(graph, inputs, ItemLimits(graph, excluded, allowed, levels), levels, narrow=True)
-    steps = _Steps(graph, model, memory)
+    search = TrieSearch(graph, inputs, ItemLimits(graph, excluded, allowed, levels), levels, not captured)
+    steps = _Steps(graph, model, memory, captured)
     batch = graph.dimension(text[0], 0)
     beams, found = search.start(batch)
     following: Beams | None = beams
@@ -66,18 +65,25 @@ def build_recommender(
 
 def _search_inputs(graph: GraphBuilder) -> SearchInputs:
     beams, k, penalty = sig.search_inputs()
+    width = graph.default(beams, np.array([DEFAULT_BEAMS], dtype=np.int64))
+    wanted = graph.default(k, np.array([CAPTURED_K], dtype=np.int64))
     return SearchInputs(
-        beams=graph.default(beams, np.array([DEFAULT_BEAMS], dtype=np.int64)),
-        k=graph.default(k, np.array([DEFAULT_K], dtype=np.int64)),
+        beams=graph.make("Max", width, wanted),  # fewer beams than answers could end in fewer answers
+        k=wanted,
         penalty=graph.default(penalty, np.array([DEFAULT_LENGTH_PENALTY], dtype=np.float32)),
     )
+
+
+def _fixed_inputs(graph: GraphBuilder) -> SearchInputs:
+    penalty = graph.weight("penalty", np.array([DEFAULT_LENGTH_PENALTY], dtype=np.float32))
+    return SearchInputs(graph.ints(DEFAULT_BEAMS), graph.ints(CAPTURED_K), penalty)
 
 
 class _Steps:
     """The decoding steps, one after another."""
 
-    def __init__(self, graph: GraphBuilder, model: SourceModel, memory: list[str]) -> None:
-        self._graph, self._model = graph, model
+    def __init__(self, graph: GraphBuilder, model: SourceModel, memory: list[str], captured: bool) -> None:
+        self._graph, self._model, self._captured = graph, model, captured
         self._mask, self._memory = memory[0], memory[1:]
         self._attention = PathAttention(model)
         self._row = ""  # row of each beam of the last step, int64 [batch, beams]
@@ -98,7 +104,7 @@ class _Steps:
         """One more token of every live beam: → [batch, beams, output tokens]."""
         graph = self._graph
         alive = graph.make("GreaterOrEqual", beams.node, graph.int_scalar(0))
-        rows = LiveRows.of(graph, alive)
+        rows: BeamRows = AllRows.of(graph, alive, DEFAULT_BEAMS) if self._captured else LiveRows.of(graph, alive)
         parent = graph.make("GatherElements", self._row, beams.parent, axis=1)
         self._attention.follow(graph, rows.pick(graph, parent))
         self._row = rows.row

@@ -46,6 +46,53 @@ class SingleBeam:
         return graph.make("Squeeze", beams, graph.ints(1))
 
 
+class BeamRows(Rows, Protocol):
+    """Rows of the beams of a later step.
+
+    Attributes:
+        row: int64 [batch, beams], row of each beam; that of some other beam where it has none.
+    """
+
+    @property
+    def row(self) -> str:
+        """See above."""
+
+    def pick(self, graph: GraphBuilder, beams: str) -> str:
+        """One number per beam, [batch, beams] → [rows]."""
+
+
+@dataclass(frozen=True)
+class AllRows:
+    """Every beam has a row, dead ones too: [batch·beams, n]. Shapes hang on no value, as a CUDA graph needs.
+
+    Attributes:
+        row: int64 [batch, beams].
+        beams: how many a user has.
+    """
+
+    row: str
+    beams: int
+
+    @classmethod
+    def of(cls, graph: GraphBuilder, alive: str, beams: int) -> AllRows:
+        """``alive``: bool [batch, beams], of which only the shape counts."""
+        rows = graph.count_up(graph.make("Reshape", graph.make("Size", alive), graph.ints(1)))
+        return cls(graph.reshape(rows, -1, beams), beams)
+
+    def pick(self, graph: GraphBuilder, beams: str) -> str:
+        """See :class:`BeamRows`."""
+        return graph.reshape(beams, -1)
+
+    def spread(self, graph: GraphBuilder, rows: str) -> str:
+        """See :class:`Rows`."""
+        shape = graph.concat([graph.ints(-1, self.beams), graph.dimension(rows, 1)], axis=0)
+        return graph.make("Reshape", rows, shape)
+
+    def pack(self, graph: GraphBuilder, beams: str) -> str:
+        """See :class:`Rows`."""
+        return graph.make("Flatten", beams, axis=2)
+
+
 @dataclass(frozen=True)
 class LiveRows:
     """Only live beams have a row: [rows, n].
@@ -73,7 +120,7 @@ class LiveRows:
         return cls(graph.make("Reshape", row, graph.make("Shape", alive)), beam)
 
     def pick(self, graph: GraphBuilder, beams: str) -> str:
-        """One number per beam, [batch, beams] → [rows]."""
+        """See :class:`BeamRows`."""
         return graph.make("Gather", graph.reshape(beams, -1), self.beam)
 
     def spread(self, graph: GraphBuilder, rows: str) -> str:

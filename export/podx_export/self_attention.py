@@ -2,8 +2,9 @@
 
 The step graph keeps a cache in which every beam of every step has a slot for good, and masks what is not on a beam's
 path (:class:`SlotAttention`): its shapes hang on nothing but the number of slots, and one fused operator does the work.
-The graph of the whole search knows the rows on each path and looks at those alone (:class:`PathAttention`): with 20 beams
-in the third step that is 3 keys instead of 41, and nothing is copied when beams change places.
+The graph of the whole search knows the rows on each path and looks at those alone (:class:`PathAttention`): in the
+third step with 20 beams that is 3 keys instead of 41, and nothing is copied when beams change places. Both work in
+float32.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ class SlotAttention:
 
     def mix(self, graph: GraphBuilder, layer: int, query: str, key: str, value: str) -> str:
         """See :class:`SelfAttention`."""
+        query, key, value = (graph.wide(part) for part in (query, key, value))  # as the cache is
         inputs = [query, key, value, "", "", self._bias, *self._past[2 * layer : 2 * layer + 2]]
         mixed, *present = graph.op(
             "MultiHeadAttention", inputs, outputs=3, domain=MICROSOFT, num_heads=self._heads, scale=1.0
@@ -92,13 +94,14 @@ class PathAttention:
 
     def mix(self, graph: GraphBuilder, layer: int, query: str, key: str, value: str) -> str:
         """See :class:`SelfAttention`."""
+        key, value = graph.wide(key), graph.wide(value)
         for table, rows in ((self._keys, key), (self._values, value)):
             table[layer] = graph.concat([table[layer], rows], axis=0) if layer in table else rows
         if self._steps == 1:
             return value
         heads, head_dim = self._model.shape.heads, self._model.shape.head_dim
         keys = graph.make("Gather", self._keys[layer], self._path)
-        products = graph.reshape(graph.make("Mul", graph.unsqueeze(query, 1), keys), 0, 0, heads, head_dim)
+        products = graph.reshape(graph.make("Mul", graph.unsqueeze(graph.wide(query), 1), keys), 0, 0, heads, head_dim)
         scores = graph.make("Add", graph.sum(products, -1), self._position_bias(graph))
         weights = graph.unsqueeze(graph.make("Softmax", scores, axis=1), 3)
         values = graph.reshape(graph.make("Gather", self._values[layer], self._path), 0, 0, heads, head_dim)

@@ -7,11 +7,11 @@ import torch
 from podx.catalog import IdTable
 from podx.errors import CatalogError, ExportError, TokenizerError
 from podx.trie import Trie
-from podx_export.graph import FP32, INT8
+from podx_export.graph import BF16, FP16, FP32, INT8
 from podx_export.layers import SUPPORTED_ACTIVATIONS
 from podx_train.checkpoint import Checkpoint
 
-PRECISIONS = (FP32, INT8)
+PRECISIONS = (FP32, INT8, FP16, BF16)
 
 
 def faults(checkpoint: Checkpoint, precision: str) -> list[str]:

@@ -9,6 +9,9 @@ from typing import Literal
 from podx.errors import ConfigError
 
 DEFAULT_BEAMS = 20
+DEFAULT_LENGTH_PENALTY = 1.0
+CAPTURED_K = 10
+"""Answers that the graph captured for CUDA gives; it is one for the default width and length penalty."""
 DEFAULT_TEXT_BEAMS = 21
 DEFAULT_GROUPS = 3
 DEFAULT_MIN_LENGTH = 10
@@ -49,7 +52,7 @@ class ItemSearchOptions:
     """
 
     beams: int = DEFAULT_BEAMS
-    length_penalty: float = 1.0
+    length_penalty: float = DEFAULT_LENGTH_PENALTY
     score_over: ScoreOver = "catalogue"
     exact: Exact = "report"
 

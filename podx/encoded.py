@@ -1,0 +1,117 @@
+"""Requests as ``recommend.onnx`` reads them: token ids and item numbers. Needs no ONNX Runtime.
+
+:class:`podx.Recommender` asks here before every search. A service in another language gets the same as JSON lines
+(``podx encode``, :mod:`podx.request_lines`), pads them to a batch and runs the graph itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from podx.bundle import Bundle
+from podx.encoding import EncodedInput, InputEncoder
+from podx.errors import ConfigError
+from podx.lookup import LongHistory, Lookup, Numbers
+from podx.requests import ExplainRequest, RankRequest, RecommendRequest
+from podx.tasks import Task
+from podx.trie import NO_ITEM
+
+
+@dataclass(frozen=True)
+class EncodedRequest:
+    """A request for items, by number.
+
+    Attributes:
+        text: tokens, end of sequence included.
+        task: what is asked for; ``task_id``: its number in the graphs.
+        denied: int64 [denied], items never to be returned; some may occur twice.
+        allowed: int64 [allowed], the only items that may be; None: the whole catalogue.
+    """
+
+    text: EncodedInput
+    task: Task
+    task_id: int
+    denied: Numbers
+    allowed: Numbers | None
+
+    @property
+    def allowed_row(self) -> Numbers:
+        """This request's row of the graph's ``allowed_items``, see :func:`allowed_row`."""
+        return allowed_row(self.allowed)
+
+
+def allowed_row(allowed: npt.NDArray[np.integer] | None) -> Numbers:
+    """A row of the graph's ``allowed_items``: empty where all items are, else their numbers and :data:`NO_ITEM`.
+
+    The graph takes an empty row for no limit, so a list of no items needs an entry that is none.
+    """
+    return np.zeros(0, dtype=np.int64) if allowed is None else np.append(allowed, NO_ITEM).astype(np.int64, copy=False)
+
+
+class RequestEncoder:
+    """Looks raw ids up and writes requests as tokens. Safe to share between threads."""
+
+    def __init__(self, bundle: Bundle, long_history: LongHistory = "error") -> None:
+        self.lookup = Lookup(bundle, long_history)
+        self.inputs = InputEncoder(bundle.tokenizer, bundle.catalog.text, bundle.manifest.whole_word_rows)
+
+    def encode(self, request: RecommendRequest | RankRequest, exclude_seen: bool = True) -> EncodedRequest:
+        """A request and its limits. ``exclude_seen``: deny the items of the history as well.
+
+        Raises:
+            RequestError: of the kind that names what is wrong with the request.
+        """
+        task, items = self._task_and_items(request)
+        text = self._write(task, request.user, items)
+        denied = self.lookup.items(request.exclude)
+        allowed: Numbers | None
+        if isinstance(request, RankRequest):
+            allowed = items
+        else:
+            allowed = None if request.allow is None else self.lookup.items(request.allow)
+            denied = np.concatenate([denied, items]) if exclude_seen else denied
+        return EncodedRequest(text, task, self.lookup.task_id(task), denied, allowed)
+
+    def text(self, request: RecommendRequest | RankRequest) -> EncodedInput:
+        """A request without its limits, for a search that knows none.
+
+        Raises:
+            RequestError: of the kind that names what is wrong with the request.
+        """
+        task, items = self._task_and_items(request)
+        return self._write(task, request.user, items)
+
+    def explanation(self, request: ExplainRequest) -> EncodedInput:
+        """A request for an explanation.
+
+        Raises:
+            UnknownUserError, UnknownItemError: an id the model does not know.
+            UnsupportedTaskError: the model was not trained for this task.
+        """
+        return self._write(Task.EXPLANATION, request.user, self.lookup.items([request.item]))
+
+    def _task_and_items(self, request: RecommendRequest | RankRequest) -> tuple[Task, Numbers]:
+        if isinstance(request, RankRequest):
+            return Task.TOPN, self.lookup.candidates(request)
+        return Task.SEQUENTIAL, self.lookup.history(request)
+
+    def _write(self, task: Task, user: str, items: Numbers) -> EncodedInput:
+        self.lookup.task_id(task)  # an unsupported task is named before anything is run
+        read = self.lookup.readable(items) if task is Task.SEQUENTIAL else items
+        return self.inputs.encode(task, self.lookup.user(user), read)
+
+
+def common_task(requests: Sequence[RecommendRequest | RankRequest]) -> Task:
+    """The task of all requests; of none, sequential recommendation.
+
+    Raises:
+        ConfigError: the requests are not all of one kind.
+    """
+    kinds = {Task.TOPN if isinstance(request, RankRequest) else Task.SEQUENTIAL for request in requests}
+    if len(kinds) > 1:
+        raise ConfigError("RecommendRequest and RankRequest are different tasks: pass each kind in its own call")
+    return kinds.pop() if kinds else Task.SEQUENTIAL

@@ -1,0 +1,105 @@
+"""The graph for CUDA graphs: run on the CPU at fixed sizes, it answers as the other one does."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from podx import signature as sig
+from podx.bundle import Bundle
+from podx.captured import ALLOWED_LENGTHS, BATCH_SIZES, SOURCE_LENGTHS, Bucket, CapturedRecommender
+from podx.decoding.options import CAPTURED_K, ItemSearchOptions
+from podx.model import GraphModel, fixed_feeds
+from podx.session import SessionOptions
+from podx.tasks import Task
+from podx_export.pipeline import export_checkpoint
+from podx_export.samples import draw
+from podx_train.checkpoint import Checkpoint, load_checkpoint
+
+USERS = 5
+
+
+@pytest.fixture(scope="module")
+def exported(untrained: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkpoint, Bundle]:
+    folder = tmp_path_factory.mktemp("captured") / "bundle"
+    export_checkpoint(untrained, folder, parity_users=2)
+    return load_checkpoint(untrained), Bundle.load(folder)
+
+
+def _both(exported: tuple[Checkpoint, Bundle], task: Task, seed: int) -> tuple[dict[str, np.ndarray], object]:
+    checkpoint, bundle = exported
+    sample = draw(checkpoint, task, USERS, seed)
+    batch, task_id = sample.encode(checkpoint), bundle.manifest.tasks.index(task)
+    model = GraphModel(bundle, SessionOptions())
+    usual = model.recommend(batch, task_id, sample.denied, sample.allowed, ItemSearchOptions(), CAPTURED_K)
+    captured = CapturedRecommender(bundle.file(sig.CAPTURED_FILE), SessionOptions())
+    return captured.run(fixed_feeds(batch, task_id, sample.denied, sample.allowed)) or {}, usual
+
+
+@pytest.mark.parametrize("task", [Task.SEQUENTIAL, Task.TOPN])
+def test_answers_equal_those_of_the_other_graph(exported: tuple[Checkpoint, Bundle], task: Task) -> None:
+    for seed in range(3):
+        found, usual = _both(exported, task, seed)
+        np.testing.assert_array_equal(found[sig.ITEMS], usual.items)
+        np.testing.assert_allclose(found[sig.SCORES], usual.scores, atol=1e-5)
+        np.testing.assert_array_equal(found[sig.EXACT], usual.exact)
+
+
+def test_a_bucket_is_filled_anew_each_time(exported: tuple[Checkpoint, Bundle]) -> None:
+    """Later, smaller batches in the same buffers are not answered with what earlier ones left there."""
+    checkpoint, bundle = exported
+    captured = CapturedRecommender(bundle.file(sig.CAPTURED_FILE), SessionOptions())
+    model, task_id = GraphModel(bundle, SessionOptions()), bundle.manifest.tasks.index(Task.SEQUENTIAL)
+    for users in (8, 5, 7):
+        sample = draw(checkpoint, Task.SEQUENTIAL, users, seed=users)
+        batch = sample.encode(checkpoint)
+        found = captured.run(fixed_feeds(batch, task_id, sample.denied, sample.allowed))
+        usual = model.recommend(batch, task_id, sample.denied, sample.allowed, ItemSearchOptions(), CAPTURED_K)
+        assert found is not None
+        np.testing.assert_array_equal(found[sig.ITEMS], usual.items)
+
+
+def test_threads_share_a_bucket(exported: tuple[Checkpoint, Bundle]) -> None:
+    checkpoint, bundle = exported
+    captured = CapturedRecommender(bundle.file(sig.CAPTURED_FILE), SessionOptions(threads=1))
+    task_id = bundle.manifest.tasks.index(Task.SEQUENTIAL)
+    work = []
+    for seed in range(6):
+        sample = draw(checkpoint, Task.SEQUENTIAL, 4, seed)
+        work.append(fixed_feeds(sample.encode(checkpoint), task_id, sample.denied, sample.allowed))
+    alone = [captured.run(feeds) for feeds in work]
+    together: dict[int, object] = {}
+
+    def run(number: int) -> None:
+        together[number] = captured.run(work[number])
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(len(work))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for number, expected in enumerate(alone):
+        np.testing.assert_array_equal(together[number][sig.ITEMS], expected[sig.ITEMS])
+
+
+def test_buckets_hold_what_they_must() -> None:
+    feeds = {
+        sig.INPUT_IDS: np.zeros((3, 33), dtype=np.int64),
+        sig.EXCLUDED_ITEMS: np.zeros((3, 20), dtype=np.int64),
+        sig.ALLOWED_ITEMS: np.zeros((3, 0), dtype=np.int64),
+    }
+    bucket = Bucket.holding(feeds)
+    assert bucket is not None and (bucket.batch, bucket.source, bucket.allowed) == (4, 48, ALLOWED_LENGTHS[0])
+    padded = bucket.pad(sig.EXCLUDED_ITEMS, np.full((3, 20), 7))
+    assert padded.shape == (4, bucket.excluded) and (padded[:3, :20] == 7).all() and (padded == 7).sum() == 60
+    assert (padded[3] == sig.NO_NUMBER).all()
+    assert Bucket.holding({**feeds, sig.INPUT_IDS: np.zeros((BATCH_SIZES[-1] + 1, 9), dtype=np.int64)}) is None
+    assert Bucket.holding({**feeds, sig.INPUT_IDS: np.zeros((1, SOURCE_LENGTHS[-1] + 1), dtype=np.int64)}) is None
+
+
+def test_a_cpu_does_not_use_it(exported: tuple[Checkpoint, Bundle]) -> None:
+    _, bundle = exported
+    assert GraphModel(bundle, SessionOptions())._captured_for(ItemSearchOptions(), CAPTURED_K) is None

@@ -1,0 +1,481 @@
+"""The batcher over a fake recommender whose answers say what was asked, and over a real one without graphs."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
+
+import numpy as np
+import pytest
+
+import podx
+from podx.batcher import Batcher
+from podx.decoding.options import ItemSearchOptions
+from podx.errors import ClosedError, ConfigError, OverloadedError, RequestError, RequestTimeoutError, UnknownUserError
+from podx.recommender import Recommender
+from podx.requests import ExplainRequest, RankRequest, Recommendation, RecommendRequest
+from podx.tasks import Task
+from podx.waiting import Kind, Line, Waiting
+from tests.podx.bundles import ITEM_IDS, ITEMS, MAX_HISTORY, USER_IDS
+
+CLIENTS = 64
+REQUESTS = 100_000
+PATIENCE_S = 30.0
+"""What would hang fails after this long."""
+
+Request = RecommendRequest | RankRequest
+
+
+class Echo:
+    """Answers with the words of the question. What names ``stranger`` is refused by ``check``.
+
+    Attributes:
+        calls: what each call of the model was given.
+        gate: closed, it holds calls up. running: set when a call has begun.
+    """
+
+    def __init__(self) -> None:
+        self.calls: list[list[Request]] = []
+        self.gate, self.running = threading.Event(), threading.Event()
+        self.gate.set()
+
+    @property
+    def sizes(self) -> list[int]:
+        return [len(call) for call in self.calls]
+
+    def check(self, request: Request) -> int:
+        if request.user == "stranger":
+            raise UnknownUserError("nobody knows a stranger: ask for someone else")
+        return len(request.candidates if isinstance(request, RankRequest) else request.history or ())
+
+    def recommend_batch(
+        self,
+        requests: Sequence[RecommendRequest],
+        k: int,
+        exclude_seen: bool,
+        search: ItemSearchOptions | None,
+        batch_size: int,
+    ) -> list[list[Recommendation]]:
+        assert all(type(request) is RecommendRequest for request in requests)
+        return self._run(requests, k, exclude_seen, search)
+
+    def rank_batch(
+        self, requests: Sequence[RankRequest], k: int, search: ItemSearchOptions | None, batch_size: int
+    ) -> list[list[Recommendation]]:
+        assert all(type(request) is RankRequest for request in requests)
+        return self._run(requests, k, None, search)
+
+    def _run(self, requests: Sequence[Request], *options: object) -> list[list[Recommendation]]:
+        self.running.set()
+        assert self.gate.wait(PATIENCE_S)
+        self.calls.append(list(requests))
+        for request in requests:
+            if request.user == "late stranger":
+                raise RequestError("a stranger came late: ask for someone else")
+            if request.user == "bug":
+                raise ZeroDivisionError("nobody expected this")
+            if request.user == "silent":
+                return []
+        return [echo(request, *options) for request in requests]
+
+
+def echo(request: Request, *options: object) -> list[Recommendation]:
+    return [Recommendation(repr((request, *options)), 0.0)]
+
+
+@pytest.fixture
+def fake() -> Echo:
+    return Echo()
+
+
+@pytest.fixture
+def blocked(fake: Echo) -> Iterator[tuple[Batcher, Future[list[Recommendation]]]]:
+    """A batcher of at most 4 whose worker is held up with one request; 3 more may wait."""
+    fake.gate.clear()
+    with Batcher(fake, max_batch=4, max_pending=3) as batcher:  # type: ignore[arg-type]
+        first = batcher.submit(RecommendRequest("first"))
+        assert fake.running.wait(PATIENCE_S)
+        yield batcher, first
+        fake.gate.set()
+
+
+def in_threads(clients: int, questions: int, ask: Callable[[int], object]) -> None:
+    """Let threads ask questions 0 … questions-1, each its next one when it has an answer."""
+    numbers: queue.SimpleQueue[int] = queue.SimpleQueue()
+    for number in range(questions):
+        numbers.put(number)
+
+    def client(_: int) -> None:
+        while True:
+            try:
+                number = numbers.get_nowait()
+            except queue.Empty:
+                return
+            ask(number)
+
+    with ThreadPoolExecutor(clients) as pool:
+        list(pool.map(client, range(clients)))
+
+
+# --- answers --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_no_answer_is_lost_or_swapped(fake: Echo) -> None:
+    right = np.zeros(REQUESTS, dtype=np.int64)  # how often each question was answered rightly
+    with Batcher(fake) as batcher:  # type: ignore[arg-type]
+
+        def ask(number: int) -> None:
+            request = RecommendRequest(f"user-{number}")
+            right[number] += batcher.recommend(request.user, timeout_s=PATIENCE_S) == echo(request, 10, True, None)
+
+        in_threads(CLIENTS, REQUESTS, ask)
+        stats = batcher.stats
+    assert (right == 1).all()
+    assert (stats.answered, stats.waiting) == (REQUESTS, 0)
+    assert sum(fake.sizes) == REQUESTS and max(fake.sizes) <= 32
+    assert stats.batches == len(fake.sizes) < REQUESTS / 4, "most requests were merged with others"
+
+
+def test_requests_of_different_kinds_are_never_merged(fake: Echo) -> None:
+    rng = np.random.default_rng(5)
+    searches = (None, ItemSearchOptions(beams=3), ItemSearchOptions(length_penalty=0.0))
+    chosen = rng.integers(0, (2, 3, 2, 3), size=(3000, 4))
+    wrong: list[int] = []
+    with Batcher(fake, max_batch=8, workers=3) as batcher:  # type: ignore[arg-type]
+
+        def ask(number: int) -> None:
+            rank, k, seen, place = chosen[number].tolist()
+            user, search = f"user-{number}", searches[place]
+            if rank:
+                answer = batcher.rank(user, ["a"], k + 1, search=search)
+                expected = echo(RankRequest(user, ["a"]), k + 1, None, search)
+            else:
+                answer = batcher.recommend(user, ["a"], k + 1, exclude_seen=bool(seen), search=search)
+                expected = echo(RecommendRequest(user, ["a"]), k + 1, bool(seen), search)
+            if answer != expected:
+                wrong.append(number)
+
+        in_threads(32, len(chosen), ask)
+    assert wrong == []
+    assert 1 < max(fake.sizes) <= 8
+
+
+@pytest.mark.usefixtures("fake_model")
+def test_a_shared_recommender_answers_threads_as_it_answers_one(rec: Recommender) -> None:
+    rng = np.random.default_rng(6)
+    requests = [
+        RecommendRequest(USER_IDS[user], [ITEM_IDS[i] for i in rng.integers(0, ITEMS, size=length)])
+        for user, length in rng.integers((0, 1), (len(USER_IDS), MAX_HISTORY + 1), size=(400, 2)).tolist()
+    ]
+    lists = [RankRequest(r.user, ITEM_IDS[n % 20 : n % 20 + 9]) for n, r in enumerate(requests)]
+    expected = [
+        (rec.recommend(r.user, r.history), rec.rank(c.user, c.candidates)) for r, c in zip(requests, lists, strict=True)
+    ]
+    direct: dict[int, object] = {}
+    merged: dict[int, object] = {}
+    with Batcher(rec) as batcher:
+
+        def ask(number: int) -> None:
+            one, ranked = requests[number], lists[number]
+            direct[number] = rec.recommend(one.user, one.history), rec.rank(ranked.user, ranked.candidates)
+            merged[number] = batcher.recommend(one.user, one.history), batcher.rank(ranked.user, ranked.candidates)
+
+        in_threads(16, len(requests), ask)
+    for found in (direct, merged):
+        assert [found[number] for number in range(len(requests))] == expected
+
+
+def test_a_coroutine_awaits_an_answer(fake: Echo) -> None:
+    async def ask_all() -> list[list[Recommendation]]:
+        return await asyncio.gather(*(asyncio.wrap_future(batcher.submit(request)) for request in requests))
+
+    requests = [RecommendRequest(f"user-{number}") for number in range(100)]
+    with Batcher(fake) as batcher:  # type: ignore[arg-type]
+        assert asyncio.run(ask_all()) == [echo(request, 10, True, None) for request in requests]
+
+
+# --- when a batch starts --------------------------------------------------------------------------------------------
+
+
+def test_a_lone_client_never_waits_for_others(fake: Echo) -> None:
+    with Batcher(fake, max_wait_ms=60_000) as batcher:  # type: ignore[arg-type]
+        start = time.monotonic()
+        for number in range(20):
+            batcher.recommend(f"user-{number}")
+        assert time.monotonic() - start < PATIENCE_S
+    assert fake.sizes == [1] * 20
+
+
+def test_requests_gather_while_the_worker_is_busy(fake: Echo) -> None:
+    fake.gate.clear()
+    with Batcher(fake, max_batch=32) as batcher:  # type: ignore[arg-type]
+        batcher.submit(RecommendRequest("first"))
+        assert fake.running.wait(PATIENCE_S)
+        for number in range(40):
+            batcher.submit(RecommendRequest(f"user-{number}"))
+        assert batcher.stats.waiting == 40
+        fake.gate.set()
+    assert fake.sizes == [1, 32, 8]
+    assert [request.user for request in fake.calls[1]] == [f"user-{number}" for number in range(32)]
+
+
+def test_a_worker_waits_for_the_clients_it_has_just_answered(fake: Echo) -> None:
+    with Batcher(fake, max_wait_ms=300) as batcher:  # type: ignore[arg-type]
+        in_threads(8, 400, lambda number: batcher.recommend(f"user-{number}"))
+    assert Counter(fake.sizes).most_common(1)[0][0] == 8
+    assert len(fake.sizes) < 100  # 50 full ones, were all always back in time
+
+
+def test_a_worker_does_not_wait_for_clients_that_have_left(fake: Echo, blocked: tuple[Batcher, Future]) -> None:
+    batcher, first = blocked
+    others = [batcher.submit(RecommendRequest(f"user-{number}")) for number in range(3)]
+    fake.gate.set()
+    wait([first, *others], PATIENCE_S)
+    assert batcher.recommend("last one", timeout_s=PATIENCE_S) == echo(RecommendRequest("last one"), 10, True, None)
+
+
+# --- what goes wrong ------------------------------------------------------------------------------------------------
+
+
+def test_a_bad_request_raises_in_its_own_thread(fake: Echo) -> None:
+    with Batcher(fake) as batcher:  # type: ignore[arg-type]
+        with pytest.raises(UnknownUserError, match="ask for someone else"):
+            batcher.recommend("stranger")
+        assert batcher.stats.answered == 0
+    assert fake.calls == []
+
+
+@pytest.mark.parametrize(
+    ("user", "error"), [("late stranger", RequestError), ("bug", ZeroDivisionError), ("silent", ValueError)]
+)
+def test_an_error_of_a_batch_hits_only_who_caused_it(
+    fake: Echo, blocked: tuple[Batcher, Future], user: str, error: type[Exception]
+) -> None:
+    batcher, first = blocked
+    one, bad, other = (batcher.submit(RecommendRequest(name)) for name in ("one", user, "other"))
+    fake.gate.set()
+    assert first.result(PATIENCE_S) == echo(RecommendRequest("first"), 10, True, None)
+    assert one.result(PATIENCE_S) == echo(RecommendRequest("one"), 10, True, None)
+    assert other.result(PATIENCE_S) == echo(RecommendRequest("other"), 10, True, None)
+    with pytest.raises(error):
+        bad.result(PATIENCE_S)
+    assert fake.sizes == [1, 3, 1, 1, 1]
+    assert batcher.recommend("next", timeout_s=PATIENCE_S), "the worker goes on"
+
+
+def test_a_full_line_refuses_more_and_says_what_to_do(fake: Echo, blocked: tuple[Batcher, Future]) -> None:
+    batcher, first = blocked
+    waiting = [batcher.submit(RecommendRequest(f"user-{number}")) for number in range(3)]
+    with pytest.raises(OverloadedError, match=r"3 requests wait already: .*503.*max_pending"):
+        batcher.recommend("one too many")
+    fake.gate.set()
+    assert all(future.result(PATIENCE_S) for future in (first, *waiting))
+    assert batcher.recommend("after the rush", timeout_s=PATIENCE_S)
+
+
+def test_bad_requests_under_load_disturb_nobody(fake: Echo) -> None:
+    outcomes: Counter[str] = Counter()
+    users = {0: "stranger", 1: "late stranger", 2: "bug"}
+    with Batcher(fake) as batcher:  # type: ignore[arg-type]
+
+        def ask(number: int) -> None:
+            user = users.get(number % 50, f"user-{number}")
+            try:
+                answer = batcher.recommend(user, timeout_s=PATIENCE_S)
+            except (RequestError, ZeroDivisionError) as error:
+                outcomes[type(error).__name__] += 1
+            else:
+                outcomes["right" if answer == echo(RecommendRequest(user), 10, True, None) else "wrong"] += 1
+
+        in_threads(32, 5000, ask)
+    assert outcomes == {"right": 4700, "UnknownUserError": 100, "RequestError": 100, "ZeroDivisionError": 100}
+
+
+def test_a_request_is_given_up_after_its_time_and_not_run(fake: Echo, blocked: tuple[Batcher, Future]) -> None:
+    batcher, _ = blocked
+    with pytest.raises(RequestTimeoutError, match=r"within 0\.05 s: allow more time"):
+        batcher.rank("impatient", ["a"], timeout_s=0.05)
+    assert batcher.stats.waiting == 0
+    fake.gate.set()
+    batcher.close()
+    assert [request.user for call in fake.calls for request in call] == ["first"]
+
+
+def test_a_timeout_raised_by_the_model_is_not_taken_for_the_callers(
+    fake: Echo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def late(*_: object) -> list[list[Recommendation]]:
+        raise TimeoutError("the model's own")
+
+    monkeypatch.setattr(fake, "_run", late)
+    with Batcher(fake) as batcher, pytest.raises(TimeoutError, match="the model's own"):  # type: ignore[arg-type]
+        batcher.recommend("someone", timeout_s=PATIENCE_S)
+
+
+def test_a_cancelled_request_leaves_the_line(fake: Echo, blocked: tuple[Batcher, Future]) -> None:
+    batcher, first = blocked
+    futures = [batcher.submit(RecommendRequest(f"user-{number}")) for number in range(3)]
+    assert futures[1].cancel() and not first.cancel()
+    futures.append(batcher.submit(RecommendRequest("in its place")))
+    fake.gate.set()
+    done, left = wait(futures, PATIENCE_S)
+    assert (len(done), len(left)) == (4, 0)
+    with pytest.raises(CancelledError):
+        futures[1].result()
+    assert [request.user for request in fake.calls[-1]] == ["user-0", "user-2", "in its place"]
+
+
+# --- closing --------------------------------------------------------------------------------------------------------
+
+
+def test_closing_answers_what_waits(fake: Echo) -> None:
+    with Batcher(fake, max_batch=4, max_wait_ms=60_000) as batcher:  # type: ignore[arg-type]
+        futures = [batcher.submit(RecommendRequest(f"user-{number}")) for number in range(50)]
+    assert [f.result(0) for f in futures] == [echo(RecommendRequest(f"user-{n}"), 10, True, None) for n in range(50)]
+    for ask in (lambda: batcher.recommend("late"), lambda: batcher.rank("late", ["a"])):
+        with pytest.raises(ClosedError, match="make a new one"):
+            ask()
+    batcher.close()
+
+
+def test_closing_without_draining_fails_what_waits(fake: Echo, blocked: tuple[Batcher, Future]) -> None:
+    batcher, first = blocked
+    waiting = [batcher.submit(RecommendRequest(f"user-{number}")) for number in range(3)]
+    waiting[0].cancel()
+    threading.Timer(0.05, fake.gate.set).start()
+    batcher.close(drain=False)
+    assert first.result(0) == echo(RecommendRequest("first"), 10, True, None)
+    for future in waiting[1:]:
+        with pytest.raises(ClosedError, match="ask a new one again"):
+            future.result(0)
+    assert fake.sizes == [1]
+
+
+def test_an_error_in_the_block_drops_what_waits(fake: Echo) -> None:
+    fake.gate.clear()
+    with pytest.raises(KeyError), Batcher(fake, max_batch=1) as batcher:  # type: ignore[arg-type]
+        first = batcher.submit(RecommendRequest("first"))
+        assert fake.running.wait(PATIENCE_S)
+        second = batcher.submit(RecommendRequest("second"))
+        threading.Timer(0.05, fake.gate.set).start()
+        raise KeyError
+    assert first.result(0) and isinstance(second.exception(0), ClosedError)
+
+
+def test_an_answer_may_close_the_batcher(fake: Echo) -> None:
+    batcher = Batcher(fake)  # type: ignore[arg-type]
+    closed = threading.Event()
+    future = batcher.submit(RecommendRequest("last"))
+    future.add_done_callback(lambda _: (batcher.close(), closed.set()))
+    assert closed.wait(PATIENCE_S)
+    batcher.close()
+
+
+# --- options --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"max_batch": 0}, {"max_pending": 0}, {"workers": 0}, {"max_wait_ms": -1}, {"max_wait_ms": float("nan")}],
+)
+def test_options_out_of_range_are_named(fake: Echo, options: dict[str, float]) -> None:
+    (name,) = options
+    with pytest.raises(ConfigError, match=name):
+        Batcher(fake, **options)  # type: ignore[arg-type]
+
+
+def test_what_cannot_be_merged_is_named(fake: Echo) -> None:
+    with Batcher(fake) as batcher:  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match="not ExplainRequest: call the recommender"):
+            batcher.submit(ExplainRequest("user", "item"))  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match="timeout_s must be above zero"):
+            batcher.recommend("user", timeout_s=0)
+
+
+@pytest.mark.usefixtures("fake_model")
+def test_it_wraps_what_podx_load_gives(rec: Recommender) -> None:
+    with podx.Batcher(rec) as batcher:
+        assert batcher.recommend(USER_IDS[1], k=3) == rec.recommend(USER_IDS[1], k=3)
+        with pytest.raises(ConfigError, match="k must be at least 1"):
+            batcher.recommend(USER_IDS[1], k=0)
+        for bad in (
+            lambda: batcher.recommend("nobody"),
+            lambda: batcher.recommend(USER_IDS[1], []),
+            lambda: batcher.recommend(USER_IDS[1], allow=["nothing"]),
+            lambda: batcher.recommend(USER_IDS[1], exclude=["nothing"]),
+            lambda: batcher.rank(USER_IDS[1], []),
+            lambda: batcher.rank(USER_IDS[1], ["nothing"]),
+        ):
+            with pytest.raises(RequestError):
+                bad()
+        assert batcher.stats.answered == 2, "bad requests never reached the worker; k is judged there"
+
+
+@pytest.mark.usefixtures("fake_model")
+def test_check_raises_what_a_call_would(rec: Recommender) -> None:
+    assert rec.check(RecommendRequest(USER_IDS[0])) == MAX_HISTORY  # the stored history is longer
+    assert rec.check(RankRequest(USER_IDS[0], ITEM_IDS[:7])) == 7
+    for request in (
+        RecommendRequest("nobody"),
+        RecommendRequest(USER_IDS[1], ITEM_IDS[: MAX_HISTORY + 1]),
+        RankRequest(USER_IDS[1], [ITEM_IDS[0]] * 2),
+        RankRequest("nobody", ITEM_IDS[:3]),
+    ):
+        call = rec.rank_batch if isinstance(request, RankRequest) else rec.recommend_batch
+        with pytest.raises(RequestError) as checked:
+            rec.check(request)
+        with pytest.raises(RequestError) as called:
+            call([request])  # type: ignore[list-item]
+        assert (checked.type, str(checked.value)) == (called.type, str(called.value))
+
+
+# --- who goes next --------------------------------------------------------------------------------------------------
+
+
+def person(number: int, length: int = 1, kind: int = 10) -> Waiting:
+    return Waiting(number, Kind(Task.SEQUENTIAL, kind, True, None), RecommendRequest("user"), length, Future())
+
+
+def test_the_oldest_goes_first_whatever_its_kind() -> None:
+    line = Line()
+    for number, kind in enumerate([2, 1, 2, 1, 1]):
+        line.add(person(number, kind=kind))
+    assert [[one.number for one in line.take(2)] for _ in range(3)] == [[0, 2], [1, 3], [4]]
+    assert len(line) == 0
+
+
+def test_requests_of_like_length_go_together_and_nobody_is_passed_over_twice() -> None:
+    rng = np.random.default_rng(7)
+    line, number = Line(), 0
+    waiting: dict[int, int] = {}  # number → length
+    passed: Counter[int] = Counter()
+    widths, widths_in_order = 0, 0
+    for _ in range(500):
+        for _ in range(min(24 - len(line), int(rng.integers(5, 13)))):
+            waiting[number] = int(rng.integers(1, 50))
+            line.add(person(number, waiting[number]))
+            number += 1
+        oldest = sorted(waiting)[:8]
+        widths_in_order += np.ptp([waiting[one] for one in oldest])
+        taken = [one.number for one in line.take(8)]
+        assert len(taken) == len(oldest)
+        assert oldest[0] in taken
+        widths += np.ptp([waiting.pop(one) for one in taken])
+        passed.update(left for left in waiting if left < max(taken))
+    assert max(passed.values()) == 1
+    assert widths < 0.8 * widths_in_order, f"{widths} against {widths_in_order}"
+
+
+def test_removing_frees_a_place_once() -> None:
+    line = Line()
+    one, other = person(0), person(1)
+    line.add(one)
+    line.add(other)
+    assert line.remove(one) and not line.remove(one)
+    assert line.clear() == [other] and len(line) == 0
