@@ -9,8 +9,10 @@ TORCH_INDEX ?=
 GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -c GPU)
 RUNTIME := $(if $(filter-out 0,$(GPU)),gpu,cpu)
 DEMO ?= demo
+# Other inference libraries, measured beside podx. They need versions of their own, so an environment of their own.
+PODX_PEERS ?= .venv-peers
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint peers clean
 
 $(BIN)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -29,5 +31,13 @@ lint: $(BIN)/.ready
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+peers: $(PODX_PEERS)/.ready
+
+$(PODX_PEERS)/.ready: pyproject.toml constraints-peers.txt
+	$(PYTHON) -m venv $(PODX_PEERS)
+	$(PODX_PEERS)/bin/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) --constraint constraints-peers.txt torch
+	$(PODX_PEERS)/bin/python -m pip install --quiet --constraint constraints-peers.txt --editable '.[cpu]' ctranslate2 onnx optimum-onnx psutil
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(DEMO)
+	rm -rf $(VENV) .venv-peers $(DEMO)

@@ -29,9 +29,16 @@ _SUMMARIES = {
     "catalog": "Look at a bundle's catalogue, or change it without a new export.  [podx\\[export]]",
     "bench": "Benchmark a bundle against eager PyTorch: latency and accuracy.  [podx\\[bench]]",
     "bench-service": "Throughput and latency against the number of clients that ask at once.  [podx\\[bench]]",
+    "bench-certainty": "How often the answer is certain to be the model's best, and what that costs.  [podx\\[bench]]",
     "bench-scale": "What the size of the catalogue costs: memory, loading, time of a step.  [podx\\[bench]]",
 }
-_EXTRAS = {"data": "train", "catalog": "export", "bench-service": "bench", "bench-scale": "bench"}
+_EXTRAS = {
+    "data": "train",
+    "catalog": "export",
+    "bench-service": "bench",
+    "bench-scale": "bench",
+    "bench-certainty": "bench",
+}
 
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder that podx export wrote.")]
 UserId = Annotated[str, typer.Option("--user", help="Raw user id.")]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ from rouge_score import rouge_scorer
 from podx.metrics import NOT_AN_ITEM, RankingMetrics, overlap
 from podx.tasks import Task
 from podx_bench.baselines import baseline_lists
+from podx_bench.engines import EngineKind
 from podx_bench.options import LEAST_ACCURACY_K
 from podx_bench.process import EngineProcess
 from podx_bench.results import AccuracyRecord
@@ -104,6 +105,44 @@ def agreement(
     numbers = item_numbers(dataset)
     own, other = (as_lists(part[:count], numbers, OVERLAP_PLACES) for part in (answers, reference))
     return overlap(own, other, OVERLAP_PLACES), count
+
+
+def compared(
+    record: AccuracyRecord,
+    answered: Mapping[str, Sequence[Answer]],
+    reference: str,
+    workload: Workload,
+    dataset: Dataset,
+) -> AccuracyRecord:
+    """A record with how far its engine agrees with another, and what HR@10 that costs, on the users both answered."""
+    own, other = answered[record.engine], answered[reference]
+    share, users = agreement(own, other, dataset, workload.task)
+    loss = None if workload.task is Task.EXPLANATION else hit_loss(own, other, workload, dataset)
+    return replace(record, overlap=share, overlap_with=reference, overlap_users=users, hr_10_loss=loss)
+
+
+def hit_loss(
+    answers: Sequence[Answer], reference: Sequence[Answer], workload: Workload, dataset: Dataset
+) -> float | None:
+    """See ``hr_10_loss`` of :class:`AccuracyRecord`."""
+    count = min(len(answers), len(reference))
+    numbers = item_numbers(dataset)
+    own, other = (
+        RankingMetrics.of(as_lists(part[:count], numbers, OVERLAP_PLACES), workload.targets[:count]).hr_10
+        for part in (answers, reference)
+    )
+    return (other - own) / other if other else None
+
+
+def comparison_order(kinds: Mapping[str, EngineKind]) -> list[str]:
+    """Engines whose accuracy is measured, every one after its reference, so that comparing needs no second pass."""
+
+    def depth(name: str) -> int:
+        reference = kinds[name].reference
+        return 1 + depth(reference) if reference is not None and reference in kinds else 0
+
+    scored = [name for name, kind in kinds.items() if not kind.speed_only]
+    return sorted(scored, key=lambda name: (depth(name), kinds[name].slow))
 
 
 def baseline_records(dataset: Dataset, workload: Workload, seed: int) -> list[AccuracyRecord]:

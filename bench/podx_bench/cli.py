@@ -17,7 +17,8 @@ from podx_bench.render import rich_table
 from podx_bench.report import write_report
 from podx_bench.results import RESULTS_FILE, Results
 from podx_bench.run import Inputs, Tell, run_bench
-from podx_bench.tables import accuracy_tables, speed_tables
+from podx_bench.sections import all_tables
+from podx_bench.variants import FORM, parse_variants
 
 TABLE_WIDTH = 150
 """Characters that the widest table takes, and so the width where output does not go to a terminal."""
@@ -75,6 +76,31 @@ def bench(
     max_minutes: Annotated[float | None, typer.Option("--max-minutes", help="Stop measuring after this long.")] = None,
     speed: Annotated[bool, typer.Option("--speed/--no-speed", help="Measure latency.")] = True,
     accuracy: Annotated[bool, typer.Option("--accuracy/--no-accuracy", help="Measure accuracy.")] = True,
+    variant: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--variant",
+            metavar=FORM,
+            help="Another bundle of the same model, as of another precision, as engine podx-NAME; may be repeated.",
+        ),
+    ] = None,
+    source_length: Annotated[
+        int | None,
+        typer.Option("--source-length", help="Time inputs of so many tokens, prompts not counted; default: all."),
+    ] = None,
+    stream_users: Annotated[
+        int | None,
+        typer.Option("--stream-users", help="Users that each engine also gets in one call, in an order of its own."),
+    ] = None,
+    stream_batch: Annotated[
+        int, typer.Option("--stream-batch", help="How many of them an engine runs at a time.")
+    ] = _DEFAULTS.stream_batch,
+    stream_rounds: Annotated[
+        int, typer.Option("--stream-rounds", help="How often each engine goes through them.")
+    ] = _DEFAULTS.stream_rounds,
+    floor: Annotated[
+        bool, typer.Option("--floor/--no-floor", help="Measure what the machine's arithmetic allows at best.")
+    ] = True,
     label: Annotated[
         str | None, typer.Option("--label", help="Name of the run; default: dataset and ID scheme.")
     ] = None,
@@ -98,13 +124,19 @@ def bench(
         max_minutes=max_minutes,
         speed=speed,
         accuracy=accuracy,
+        source_length=source_length,
+        stream_users=stream_users,
+        stream_batch=stream_batch,
+        stream_rounds=stream_rounds,
+        floor=floor,
     )
+    inputs = Inputs(bundle, data, checkpoint, label, parse_variants(variant or ()))
     console = Console()
     if not console.is_terminal:
         console = Console(width=TABLE_WIDTH)
     with console.status("bench") as status:
         tell = status.update if console.is_terminal else plain_lines()
-        results = run_bench(Inputs(bundle, data, checkpoint, label), out, options, tell)
+        results = run_bench(inputs, out, options, tell)
     _print(console, results, out)
 
 
@@ -124,9 +156,7 @@ def plain_lines() -> Tell:
 def _print(console: Console, results: Results, out: Path) -> None:
     """The tables, then where the files are."""
     leave_out = SPARE_COLUMNS if console.width < TABLE_WIDTH else ()
-    for table in (speed_tables(results) if results.options["speed"] else []) + (
-        accuracy_tables(results) if results.options["accuracy"] else []
-    ):
+    for table in all_tables(results):
         console.print(rich_table(table, leave_out))
     for note in results.notes:
         console.print(f"note: {note}", markup=False)

@@ -1,10 +1,12 @@
 """Several runs side by side: ``python -m podx_bench.compare A/results.json B/results.json … --out DIR``.
 
-Runs with the same label, as of several seeds, are put together: mean ± standard deviation.
+Runs with the same label, as of several seeds, are put together: mean ± standard deviation. The page has the charts of
+the first run of each label, and, with ``--service`` and ``--scale``, what those benches measured.
 """
 
 from __future__ import annotations
 
+import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
@@ -15,21 +17,23 @@ import typer
 from podx.errors import ConfigError
 from podx.tasks import ALL_TASKS, Task
 from podx_bench.command import run_command
-from podx_bench.engines import OURS
-from podx_bench.render import html_facts, html_page, html_table, markdown_table
+from podx_bench.goals import goals_table, has_ratios
+from podx_bench.render import html_facts, html_page
 from podx_bench.report import HTML_FILE, MARKDOWN_FILE
-from podx_bench.results import AccuracyRecord, Results, SpeedRecord
-from podx_bench.tables import NONE, NOT_MEASURED, RANKING_COLUMNS, TEXT_COLUMNS, TextTable
+from podx_bench.results import AccuracyRecord, Results, SpeedRecord, StreamRecord
+from podx_bench.sections import Section, extra_sections, html_sections, markdown_sections, results_sections
+from podx_bench.tables import MILLISECONDS, NONE, NOT_MEASURED, RANKING_COLUMNS, TEXT_COLUMNS, TextTable
 
 TITLE = "podx bench: runs compared"
 Groups = Mapping[str, Sequence[Results]]
 
 
 def grouped(runs: Sequence[Results]) -> dict[str, list[Results]]:
-    """Runs by label, in the order in which labels first come."""
+    """Runs by label and source length, in the order in which these first come."""
     groups: dict[str, list[Results]] = {}
     for run in runs:
-        groups.setdefault(run.label, []).append(run)
+        length = run.options.get("source_length")
+        groups.setdefault(run.label if length is None else f"{run.label}, source {length}", []).append(run)
     return groups
 
 
@@ -104,17 +108,34 @@ def speed_table(groups: Groups, task: Task) -> TextTable | None:
     return TextTable(f"Speed, {task}", header, tuple(rows), ("Only the ratios compare between runs.",))
 
 
-def _speed_cells(records: Sequence[SpeedRecord]) -> list[str]:
+def stream_table(groups: Groups, task: Task) -> TextTable | None:
+    """Every engine's rate where it got all users in one call."""
+    records = [r for runs in groups.values() for run in runs for r in run.stream if r.task == task]
+    engines = _engines(groups, records)
+    if not engines:
+        return None
+    rows = []
+    for engine in engines:
+        for label, runs in groups.items():
+            found = [r for run in runs for r in run.stream if (r.task, r.engine) == (task, engine)]
+            if found:
+                users = " / ".join(f"{count:,}" for count in sorted({record.users for record in found}))
+                rows.append((engine, label, users, str(len(found)), *_speed_cells(found)))
+    header = ("engine", "run", "users", "runs", "ms/user", "× encode-once", "× as-published")
+    return TextTable(f"All users in one call, {task}", header, tuple(rows), ("Only the ratios compare between runs.",))
+
+
+def _speed_cells(records: Sequence[SpeedRecord] | Sequence[StreamRecord]) -> list[str]:
     if not records:
         return [NOT_MEASURED, NONE, NONE]
-    cells = [_spread([record.ms_per_user for record in records], 2)]
+    cells = [_spread([MILLISECONDS / record.users_per_s for record in records], 2)]
     for key in ("ratio_vs_encode_once", "ratio_vs_as_published"):
         ratios = [value for record in records if (value := getattr(record, key)) is not None]
         cells.append(_spread(ratios, 2) if ratios else NONE)
     return cells
 
 
-def _engines(groups: Groups, records: Sequence[AccuracyRecord | SpeedRecord]) -> list[str]:
+def _engines(groups: Groups, records: Sequence[AccuracyRecord | SpeedRecord | StreamRecord]) -> list[str]:
     """Engines that have a record, in the order of the runs: rows that learn nothing last, as the runs list them."""
     known = [name for runs in groups.values() for run in runs for name in run.engines]
     having = {record.engine for record in records}
@@ -128,11 +149,11 @@ def comparison(runs: Sequence[Results]) -> list[TextTable]:
         ConfigError: there is nothing to compare.
     """
     groups = grouped(runs)
-    tables = [make(groups, task) for task in ALL_TASKS for make in (overview_table, accuracy_table, speed_table)]
-    filled = [table for table in tables if table is not None]
+    makers = (overview_table, accuracy_table, speed_table, stream_table)
+    filled = [table for task in ALL_TASKS for make in makers if (table := make(groups, task)) is not None]
     if not filled:
         raise ConfigError("the runs hold neither speed nor accuracy records: give results of finished runs")
-    return filled
+    return ([goals_table(runs)] if any(has_ratios(run) for run in runs) else []) + filled
 
 
 def run_facts(runs: Sequence[Results]) -> list[tuple[str, str]]:
@@ -148,23 +169,29 @@ def run_facts(runs: Sequence[Results]) -> list[tuple[str, str]]:
     ]
 
 
-def write_comparison(runs: Sequence[Results], folder: Path) -> Path:
+def write_comparison(runs: Sequence[Results], folder: Path, extra: Sequence[Section] = ()) -> Path:
     """Write ``report.md`` and ``report.html``; returns the path of the HTML."""
-    tables, facts = comparison(runs), run_facts(runs)
+    sections, facts = [Section(tables=tuple(comparison(runs))), *extra], run_facts(runs)
     folder.mkdir(parents=True, exist_ok=True)
-    lines = [f"# {TITLE}\n", *[f"- **{label}**: {said}" for label, said in facts], "", *map(markdown_table, tables)]
+    lines = [f"# {TITLE}\n", *[f"- **{label}**: {said}" for label, said in facts], "", *markdown_sections(sections)]
     (folder / MARKDOWN_FILE).write_text("\n".join(lines), encoding="utf-8")
+    body = [html_facts(facts), *html_sections(sections)]
+    for label, own in grouped(runs).items():
+        charts = [chart for section in results_sections(own[0]) for chart in section.charts]
+        body += [f"<h2>Charts, {html.escape(label)}</h2>", *charts] if charts else []
     page = folder / HTML_FILE
-    page.write_text(html_page(TITLE, [html_facts(facts), *[html_table(t, OURS) for t in tables]]), encoding="utf-8")
+    page.write_text(html_page(TITLE, body), encoding="utf-8")
     return page
 
 
 def main(
     results: Annotated[list[Path], typer.Argument(help="Two or more results.json that podx bench wrote.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for the report.")],
+    service: Annotated[Path | None, typer.Option("--service", help="A service.json to put in.")] = None,
+    scale: Annotated[Path | None, typer.Option("--scale", help="A scale.json to put in.")] = None,
 ) -> None:
     """Put several runs into one report."""
-    typer.echo(write_comparison([Results.load(path) for path in results], out))
+    typer.echo(write_comparison([Results.load(path) for path in results], out, extra_sections(service, scale)))
 
 
 if __name__ == "__main__":

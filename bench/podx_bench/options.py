@@ -15,6 +15,7 @@ DEFAULT_BATCH_SIZES = (1, 32)
 DEFAULT_SPEED_USERS = 64
 DEFAULT_EAGER_USERS = 256
 DEFAULT_ROUNDS = 5
+DEFAULT_STREAM_BATCH = 32
 DEFAULT_K = 10
 LEAST_ACCURACY_K = 10  # HR@10 and NDCG@10 need ten places
 DEVICES = ("cpu", "cuda")
@@ -47,6 +48,10 @@ class BenchOptions:
             times slower, for PyTorch most of all, on one that has.
         max_minutes: stop measuring after this long and report what there is; None: no limit.
         speed, accuracy: which halves to run.
+        source_length: time requests whose inputs have this many tokens, prompt vectors not counted; None: as they come.
+        stream_users: users of the first part of the split that every engine gets in one call; None: not measured.
+        stream_batch: how many of them it runs at a time. stream_rounds: passes of each engine.
+        floor: measure the machine's own rate of multiplying matrices, where speed is measured on a CPU.
     """
 
     tasks: tuple[Task, ...] | None = None
@@ -66,13 +71,18 @@ class BenchOptions:
     max_minutes: float | None = None
     speed: bool = True
     accuracy: bool = True
+    source_length: int | None = None
+    stream_users: int | None = None
+    stream_batch: int = DEFAULT_STREAM_BATCH
+    stream_rounds: int = 1
+    floor: bool = True
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
-        for name in ("speed_users", "eager_users", "rounds", "beams", "k"):
+        for name in ("speed_users", "eager_users", "rounds", "beams", "k", "stream_batch", "stream_rounds"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{_flag(name)} must be at least 1, not {getattr(self, name)}")
-        for name in ("users", "accuracy_users", "max_minutes"):
+        for name in ("users", "accuracy_users", "max_minutes", "source_length", "stream_users"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ConfigError(f"{_flag(name)} must be above zero, not {value}")
@@ -86,16 +96,22 @@ class BenchOptions:
             raise ConfigError(f"-k {self.k} and --beams {self.beams} conflict: a search returns at most its beams")
         if self.accuracy and self.k < LEAST_ACCURACY_K:
             raise ConfigError(f"-k {self.k} and accuracy conflict: HR@10 needs -k 10 or more, or add --no-accuracy")
-        if not self.speed and not self.accuracy:
-            raise ConfigError("--no-speed and --no-accuracy together leave nothing to measure: drop one of them")
+        if not self.speed and not self.accuracy and self.stream_users is None:
+            raise ConfigError(
+                "--no-speed and --no-accuracy together leave nothing to measure: "
+                "drop one of them, or add --stream-users"
+            )
+        if self.source_length is not None and not self.speed:
+            raise ConfigError("--source-length and --no-speed conflict: only timed requests have a fixed length")
 
     @property
     def work_users(self) -> int | None:
-        """Users that requests are needed for; None: all."""
+        """Users that requests as they come are needed for; None: all."""
+        timed = self.timed_users if self.speed and self.source_length is None else 0
         if not self.accuracy:
-            return self.timed_users
+            return timed
         scored = self.scored_users
-        return None if scored is None else max(scored, self.timed_users if self.speed else 0)
+        return None if scored is None else max(scored, timed)
 
     @property
     def scored_users(self) -> int | None:

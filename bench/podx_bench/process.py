@@ -18,7 +18,7 @@ from typing import IO, Any
 
 from podx import errors
 from podx.errors import PodxError
-from podx_bench.engines import EngineContext, EngineError
+from podx_bench.engines import EngineContext, EngineError, EngineKind, engine_kind
 from podx_bench.work import Answer
 
 START_TIMEOUT_S = 600.0
@@ -49,6 +49,15 @@ def thread_environment(threads: int, spin: bool) -> dict[str, str]:
     return environment
 
 
+def worker_command(kind: EngineKind) -> list[str]:
+    """What starts the process of an engine.
+
+    Raises:
+        ConfigError: its interpreter is missing.
+    """
+    return [sys.executable if kind.interpreter is None else str(kind.interpreter()), "-m", "podx_bench.worker"]
+
+
 class EngineProcess:
     """An engine in a process of its own. A context manager: leaving it ends the process.
 
@@ -58,6 +67,7 @@ class EngineProcess:
         work: file with its requests.
         scratch: folder for what the process says on stderr.
         call_timeout: seconds after which a call is given up.
+        loads: engine that the process loads, where ``name`` is one of this run alone.
 
     Attributes:
         load_s: seconds from the start of the process to its first answer, imports included.
@@ -67,15 +77,24 @@ class EngineProcess:
     """
 
     def __init__(
-        self, name: str, context: EngineContext, work: Path, scratch: Path, call_timeout: float = CALL_TIMEOUT_S
+        self,
+        name: str,
+        context: EngineContext,
+        work: Path,
+        scratch: Path,
+        call_timeout: float = CALL_TIMEOUT_S,
+        loads: str | None = None,
     ) -> None:
         self.name = name
+        kind = engine_kind(loads or name)
+        context = kind.prepare(context) if kind.prepare else context
+        asked = {"do": "load", "engine": loads or name, "context": context.as_json(), "work": str(work)}
         self._timeout = call_timeout
         self._errors = scratch / f"{context.task}-{len(list(scratch.iterdir()))}.stderr"
         start = time.perf_counter()
         with self._errors.open("wb") as stderr:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "podx_bench.worker"],
+                worker_command(kind),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
@@ -86,7 +105,7 @@ class EngineProcess:
         self._replies: queue.Queue[str | None] = queue.Queue()
         threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True).start()
         try:
-            self._ask({"do": "load", "engine": name, "context": context.as_json(), "work": str(work)}, START_TIMEOUT_S)
+            self._ask(asked, START_TIMEOUT_S)
         except BaseException:
             self.close()
             raise

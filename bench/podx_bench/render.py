@@ -12,13 +12,16 @@ from podx_bench.tables import TextTable
 PAGE_STYLE = """
 :root { color-scheme: light; }
 body { font: 16px/1.5 system-ui, sans-serif; color: #1d2730; background: #fff; }
-body { max-width: 60rem; margin: 0 auto; padding: 1rem; }
+body { max-width: 70rem; margin: 0 auto; padding: 1rem; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
 .wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .6rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #e3e8ec; }
 th { border-bottom-width: 2px; } th:first-child, td:first-child { text-align: left; }
-td.prose { white-space: normal; text-align: left; } tr.ours td { background: #e9f5f4; }
-.note { color: #5a6772; font-size: .875rem; } svg { width: 100%; max-width: 40rem; height: auto; display: block; }
+tr.ours td { background: #e9f5f4; } .note { color: #5a6772; font-size: .875rem; max-width: 48rem; }
+dl { display: grid; grid-template-columns: minmax(6rem, auto) 1fr; font-size: .875rem; }
+dt, dd { margin: 0; padding: .3rem .6rem .3rem 0; border-bottom: 1px solid #e3e8ec; overflow-wrap: anywhere; }
+dt { font-weight: 600; } @media (max-width: 34rem) { dl { display: block; } dt { border: 0; padding-bottom: 0; } }
+figure { margin: 0; } svg { width: 100%; max-width: 32rem; height: auto; display: block; margin: 1rem 0; }
 """.strip()
 
 
@@ -50,9 +53,8 @@ def _html_row(row: Sequence[str], tinted: bool) -> str:
 
 
 def html_facts(rows: Sequence[tuple[str, str]]) -> str:
-    """Names and what is to be said of each."""
-    body = "".join(f'<tr><td>{html.escape(a)}</td><td class="prose">{html.escape(b)}</td></tr>' for a, b in rows)
-    return f'<div class="wide"><table><tbody>{body}</tbody></table></div>'
+    """Names and what is to be said of each; a narrow screen shows them below one another."""
+    return "<dl>" + "".join(f"<dt>{html.escape(a)}</dt><dd>{html.escape(b)}</dd>" for a, b in rows) + "</dl>"
 
 
 def html_page(title: str, body: Sequence[str]) -> str:

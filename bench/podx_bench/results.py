@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,8 @@ class SpeedRecord:
         rounds: turns taken; calls: timed calls in them.
         ratio_vs_encode_once, ratio_vs_as_published: baseline's time ÷ own, median over the rounds; None: not run.
         round_ms: time of each round, all its calls together.
+        source_tokens_mean, source_tokens_max: of the timed requests' inputs, prompt vectors and padding not counted.
+        decoding_steps: of the deepest item, end of sequence included. These three: None where they are not known.
     """
 
     engine: str
@@ -48,6 +50,74 @@ class SpeedRecord:
     ratio_vs_encode_once: float | None
     ratio_vs_as_published: float | None
     round_ms: tuple[float, ...]
+    source_tokens_mean: float | None = None
+    source_tokens_max: int | None = None
+    decoding_steps: int | None = None
+
+
+@dataclass(frozen=True)
+class StreamRecord:
+    """One engine given all users in one call and free to order them.
+
+    Attributes:
+        batch_size: how many it runs at a time.
+        seconds: of the median pass; users_per_s: in it. round_s: of each pass.
+        peak_rss_mb: most memory its process has held (10^6 bytes).
+        ratio_vs_encode_once, ratio_vs_as_published: as in :class:`SpeedRecord`.
+        source_tokens_mean, source_tokens_max, decoding_steps: as in :class:`SpeedRecord`.
+    """
+
+    engine: str
+    task: str
+    users: int
+    batch_size: int
+    seconds: float
+    users_per_s: float
+    peak_rss_mb: float
+    ratio_vs_encode_once: float | None
+    ratio_vs_as_published: float | None
+    round_s: tuple[float, ...]
+    source_tokens_mean: float | None = None
+    source_tokens_max: int | None = None
+    decoding_steps: int | None = None
+
+
+@dataclass(frozen=True)
+class GemmRecord:
+    """How fast the machine multiplies matrices [rows, inner] · [inner, columns].
+
+    Attributes:
+        precision: ``fp32`` or ``int8``. operator: ONNX Runtime's.
+        giga_ops_per_s: 10^9 multiplications and additions a second, of the median call. calls: timed ones.
+        threads: of the operator.
+    """
+
+    precision: str
+    operator: str
+    rows: int
+    inner: int
+    columns: int
+    giga_ops_per_s: float
+    calls: int
+    threads: int
+
+
+@dataclass(frozen=True)
+class FloorRecord:
+    """Time that the arithmetic of one user takes at the machine's own rate, see :mod:`podx_bench.floor`.
+
+    Attributes:
+        source_tokens: mean of the inputs, prompt vectors counted. decoding_steps: see :class:`SpeedRecord`.
+        giga_ops: 10^9 multiplications and additions per user.
+    """
+
+    task: str
+    batch_size: int
+    precision: str
+    source_tokens: float
+    decoding_steps: int
+    giga_ops: float
+    ms_per_user: float
 
 
 @dataclass(frozen=True)
@@ -62,6 +132,8 @@ class AccuracyRecord:
         overlap: mean share of the reference's first ten answers found (texts: share of equal texts); None: there is no
             reference.
         overlap_with: the reference. overlap_users: users that both answered.
+        hr_10_loss: how much smaller HR@10 is than the reference's on those users, as a share of it (negative: it is
+            larger); None: there is no reference, or it hits nothing.
     """
 
     engine: str
@@ -72,6 +144,7 @@ class AccuracyRecord:
     overlap: float | None = None
     overlap_with: str | None = None
     overlap_users: int = 0
+    hr_10_loss: float | None = None
 
 
 @dataclass(frozen=True)
@@ -82,6 +155,8 @@ class Results:
         label: name of the run in tables that compare several.
         environment: machine and versions. options: what was asked for. model: from the manifest.
         dataset: name, counts, ID scheme. engines: name → what it is, in the order asked for.
+        variants: name of an engine with a bundle of its own → what the bundle's manifest says.
+        gemm, floors: empty where the machine's rate was not measured.
     """
 
     label: str
@@ -93,6 +168,10 @@ class Results:
     speed: tuple[SpeedRecord, ...] = ()
     accuracy: tuple[AccuracyRecord, ...] = ()
     notes: tuple[str, ...] = field(default=())
+    variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    stream: tuple[StreamRecord, ...] = ()
+    gemm: tuple[GemmRecord, ...] = ()
+    floors: tuple[FloorRecord, ...] = ()
 
     def save(self, folder: Path) -> Path:
         """Write ``results.json`` under a temporary name and rename it; returns its path."""
@@ -127,8 +206,21 @@ class Results:
                 f"{path} has format version {version!r}, this podx reads {FORMAT_VERSION}: run podx bench again"
             )
         try:
-            speed = tuple(SpeedRecord(**{**raw, "round_ms": tuple(raw["round_ms"])}) for raw in content.pop("speed"))
-            accuracy = tuple(AccuracyRecord(**raw) for raw in content.pop("accuracy"))
-            return cls(**{**content, "notes": tuple(content["notes"])}, speed=speed, accuracy=accuracy)
+            records = {name: _records(kind, content.pop(name, ())) for name, kind in _RECORDS.items()}
+            return cls(**{**content, "notes": tuple(content["notes"]), **records})
         except (KeyError, TypeError) as error:
             raise DataError(f"{path} is damaged ({error!r}): run podx bench again") from error
+
+
+_RECORDS = {
+    "speed": SpeedRecord,
+    "accuracy": AccuracyRecord,
+    "stream": StreamRecord,
+    "gemm": GemmRecord,
+    "floors": FloorRecord,
+}
+"""Kind of each list of records; files of older runs lack the later ones."""
+
+
+def _records(kind: type, raw: Sequence[Mapping[str, Any]]) -> tuple[Any, ...]:
+    return tuple(kind(**{key: tuple(v) if isinstance(v, list) else v for key, v in one.items()}) for one in raw)

@@ -7,26 +7,33 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from podx.bundle import Bundle, Manifest
+from podx.bundle import Bundle
 from podx.errors import ConfigError
 from podx.tasks import Task
 from podx_bench import accuracy
 from podx_bench.baselines import SUMMARIES
 from podx_bench.engines import EngineContext, EngineKind, select
 from podx_bench.environment import describe
+from podx_bench.facts import dataset_facts, model_facts
+from podx_bench.floor import Arithmetic, FloorCell, floors
+from podx_bench.gemm import measure_apart
 from podx_bench.options import BenchOptions
-from podx_bench.process import EngineProcess
-from podx_bench.results import AccuracyRecord, Results
-from podx_bench.scenarios import Workload, build_workload, choose_tasks, require_match
-from podx_bench.speed import Cell, Expired, measure_cell
+from podx_bench.plan import Part, TaskPlan, plan_task
+from podx_bench.process import CALL_TIMEOUT_S, EngineProcess
+from podx_bench.results import Results, SpeedRecord, StreamRecord
+from podx_bench.scenarios import Workload, choose_tasks, require_match
+from podx_bench.speed import Expired, measure_cell
+from podx_bench.stream import PASS_TIMEOUT_S, measure_stream
+from podx_bench.variants import load_variants, variant_kind
 from podx_bench.work import Answer, write_work
 from podx_train.data.dataset import Dataset
 
 SECONDS = 60.0
+CPU = "cpu"
 Tell = Callable[[str], None]
 Span = tuple[float, float]
 """Start and end on the monotonic clock, seconds."""
@@ -34,27 +41,35 @@ Span = tuple[float, float]
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a run is about. ``label``: its name where several are compared; None: the dataset's folder and ID scheme."""
+    """What a run is about.
+
+    Attributes:
+        label: the run's name where several are compared; None: the dataset's folder and ID scheme.
+        variants: more bundles of the same model, by the name that follows ``podx-`` in their engines' names.
+    """
 
     bundle: Path
     data: Path
     checkpoint: Path | None = None
     label: str | None = None
+    variants: Mapping[str, Path] = field(default_factory=dict)
 
 
 def run_bench(inputs: Inputs, out: Path, options: BenchOptions, tell: Tell = lambda _: None) -> Results:
     """Measure and write ``results.json`` into ``out``, anew after every cell, so that a stopped run keeps what it has.
 
     Raises:
-        ConfigError: an engine or task is unknown, or bundle and dataset do not belong together.
+        ConfigError: an engine or task is unknown, or bundle, variants and dataset do not belong together.
         DataError, BundleError, CheckpointError: what was given cannot be read.
         DeviceError: the device is not there.
         EngineError: an engine's process failed.
     """
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out} is a file: choose another --out")
-    kinds = select(options.engines, inputs.checkpoint is not None)
     bundle = Bundle.load(inputs.bundle)
+    variants = load_variants(inputs.variants, bundle)
+    own = {name: variant_kind(name, variant) for name, variant in variants.items()}
+    kinds = select(options.engines, inputs.checkpoint is not None, own)
     dataset = Dataset.load(inputs.data)
     require_match(bundle, dataset)
     tasks = choose_tasks(bundle, dataset, options.tasks)
@@ -62,7 +77,17 @@ def run_bench(inputs: Inputs, out: Path, options: BenchOptions, tell: Tell = lam
     if len(runs) < len(kinds):
         idle = ", ".join(name for name in kinds if name not in runs)
         raise ConfigError(f"{idle} cannot do any of the tasks {', '.join(tasks)}: leave it out of --engines")
-    run = _Run(inputs, out, options, kinds, bundle, dataset, tell)
+    facts = dataset_facts(dataset, inputs.data)
+    results = Results(
+        label=inputs.label or f"{facts['name']} {facts['scheme']}",
+        environment=describe(options),
+        options={**options.as_json(), "tasks": [t.value for t in tasks], "engines": list(kinds)},
+        model=model_facts(bundle),
+        dataset=facts,
+        engines={**{name: kind.summary for name, kind in kinds.items()}, **SUMMARIES},
+        variants={name: model_facts(variant) for name, variant in variants.items()},
+    )
+    run = _Run(inputs, out, options, kinds, bundle, dataset, tell, results)
     for task, span in zip(tasks, slices(_whole_span(options), len(tasks)), strict=True):
         run.task(task, span)
     return run.results
@@ -98,45 +123,52 @@ class _Run:
         bundle: Bundle,
         dataset: Dataset,
         tell: Tell,
+        results: Results,
     ) -> None:
         self._inputs, self._out, self._options, self._kinds = inputs, out, options, kinds
         self._bundle, self._dataset, self._tell = bundle, dataset, tell
-        facts = _dataset_facts(dataset, inputs.data)
-        tasks = choose_tasks(bundle, dataset, options.tasks)
-        self.results = Results(
-            label=inputs.label or f"{facts['name']} {facts['scheme']}",
-            environment=describe(options),
-            options={**options.as_json(), "tasks": [t.value for t in tasks], "engines": list(kinds)},
-            model=_model_facts(bundle.manifest),
-            dataset=facts,
-            engines={**{name: kind.summary for name, kind in kinds.items()}, **SUMMARIES},
-        )
+        self._arithmetic: Arithmetic | None = None
+        self.results = results
+        if options.speed and options.floor and options.device == CPU:
+            self._measure_machine()
+
+    def _measure_machine(self) -> None:
+        self._tell("the machine's own rate of multiplying matrices")
+        self._keep(gemm=measure_apart(self._options.thread_count, self._options.spin))
+        if self._inputs.checkpoint is not None:
+            self._arithmetic = Arithmetic.of_checkpoint(self._inputs.checkpoint)
 
     def task(self, task: Task, span: Span) -> None:
-        """Everything about one task: processes up, speed, accuracy, processes down."""
+        """Everything about one task: processes up, speed, accuracy, processes down; then one by one for the stream."""
         options = self._options
-        workload = build_workload(task, self._dataset, self._bundle, options.work_users, options.seed)
+        plan = plan_task(task, self._dataset, self._bundle, options)
+        for note in plan.notes:
+            self._note(note)
         kinds = {name: kind for name, kind in self._kinds.items() if task in kind.tasks}
-        with tempfile.TemporaryDirectory(prefix="podx-bench-") as folder, ExitStack() as stack:
-            work = Path(folder) / "work.npz"
-            write_work(work, workload.requests)
-            scratch = Path(folder) / "stderr"
-            scratch.mkdir()
-            processes = {}
-            for name in kinds:
-                self._tell(f"{task}: load {name}")
-                process = EngineProcess(name, self._context(task), work, scratch)
-                processes[name] = stack.enter_context(process)
-            halves = slices(span, 2 if options.speed and options.accuracy else 1)
-            if options.speed:
-                self._speed(workload, processes, _expires(halves[0]))
-            if options.accuracy:
-                self._accuracy(workload.head(options.scored_users), kinds, processes, (time.monotonic(), span[1]))
+        wanted = [options.speed, options.accuracy, plan.streamed is not None]
+        spans = iter(slices(span, sum(wanted)))
+        with tempfile.TemporaryDirectory(prefix="podx-bench-") as name:
+            folder = Path(name)
+            write_work(folder / "work.npz", plan.requests)
+            (folder / "stderr").mkdir()
+            if options.speed or options.accuracy:
+                with ExitStack() as stack:
+                    processes = {}
+                    for engine in kinds:
+                        self._tell(f"{task}: load {engine}")
+                        processes[engine] = stack.enter_context(self._start(engine, task, folder))
+                    if plan.timed is not None:
+                        self._speed(plan, plan.timed, processes, _expires(next(spans)))
+                    if plan.scored is not None:
+                        self._accuracy(plan.scored, kinds, processes, (time.monotonic(), next(spans)[1]))
+            if plan.streamed is not None:
+                self._stream(plan, plan.streamed, list(kinds), folder, _expires(next(spans)))
 
-    def _context(self, task: Task) -> EngineContext:
-        options = self._options
-        return EngineContext(
-            bundle=self._inputs.bundle,
+    def _start(self, engine: str, task: Task, folder: Path, batch_size: int | None = None) -> EngineProcess:
+        """The process of an engine; with a batch size, one that is given many requests in one call."""
+        kind, options = self._kinds[engine], self._options
+        context = EngineContext(
+            bundle=kind.bundle or self._inputs.bundle,
             checkpoint=self._inputs.checkpoint,
             task=task,
             device=options.device,
@@ -144,16 +176,45 @@ class _Run:
             spin=options.spin,
             beams=options.beams,
             k=options.k,
+            batch_size=batch_size,
         )
+        timeout = CALL_TIMEOUT_S if batch_size is None else PASS_TIMEOUT_S
+        return EngineProcess(engine, context, folder / "work.npz", folder / "stderr", timeout, kind.loads)
 
-    def _speed(self, workload: Workload, processes: Mapping[str, EngineProcess], expired: Expired) -> None:
-        users = min(self._options.timed_users, len(workload))
+    def _speed(self, plan: TaskPlan, part: Part, processes: Mapping[str, EngineProcess], expired: Expired) -> None:
         for batch_size in self._options.batch_sizes:
-            self._tell(f"{workload.task}: time {', '.join(processes)} with batch size {batch_size}")
-            records = measure_cell(Cell(workload.task, batch_size, users), processes, self._options.rounds, expired)
+            self._tell(f"{plan.task}: time {', '.join(processes)} with batch size {batch_size}")
+            records = measure_cell(plan.cell(part, batch_size), processes, self._options.rounds, expired)
             if len(records) == 0 or records[0].rounds < self._options.rounds:
-                self._note(f"{workload.task}, batch size {batch_size}: the time ended before all rounds were run")
+                self._note(f"{plan.task}, batch size {batch_size}: the time ended before all rounds were run")
             self._keep(speed=(*self.results.speed, *records))
+            if records:
+                self._floors(records[0])
+
+    def _floors(self, record: SpeedRecord) -> None:
+        """The arithmetic floor of the cell that a record is of."""
+        mean, steps = record.source_tokens_mean, record.decoding_steps
+        if self._arithmetic is None or mean is None or steps is None:
+            return
+        tokens = mean + self._bundle.manifest.prompts
+        cell = FloorCell(record.task, record.batch_size, tokens, steps, self._options.beams)
+        self._keep(floors=(*self.results.floors, *floors(cell, self._arithmetic, self.results.gemm)))
+
+    def _stream(self, plan: TaskPlan, part: Part, engines: list[str], folder: Path, expired: Expired) -> None:
+        options = self._options
+        size = options.stream_batch
+
+        def start(engine: str) -> EngineProcess:
+            return self._start(engine, plan.task, folder, size)
+
+        before, done = self.results.stream, list[StreamRecord]()
+        cell, rounds = plan.cell(part, size), options.stream_rounds
+        for done in measure_stream(cell, engines, start, rounds, expired, self._tell):
+            self._keep(stream=(*before, *done))
+        passes = {record.engine: len(record.round_s) for record in done}
+        for name in engines:
+            if passes.get(name, 0) < rounds:
+                self._note(f"{plan.task}: the time ended after {passes.get(name, 0)} of {rounds} passes of {name}")
 
     def _accuracy(
         self, workload: Workload, kinds: Mapping[str, EngineKind], processes: Mapping[str, EngineProcess], span: Span
@@ -162,8 +223,7 @@ class _Run:
         self._keep(
             accuracy=(*self.results.accuracy, *accuracy.baseline_records(self._dataset, workload, self._options.seed))
         )
-        # references first, so that a comparison needs no second pass
-        names = sorted(kinds, key=lambda name: (kinds[name].reference is not None, kinds[name].slow))
+        names = accuracy.comparison_order(kinds)
         answered: dict[str, list[Answer]] = {}
         for name, share in zip(names, slices(span, len(names)), strict=True):
             kind = kinds[name]
@@ -177,16 +237,9 @@ class _Run:
             if answers:
                 answered[name] = answers
                 record = accuracy.score(name, workload, answers, seconds, self._dataset)
-                record = self._compared(record, kind, answered, task)
+                if kind.reference in answered:
+                    record = accuracy.compared(record, answered, kind.reference, workload, self._dataset)
                 self._keep(accuracy=(*self.results.accuracy, record))
-
-    def _compared(
-        self, record: AccuracyRecord, kind: EngineKind, answered: Mapping[str, list[Answer]], task: Task
-    ) -> AccuracyRecord:
-        if kind.reference is None or kind.reference not in answered:
-            return record
-        share, users = accuracy.agreement(answered[record.engine], answered[kind.reference], self._dataset, task)
-        return dataclasses.replace(record, overlap=share, overlap_with=kind.reference, overlap_users=users)
 
     def _progress(self, what: str, wanted: int) -> accuracy.Progress:
         done = 0
@@ -204,31 +257,3 @@ class _Run:
     def _keep(self, **changes: Any) -> None:
         self.results = dataclasses.replace(self.results, **changes)
         self.results.save(self._out)
-
-
-def _model_facts(manifest: Manifest) -> dict[str, Any]:
-    """What the manifest says of the model; of how it was trained, only what names no path."""
-    training = manifest.provenance.get("training") or {}
-    return {
-        "podx_version": manifest.podx_version,
-        "shape": dataclasses.asdict(manifest.shape),
-        "tasks": [task.value for task in manifest.tasks],
-        "prompts": manifest.prompts,
-        "scheme": manifest.scheme,
-        "precision": manifest.precision,
-        "max_history": manifest.max_history,
-        "parameters": manifest.provenance.get("parameters"),
-        "parity": dict(manifest.parity),
-        "training_seed": training.get("seed"),
-        "best_epoch": training.get("best_epoch"),
-    }
-
-
-def _dataset_facts(dataset: Dataset, path: Path) -> dict[str, Any]:
-    return {
-        "name": path.resolve().name,
-        "scheme": dataset.scheme,
-        "users": dataset.user_count,
-        "items": dataset.item_count,
-        "interactions": dataset.interaction_count,
-    }

@@ -116,11 +116,17 @@ def choose_tasks(bundle: Bundle, dataset: Dataset, asked: tuple[Task, ...] | Non
     return asked
 
 
-def build_workload(task: Task, dataset: Dataset, bundle: Bundle, count: int | None, seed: int) -> Workload:
-    """Requests for the first ``count`` test users of a task (explanations: test records); None: for all."""
+def build_workload(
+    task: Task, dataset: Dataset, bundle: Bundle, count: int | None, seed: int, file_order: bool = False
+) -> Workload:
+    """Requests for the first ``count`` test users of a task (explanations: test records); None: for all.
+
+    Users come in the seeded order, or as the dataset numbers them.
+    """
     if task is Task.EXPLANATION:
-        return _explanations(dataset, bundle.tokenizer, count, seed)
-    users = user_order(dataset, seed)[:count]
+        return _explanations(dataset, bundle.tokenizer, count, None if file_order else seed)
+    order = np.arange(1, dataset.user_count + 1) if file_order else user_order(dataset, seed)
+    users = order[:count]
     targets = np.array([dataset.test_item(int(user)) for user in users], dtype=np.int64)
     if task is Task.TOPN:
         candidates = tuple(evaluation_topn(dataset, int(user), TEST) for user in users)
@@ -143,11 +149,13 @@ def _sequential(dataset: Dataset, user: int, limit: int) -> WorkItem:
     return WorkItem(dataset.user_ids[user - 1], history[-limit:], exclude=history[:-limit])
 
 
-def _explanations(dataset: Dataset, tokenizer: Tokenizer, count: int | None, seed: int) -> Workload:
-    """Test records in a seeded order. References are cut to the sub-words that training targets are cut to."""
-    records = sorted(dataset.explanations[TEST], key=lambda r: _raw_key(dataset, r))
-    order = np.random.default_rng(seed).permutation(len(records))[:count]
-    chosen = [records[place] for place in order.tolist()]
+def _explanations(dataset: Dataset, tokenizer: Tokenizer, count: int | None, seed: int | None) -> Workload:
+    """Test records in a seeded order, or as they lie. References are cut to the sub-words that targets are cut to."""
+    chosen = dataset.explanations[TEST][:count]
+    if seed is not None:
+        records = sorted(dataset.explanations[TEST], key=lambda r: _raw_key(dataset, r))
+        order = np.random.default_rng(seed).permutation(len(records))[:count]
+        chosen = [records[place] for place in order.tolist()]
     return Workload(
         Task.EXPLANATION,
         tuple(WorkItem(dataset.user_ids[r.user - 1], (dataset.item_ids[r.item - 1],)) for r in chosen),

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from podx.tasks import Task
 from podx_bench.engines import AS_PUBLISHED, ENCODE_ONCE
@@ -32,11 +34,20 @@ Expired = Callable[[], bool]
 
 @dataclass(frozen=True)
 class Cell:
-    """One place of the grid. ``users``: request numbers 0 … users-1 are used."""
+    """One place of the grid.
+
+    Attributes:
+        users: so many requests are used, from ``first_row`` on.
+        source_tokens: int64 [users], length of each one's input. decoding_steps: see
+            :class:`podx_bench.results.SpeedRecord`. None: not known.
+    """
 
     task: Task
     batch_size: int
     users: int
+    first_row: int = 0
+    source_tokens: npt.NDArray[np.int64] | None = None
+    decoding_steps: int | None = None
 
 
 def plan_rounds(users: int, batch_size: int, rounds: int) -> list[list[list[int]]]:
@@ -52,23 +63,35 @@ def measure_cell(
 ) -> list[SpeedRecord]:
     """Time all engines on one task and batch size, as many rounds as the time allows; none in time: no records."""
     planned = plan_rounds(cell.users, cell.batch_size, rounds)
+    asked = [[[cell.first_row + row for row in batch] for batch in batches] for batches in planned]
     names = list(processes)
     for name in names:
         if expired():
             return []
-        _warm_up(processes[name], planned[0][0])
+        warm_up(processes[name], asked[0][0])
     done: list[dict[str, Timing]] = []
-    for number, batches in enumerate(planned):
+    for number, batches in enumerate(asked):
         if expired():
             break
         turn = number % len(names)
         done.append({name: _turn(processes[name], batches) for name in names[turn:] + names[:turn]})
     if not done:
         return []
-    return [_record(cell, name, processes[name].load_s, done) for name in names]
+    tokens = source_facts(cell, [row for batches in planned[: len(done)] for batch in batches for row in batch])
+    return [replace(_record(cell, name, processes[name].load_s, done), **tokens) for name in names]
 
 
-def _warm_up(process: EngineProcess, batch: Sequence[int]) -> None:
+def source_facts(cell: Cell, rows: Sequence[int]) -> dict[str, Any]:
+    """What a record says of the inputs of requests (numbers from 0, without ``first_row``) and of the search."""
+    facts: dict[str, Any] = {"decoding_steps": cell.decoding_steps}
+    if cell.source_tokens is None:
+        return facts
+    tokens = cell.source_tokens[np.asarray(rows)]
+    return {**facts, "source_tokens_mean": float(tokens.mean()), "source_tokens_max": int(tokens.max())}
+
+
+def warm_up(process: EngineProcess, batch: Sequence[int]) -> None:
+    """Let an engine run a batch, twice where that is quick."""
     for _ in range(WARM_UP_CALLS):
         if process.time([batch]).ms[0] > LONG_CALL_MS:
             return
@@ -104,7 +127,11 @@ def _record(cell: Cell, name: str, load_s: float, rounds: Sequence[Mapping[str, 
 
 
 def paired_ratio(baseline: Sequence[float] | None, own: Sequence[float]) -> float | None:
-    """Median over rounds of baseline time ÷ own time: how many times as fast. None without the baseline."""
-    if baseline is None:
+    """Median over rounds of baseline time ÷ own time: how many times as fast. None without the baseline.
+
+    Where one has run fewer rounds, only the rounds of both count.
+    """
+    shared = 0 if baseline is None else min(len(baseline), len(own))
+    if baseline is None or not shared:
         return None
-    return float(np.median(np.array(baseline) / np.array(own)))
+    return float(np.median(np.array(baseline[:shared]) / np.array(own[:shared])))

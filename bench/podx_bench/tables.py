@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from podx.tasks import Task
 from podx_bench.baselines import SUMMARIES
 from podx_bench.engines import ENGINES
-from podx_bench.results import AccuracyRecord, Results, SpeedRecord
+from podx_bench.results import AccuracyRecord, Results, SpeedRecord, StreamRecord
 
 NOT_MEASURED = "not measured"
 NONE = "–"
 PERCENT = 100.0
+MILLISECONDS = 1e3
 
 RANKING_COLUMNS = (
     ("hr_1", "HR@1"),
@@ -58,7 +59,7 @@ def grid(results: Results) -> Iterator[tuple[str, str]]:
 
 SPEED_HEADER = (
     "engine", "batch", "p50 ms", "p95 ms", "p99 ms", "ms/user", "users/s", "× encode-once", "× as-published",
-    "peak MB", "load s", "calls",
+    "peak MB", "load s", "calls", "tokens",
 )  # fmt: skip
 
 
@@ -76,7 +77,15 @@ def _speed_row(engine: str, batch_size: int, record: SpeedRecord | None) -> tupl
         short(record.peak_rss_mb),
         f"{record.load_s:.1f}",
         str(record.calls),
+        _tokens(record),
     )
+
+
+def _tokens(record: SpeedRecord | StreamRecord) -> str:
+    """Mean and largest number of source tokens."""
+    if record.source_tokens_mean is None or record.source_tokens_max is None:
+        return NONE
+    return f"{record.source_tokens_mean:.1f} / {record.source_tokens_max}"
 
 
 def speed_tables(results: Results) -> list[TextTable]:
@@ -90,13 +99,63 @@ def speed_tables(results: Results) -> list[TextTable]:
             for own, engine in grid(results)
             if own == task
         )
-        tables.append(TextTable(f"Speed, {task}", SPEED_HEADER, rows, _SPEED_NOTES))
+        notes = [_SPEED_NOTE, *_step_notes([r for r in results.speed if r.task == task])]
+        tables.append(TextTable(f"Speed, {task}", SPEED_HEADER, rows, tuple(notes)))
     return tables
 
 
-_SPEED_NOTES = (
+def _step_notes(records: Sequence[SpeedRecord | StreamRecord]) -> list[str]:
+    """What to say of the decoding steps, where they are known."""
+    steps = sorted({record.decoding_steps for record in records if record.decoding_steps is not None})
+    return [f"Decoding steps, end of sequence included: {', '.join(map(str, steps))}."] if steps else []
+
+
+STREAM_HEADER = (
+    "engine", "users", "batch", "seconds", "ms/user", "users/s", "× encode-once", "× as-published", "peak MB",
+    "passes", "tokens",
+)  # fmt: skip
+
+
+def _stream_row(engine: str, record: StreamRecord | None) -> tuple[str, ...]:
+    if record is None:
+        return (engine, NOT_MEASURED, *[NONE] * (len(STREAM_HEADER) - 2))
+    return (
+        engine,
+        f"{record.users:,}",
+        str(record.batch_size),
+        short(record.seconds),
+        short(MILLISECONDS / record.users_per_s),
+        short(record.users_per_s),
+        _ratio(record.ratio_vs_encode_once),
+        _ratio(record.ratio_vs_as_published),
+        short(record.peak_rss_mb),
+        str(len(record.round_s)),
+        _tokens(record),
+    )
+
+
+def stream_tables(results: Results) -> list[TextTable]:
+    """One table per task that was streamed."""
+    tables = []
+    for task in results.options["tasks"]:
+        found = {record.engine: record for record in results.stream if record.task == task}
+        if found:
+            rows = tuple(_stream_row(engine, found.get(engine)) for own, engine in grid(results) if own == task)
+            notes = (_STREAM_NOTE, *_step_notes(list(found.values())))
+            tables.append(TextTable(f"All users in one call, {task}", STREAM_HEADER, rows, notes))
+    return tables
+
+
+_STREAM_NOTE = (
+    "The first users of the split, handed over in one call, from raw ids to raw ids. podx sorts them by length; the "
+    "eager engines take them as the file has them and pad each batch to its longest, as a user would run them."
+)
+
+
+_SPEED_NOTE = (
     "p50, p95, p99: of one call of one batch, from raw ids to raw ids. ×: how many times as fast, the median of the "
-    "ratios of paired rounds. Peak: memory of the engine's own process. Load: from process start to first answer.",
+    "ratios of paired rounds. Peak: memory of the engine's own process. Load: from process start to first answer. "
+    "Tokens: mean / largest source length, prompt vectors not counted."
 )
 
 
@@ -107,14 +166,14 @@ def _metric(record: AccuracyRecord, key: str) -> str:
 def _accuracy_row(engine: str, record: AccuracyRecord | None, task: str) -> tuple[str, ...]:
     columns = TEXT_COLUMNS if task == Task.EXPLANATION else (*RANKING_COLUMNS, *RATE_COLUMNS)
     if record is None:
-        return (engine, NOT_MEASURED, *[NONE] * (len(columns) + 1))
+        return (engine, NOT_MEASURED, *[NONE] * (len(columns) + (1 if task == Task.EXPLANATION else 2)))
     agreed = NONE if record.overlap is None else f"{_share(record.overlap)} of {record.overlap_with}"
     if task == Task.EXPLANATION:
-        metrics = [f"{record.metrics[key]:.3f}" for key, _ in columns]
-    else:
-        rates = [_share(record.metrics[key]) for key, _ in RATE_COLUMNS]
-        metrics = [*(_metric(record, key) for key, _ in RANKING_COLUMNS), *rates]
-    return (engine, f"{record.users:,}", *metrics, agreed)
+        return (engine, f"{record.users:,}", *(f"{record.metrics[key]:.3f}" for key, _ in columns), agreed)
+    rates = [_share(record.metrics[key]) for key, _ in RATE_COLUMNS]
+    lost = NONE if record.hr_10_loss is None else _share(record.hr_10_loss)
+    metrics = [*(_metric(record, key) for key, _ in RANKING_COLUMNS), *rates]
+    return (engine, f"{record.users:,}", *metrics, agreed, lost)
 
 
 def accuracy_tables(results: Results) -> list[TextTable]:
@@ -122,50 +181,23 @@ def accuracy_tables(results: Results) -> list[TextTable]:
     tables = []
     for task in results.options["tasks"]:
         found = {r.engine: r for r in results.accuracy if r.task == task}
-        engines = [name for name in SUMMARIES if name in found] + [e for own, e in grid(results) if own == task]
+        scored = [e for own, e in grid(results) if own == task and (e not in ENGINES or not ENGINES[e].speed_only)]
+        engines = [name for name in SUMMARIES if name in found] + scored
         rows = tuple(_accuracy_row(engine, found.get(engine), task) for engine in engines)
         text = task == Task.EXPLANATION
         titles = [title for _, title in (TEXT_COLUMNS if text else (*RANKING_COLUMNS, *RATE_COLUMNS))]
-        header = ("engine", "records" if text else "users", *titles, "same text" if text else "same top 10")
+        agreed = ("same text",) if text else ("same top 10", "HR@10 lost")
+        header = ("engine", "records" if text else "users", *titles, *agreed)
         tables.append(TextTable(f"Accuracy, {task}", header, rows, _TEXT_NOTES if text else _RANKING_NOTES))
     return tables
 
 
 _RANKING_NOTES = (
     "Test split, leave-one-out. Invalid: answers that are no item of the catalogue. Repeated: answers given twice in a "
-    "list. Rows with fewer users are measured on the first of the same users.",
+    "list. Rows with fewer users are measured on the first of the same users. HR@10 lost: as a share of what the "
+    "reference hits on the users that both answered; below zero, it hits more.",
 )
 _TEXT_NOTES = (
     "BLEU-4: sacrebleu, tokenize none, smoothing none. ROUGE: rouge-score F1 without stemming. References are cut to "
     "20 sub-words, as the training targets are.",
 )
-
-
-def environment_rows(results: Results) -> list[tuple[str, str]]:
-    """What a reader must know of machine, model and data."""
-    environment, model, dataset = results.environment, results.model, results.dataset
-    packages = ", ".join(f"{name} {version}" for name, version in environment["packages"].items())
-    return [
-        ("processor", f"{environment['cpu']}, {environment['usable_cores']} usable cores"),
-        ("memory", f"{environment['memory_gb']} GB"),
-        ("graphics", environment["gpu"] or "none"),
-        ("device", f"{environment['device']}, {environment['threads']} threads for every engine"),
-        ("system", f"{environment['os']}, Python {environment['python']}"),
-        ("versions", f"podx {environment['podx']} ({environment['podx_commit'] or 'no commit known'}), {packages}"),
-        ("model", _model_line(results)),
-        ("parity at export", ", ".join(f"{key} {value}" for key, value in model["parity"].items()) or "unknown"),
-        (
-            "data",
-            f"{dataset['name']}: {dataset['users']:,} users, {dataset['items']:,} items, {dataset['interactions']:,} "
-            f"interactions, {dataset['scheme']} ids",
-        ),
-        ("search", f"{results.options['beams']} beams, {results.options['k']} answers"),
-    ]
-
-
-def _model_line(results: Results) -> str:
-    model = results.model
-    size = f"{model['parameters']:,} weights, " if model["parameters"] else ""
-    epoch = model["best_epoch"]
-    trained = "untrained" if epoch in (None, 0) else f"best epoch {epoch}"
-    return f"{size}{model['precision']}, {model['prompts']} prompt vectors a task, {trained}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -11,6 +13,9 @@ from podx_bench.accuracy import (
     as_lists,
     baseline_records,
     collect_answers,
+    compared,
+    comparison_order,
+    hit_loss,
     item_numbers,
     score,
     text_metrics,
@@ -23,6 +28,7 @@ from podx_bench.baselines import (
     popularity_order,
     random_candidates,
 )
+from podx_bench.engines import EngineKind
 from podx_bench.scenarios import Workload
 from podx_bench.work import Answer
 from podx_train.data.dataset import Dataset
@@ -130,6 +136,33 @@ def test_agreement_is_on_the_users_both_answered(dataset: Dataset) -> None:
     assert agreement(own, other, dataset, Task.SEQUENTIAL) == (0.75, 2)
     texts, others = [Answer(text="a"), Answer(text="b")], [Answer(text="a"), Answer(text="c")]
     assert agreement(texts, others, dataset, Task.EXPLANATION) == (0.5, 2)
+
+
+def test_what_a_precision_costs_is_a_share_of_the_hits_of_its_reference(dataset: Dataset) -> None:
+    # targets 5, 7, 2
+    exact = [Answer(items=("item-5",)), Answer(items=("item-7",)), Answer(items=("item-1",))]
+    coarse = [Answer(items=("item-5",)), Answer(items=("item-1",))]
+    assert hit_loss(coarse, exact, workload(Task.SEQUENTIAL), dataset) == 0.5
+    assert hit_loss(exact, coarse, workload(Task.SEQUENTIAL), dataset) == -1.0
+    assert hit_loss(exact, [Answer(items=("item-1",))], workload(Task.SEQUENTIAL), dataset) is None
+    record = score("int8", workload(Task.SEQUENTIAL), coarse, 1.0, dataset)
+    found = compared(record, {"int8": coarse, "fp32": exact}, "fp32", workload(Task.SEQUENTIAL), dataset)
+    assert (found.overlap, found.overlap_with, found.overlap_users, found.hr_10_loss) == (0.5, "fp32", 2, 0.5)
+
+
+def test_every_engine_is_scored_after_its_reference_and_those_that_only_time_not_at_all() -> None:
+    def kind(name: str, **more: Any) -> EngineKind:
+        return EngineKind(name, "", make=lambda _: None, **more)  # type: ignore[arg-type, return-value]
+
+    kinds = (
+        kind("int8", reference="fp32"),
+        kind("peer", speed_only=True),
+        kind("fp32", reference="eager"),
+        kind("slow", reference="eager", slow=True),
+        kind("eager", slow=True),
+        kind("apart", reference="not here"),
+    )
+    assert comparison_order({one.name: one for one in kinds}) == ["apart", "eager", "fp32", "slow", "int8"]
 
 
 def test_answers_are_collected_in_batches_until_the_time_is_up() -> None:

@@ -27,6 +27,11 @@ from podx_bench.run import slices
         ({"k": 30}, "-k 30 and --beams 20 conflict"),
         ({"k": 5}, "HR@10 needs -k 10"),
         ({"speed": False, "accuracy": False}, "nothing to measure"),
+        ({"source_length": 0}, "--source-length must be above zero"),
+        ({"source_length": 41, "speed": False}, "--source-length and --no-speed conflict"),
+        ({"stream_users": 0}, "--stream-users must be above zero"),
+        ({"stream_batch": 0}, "--stream-batch must be at least 1"),
+        ({"stream_rounds": 0}, "--stream-rounds must be at least 1"),
     ],
 )
 def test_options_that_cannot_be_meant_are_refused(options: dict[str, Any], message: str) -> None:
@@ -36,6 +41,16 @@ def test_options_that_cannot_be_meant_are_refused(options: dict[str, Any], messa
 
 def test_few_answers_are_fine_without_accuracy() -> None:
     assert BenchOptions(k=5, accuracy=False).k == 5
+
+
+def test_a_stream_alone_is_enough_to_measure() -> None:
+    options = BenchOptions(speed=False, accuracy=False, stream_users=8)
+    assert options.work_users == 0
+
+
+def test_requests_of_one_length_are_chosen_apart() -> None:
+    assert BenchOptions(source_length=41, accuracy=False).work_users == 0
+    assert BenchOptions(source_length=41, accuracy_users=3, speed_users=64).work_users == 3
 
 
 def test_users_that_requests_are_needed_for() -> None:

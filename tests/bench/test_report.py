@@ -14,9 +14,14 @@ import pytest
 from podx.errors import ConfigError, DataError
 from podx.tasks import Task
 from podx_bench.compare import comparison, write_comparison
+from podx_bench.engines import ENGINES
 from podx_bench.report import html_report, markdown_report, write_report
-from podx_bench.results import RESULTS_FILE, Results
+from podx_bench.results import RESULTS_FILE, FloorRecord, GemmRecord, Results, StreamRecord
+from podx_bench.scale import ScaleRecord, ScaleResults
+from podx_bench.sections import all_tables, extra_sections
+from podx_bench.service import ServiceRecord, ServiceResults
 from podx_bench.tables import accuracy_tables, speed_tables
+from tests.bench.records import ranking_record, speed_record
 
 
 def test_results_read_back_as_written(canned: Results, tmp_path: Path) -> None:
@@ -48,6 +53,103 @@ def test_foreign_files_are_named_errors(text: str, message: str, tmp_path: Path)
     path.write_text(text)
     with pytest.raises(DataError, match=message):
         Results.load(path)
+
+
+COMMITTED = sorted((Path(__file__).parents[2] / "bench" / "results").glob("*/results.json"))
+
+
+@pytest.mark.parametrize("path", COMMITTED, ids=[path.parent.name for path in COMMITTED])
+def test_results_of_older_runs_are_still_read(path: Path) -> None:
+    results = Results.load(path)
+    assert (results.speed or results.accuracy) and f"podx bench: {results.label}" in markdown_report(results)
+    assert "<svg" in html_report(results)
+
+
+@pytest.fixture
+def full(canned: Results) -> Results:
+    """With everything that a run can hold."""
+    stream = StreamRecord("podx", "sequential", 2048, 32, 10.0, 204.8, 500.0, 9.0, None, (10.0, 11.0), 36.2, 79, 4)
+    int8 = dataclasses.replace(
+        ranking_record("podx-int8", 0.04), overlap=0.97, overlap_with="podx", overlap_users=100, hr_10_loss=0.0125
+    )
+    timed = dataclasses.replace(
+        speed_record("podx-int8", 20.0), source_tokens_mean=41.0, source_tokens_max=41, decoding_steps=4
+    )
+    return dataclasses.replace(
+        canned,
+        options={**canned.options, "engines": [*canned.options["engines"], "podx-int8"]},
+        speed=(*canned.speed, timed),
+        accuracy=(*canned.accuracy, int8),
+        variants={
+            "podx-int8": {"precision": "int8", "bundle_mb": 62.5, "parity": {"overlap": 0.98765, "lists": [1, 2]}}
+        },
+        stream=(stream,),
+        gemm=tuple(GemmRecord("fp32", "MatMul", rows, 512, 2048, 150.2, 10, 2) for rows in (20, 640)),
+        floors=(FloorRecord("sequential", 1, "fp32", 44.0, 4, 4.62, 30.8),),
+    )
+
+
+def test_everything_reads_back_as_written(full: Results, tmp_path: Path) -> None:
+    assert Results.load(full.save(tmp_path)) == full
+
+
+def test_a_full_report_has_bundles_streams_and_floors(full: Results) -> None:
+    text = markdown_report(full)
+    assert "- **bundle of podx-int8**: int8, 62.5 MB; at export: overlap 0.9877, lists 1; 2" in text
+    assert "fp32 150 / 150 · 10⁹ operations/s through ONNX Runtime, 20 / 640 rows by 512 × 2,048 weights" in text
+    assert "| podx | 2,048 | 32 | 10 | 4.88 | 205 | 9.00× | – | 500 | 2 | 36.2 / 79 |" in text
+    assert "| encode-once | not measured |" in text
+    assert "| sequential | 1 | fp32 | 44.0 | 4.62 | 30.8 |" in text
+    assert "97.00 % of podx | 1.25 % |" in text
+    assert "| 41.0 / 41 |" in text and "Decoding steps, end of sequence included: 4." in text
+    for table in all_tables(full):
+        assert {len(row) for row in table.rows} == {len(table.header)}, table.title
+
+
+def test_engines_that_only_time_have_no_row_of_accuracy(canned: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ENGINES, "as-published", dataclasses.replace(ENGINES["as-published"], speed_only=True))
+    (accuracy,) = accuracy_tables(canned)
+    assert [row[0] for row in accuracy.rows] == ["popularity", "encode-once", "podx"]
+
+
+def test_other_benches_join_a_report(canned: Results, tmp_path: Path) -> None:
+    service = ServiceResults(
+        canned.environment,
+        {"task": "sequential", "max_batch": 32, "max_wait_ms": 2.0, "beams": 20, "k": 10},
+        canned.model,
+        canned.dataset,
+        tuple(ServiceRecord("batcher", clients, 64, 2, 30.0, 40.0, 50.0, 60.0, 1.5, 0.9) for clients in (1, 8)),
+    )
+    scale = ScaleResults(
+        canned.environment,
+        {"rounds": 2, "batch": 32, "beams": 20},
+        {},
+        tuple(ScaleRecord(n, n, 1, 1, 9, 3, 1, 1, 9, 9, 9, 9, 1.0, 1.0) for n in (1000, 10000)),
+    )
+    canned.save(tmp_path)
+    options = ["--service", str(service.save(tmp_path)), "--scale", str(scale.save(tmp_path))]
+    for command in (
+        ["podx_bench.report", str(tmp_path / RESULTS_FILE)],
+        ["podx_bench.compare", str(tmp_path / RESULTS_FILE), "--out", str(tmp_path / "compared")],
+    ):
+        done = subprocess.run([sys.executable, "-m", *command, *options], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        page = Path(done.stdout.strip())
+        assert page.read_text().count("<svg") > 2 + 2 and "Scale of the catalogue" in page.read_text()
+        assert "Service, sequential" in page.with_name("report.md").read_text()
+    assert extra_sections(None, None) == []
+    with pytest.raises(DataError):
+        extra_sections(tmp_path / RESULTS_FILE, None)
+
+
+def test_streams_are_compared_and_lengths_kept_apart(full: Results) -> None:
+    fixed = dataclasses.replace(full, options={**full.options, "source_length": 41})
+    tables = {table.title: table for table in comparison([full, fixed])}
+    stream = tables["All users in one call, sequential"]
+    assert [row[:5] for row in stream.rows] == [
+        ("podx", "Beauty <paper>", "2,048", "1", "4.88"),
+        ("podx", "Beauty <paper>, source 41", "2,048", "1", "4.88"),
+    ]
 
 
 def test_rows_that_were_not_run_say_so(canned: Results) -> None:
@@ -130,7 +232,8 @@ def test_runs_are_compared_by_label(canned: Results, tmp_path: Path) -> None:
         for record in canned.accuracy
     )
     runs = [canned, dataclasses.replace(canned, accuracy=better), dataclasses.replace(canned, label="Beauty shuffled")]
-    overview, accuracy, speed = comparison(runs)
+    ratios, overview, accuracy, speed = comparison(runs)
+    assert [row[0] for row in ratios.rows][-1] == "sequential, batch 1 (Beauty shuffled)"
     assert overview.header == ("engine", "Beauty <paper>", "Beauty shuffled")
     cells = {row[0]: row[1:] for row in overview.rows}
     assert cells["podx"] == ("0.0493 ± 0.0071 / 0.0250 ± 0.0000", "0.0443 / 0.0250")
@@ -140,12 +243,14 @@ def test_runs_are_compared_by_label(canned: Results, tmp_path: Path) -> None:
     ]
     assert speed.title == f"Speed, {Task.SEQUENTIAL}"
     page = write_comparison(runs, tmp_path / "compared")
-    assert "Beauty shuffled" in page.read_text() and (page.parent / "report.md").exists()
+    text = page.read_text()
+    assert "<h2>Charts, Beauty shuffled</h2>" in text and text.count("<svg") == 2 * 2  # of each label's first run
+    assert "Beauty shuffled" in text and (page.parent / "report.md").exists()
 
 
 def test_an_engine_missing_from_one_run_is_not_measured_there(canned: Results) -> None:
     other = dataclasses.replace(canned, label="other", accuracy=canned.accuracy[:1])
-    overview = comparison([canned, other])[0]
+    overview = comparison([canned, other])[1]
     assert {row[0]: row[2] for row in overview.rows}["podx"] == "not measured"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +11,18 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from podx.bundle import Bundle
 from podx.errors import CheckpointError, ConfigError, DeviceError
 from podx.tasks import Task
 from podx_bench.cli import app
 from podx_bench.engines import EngineContext
 from podx_bench.engines.eager import EagerEngine
+from podx_bench.lengths import LengthMeter
 from podx_bench.options import BenchOptions
 from podx_bench.report import HTML_FILE, MARKDOWN_FILE
 from podx_bench.results import RESULTS_FILE, Results
 from podx_bench.run import Inputs, run_bench
+from podx_bench.scenarios import build_workload
 from podx_export.pipeline import export_checkpoint
 from podx_train.data.dataset import Dataset
 from podx_train.data.folder import ExplanationRecord
@@ -27,7 +30,7 @@ from podx_train.options import Source, TrainOptions
 from podx_train.training import train_model
 
 USERS, ITEMS, LENGTH = 30, 60, 6
-ITEM_ENGINES = ("as-published", "encode-once", "podx", "podx-vocabulary")
+ITEM_ENGINES = ("as-published", "encode-once", "podx", "podx-steps", "podx-vocabulary")
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ def ranked(made: Made, tmp_path_factory: pytest.TempPathFactory) -> tuple[Result
         made,
         out,
         *("--tasks", "sequential", "--engines", ",".join(ITEM_ENGINES), "--batch-sizes", "1,4", "--threads", "1"),
-        *("--speed-users", "4", "--rounds", "1", "--eager-users", "12", "--label", "tiny"),
+        *("--speed-users", "4", "--rounds", "1", "--eager-users", "12", "--label", "tiny", "--no-floor"),
     )
     return Results.load(out / RESULTS_FILE), out
 
@@ -110,6 +113,7 @@ def test_engines_agree_and_every_answer_is_an_item(ranked: tuple[Results, Path])
     assert records["encode-once"].users == 12
     assert records["podx"].users == USERS
     assert records["as-published"].overlap == 1.0
+    assert (records["podx-steps"].overlap, records["podx-steps"].overlap_with) == (1.0, "podx")
     same = records["podx-vocabulary"]
     assert (same.overlap, same.overlap_with, same.overlap_users) == (1.0, "encode-once", 12)
     for engine in ITEM_ENGINES:
@@ -139,9 +143,66 @@ def test_reports_stand_beside_the_results(ranked: tuple[Results, Path]) -> None:
     assert "# podx bench: tiny" in (out / MARKDOWN_FILE).read_text()
 
 
+def test_variants_lengths_and_streams_in_one_run(made: Made, tmp_path: Path) -> None:
+    bundle, dataset = Bundle.load(made.bundle), Dataset.load(made.data)
+    meter = LengthMeter(bundle, Task.SEQUENTIAL)
+    requests = build_workload(Task.SEQUENTIAL, dataset, bundle, None, 0).requests
+    length = int(np.median(meter.all(requests)))
+    _invoke(
+        made,
+        tmp_path,
+        *("--tasks", "sequential", "--engines", "podx", "--variant", f"copy={made.bundle}"),
+        *("--source-length", str(length), "--speed-users", "2", "--batch-sizes", "2", "--rounds", "1"),
+        *("--stream-users", "7", "--stream-batch", "3", "--accuracy-users", "4", "--threads", "1"),
+    )
+    results = Results.load(tmp_path / RESULTS_FILE)
+    engines = {"podx", "podx-copy"}
+    assert {record.engine for record in results.speed} == {record.engine for record in results.stream} == engines
+    assert {r.source_tokens_max for r in results.speed} == {length}
+    streams = {record.engine: record for record in results.stream}
+    assert (streams["podx"].users, streams["podx"].batch_size) == (7, 3)
+    copy = next(record for record in results.accuracy if record.engine == "podx-copy")
+    assert (copy.overlap, copy.overlap_with, copy.overlap_users) == (1.0, "podx", 4)
+    assert results.variants["podx-copy"]["precision"] == "fp32" and results.variants["podx-copy"]["bundle_mb"] > 0
+    depth = bundle.catalog.trie.depth
+    assert {(r.precision, r.batch_size, r.decoding_steps) for r in results.floors} == {
+        ("fp32", 2, depth + 1),
+        ("int8", 2, depth + 1),
+    }
+    assert "podx-copy" in results.engines and str(made.bundle) not in (tmp_path / RESULTS_FILE).read_text()
+
+
+def test_many_requests_in_one_call_get_the_answers_of_few(made: Made) -> None:
+    bundle, dataset = Bundle.load(made.bundle), Dataset.load(made.data)
+    requests = build_workload(Task.SEQUENTIAL, dataset, bundle, 5, 0).requests
+    at_once = EagerEngine(context_of(made), "encode-once", constrained=True).run(requests)
+    in_parts = EagerEngine(replace(context_of(made), batch_size=2), "encode-once", constrained=True).run(requests)
+    assert [answer.items for answer in in_parts] == [answer.items for answer in at_once]
+
+
+def test_a_stream_can_be_all_that_is_measured(made: Made, tmp_path: Path) -> None:
+    options = BenchOptions(
+        tasks=(Task.SEQUENTIAL,), engines=("podx",), speed=False, accuracy=False, stream_users=3, threads=1
+    )
+    results = run_bench(made.inputs, tmp_path, options)
+    assert [(r.engine, r.users) for r in results.stream] == [("podx", 3)]
+    assert results.speed == results.accuracy == results.gemm == results.notes == ()
+
+
+def test_a_stream_without_time_is_said(made: Made, tmp_path: Path) -> None:
+    options = BenchOptions(
+        tasks=(Task.SEQUENTIAL,), engines=("podx",), speed=False, accuracy=False, stream_users=3, max_minutes=1e-6
+    )
+    results = run_bench(made.inputs, tmp_path, options)
+    assert results.stream == ()
+    assert results.notes == ("sequential: the time ended after 0 of 1 passes of podx",)
+
+
 def test_explanations_are_timed_and_scored(made: Made, tmp_path: Path) -> None:
     output = _invoke(
-        made, tmp_path, "--tasks", "explanation", "--engines", "podx", "--batch-sizes", "2", "--rounds", "1"
+        made,
+        tmp_path,
+        *("--tasks", "explanation", "--engines", "podx", "--batch-sizes", "2", "--rounds", "1", "--no-floor"),
     )
     results = Results.load(tmp_path / RESULTS_FILE)
     (record,) = results.accuracy
@@ -162,7 +223,7 @@ def test_unconstrained_answers_are_counted_not_mended(made: Made, tmp_path: Path
 
 
 def test_time_that_is_up_is_reported(made: Made, tmp_path: Path) -> None:
-    options = BenchOptions(tasks=(Task.SEQUENTIAL,), engines=("podx",), max_minutes=1e-6, threads=1)
+    options = BenchOptions(tasks=(Task.SEQUENTIAL,), engines=("podx",), max_minutes=1e-6, threads=1, floor=False)
     results = run_bench(made.inputs, tmp_path, options)
     assert results.speed == ()
     assert [record.engine for record in results.accuracy] == ["popularity", "max(history)+1", "near user numbers"]

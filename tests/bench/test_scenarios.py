@@ -78,6 +78,12 @@ def test_fewer_users_are_the_first_of_more(dataset: Dataset) -> None:
     assert (every.head(2).targets == fewer.targets).all()
 
 
+@pytest.mark.parametrize("task", ALL_TASKS)
+def test_file_order_is_that_of_the_dataset(dataset: Dataset, task: Task) -> None:
+    work = build_workload(task, dataset, bundle_of(dataset), 2, seed=3, file_order=True)
+    assert [request.user for request in work.requests] == ["carol", "alice"]
+
+
 def test_the_same_people_are_asked_under_every_numbering() -> None:
     names = [f"user-{n}" for n in range(50)]
     shuffled = np.random.default_rng(5).permutation(names).tolist()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 
 from podx.tasks import Task
@@ -78,6 +79,17 @@ def test_records_have_percentiles_throughput_and_ratios() -> None:
     assert (ours.load_s, ours.peak_rss_mb) == (2.0, 100.0 + speed.WARM_UP_CALLS + 2)
 
 
+def test_rows_are_counted_from_the_first_of_the_part_and_lengths_stated() -> None:
+    process = FakeProcess("podx", 10.0, [])
+    cell = Cell(Task.SEQUENTIAL, 2, 4, first_row=100, source_tokens=np.array([5, 6, 7, 9]), decoding_steps=4)
+    (record,) = measure_cell(cell, {"podx": process}, 2, never)  # type: ignore[dict-item]
+    assert sorted(row for batches in process.timed[2:] for batch in batches for row in batch) == [100, 101, 102, 103]
+    assert (record.source_tokens_mean, record.source_tokens_max, record.decoding_steps) == (6.75, 9, 4)
+    answers = iter([False, False, True])
+    (record,) = measure_cell(cell, {"podx": process}, 2, lambda: next(answers))  # type: ignore[dict-item]
+    assert (record.source_tokens_mean, record.source_tokens_max) == (5.5, 6)  # of the round that was run
+
+
 def test_percentiles_are_of_calls() -> None:
     class Growing(FakeProcess):
         def time(self, batches: Sequence[Sequence[int]]) -> Timing:
@@ -92,6 +104,7 @@ def test_percentiles_are_of_calls() -> None:
 def test_a_ratio_pairs_rounds_so_a_slow_round_does_not_shift_it() -> None:
     assert paired_ratio([100.0, 900.0, 100.0], [10.0, 90.0, 20.0]) == 10.0
     assert paired_ratio(None, [1.0]) is None
+    assert paired_ratio([100.0, 900.0, 100.0], [10.0, 450.0]) == 6.0  # only the rounds of both
 
 
 def test_no_time_no_records_and_little_time_few_rounds() -> None:

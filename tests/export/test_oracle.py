@@ -9,11 +9,14 @@ import pytest
 
 import podx
 from podx.bundle import Bundle
+from podx.catalogue_search import CatalogueSearch, ItemBatch
 from podx.decoding.items import TokenColumns
 from podx.decoding.options import ItemSearchOptions
+from podx.model import GraphModel
+from podx.session import SessionOptions
 from podx.tasks import Task
-from podx_export.parity import graph_search, same_list
-from podx_export.samples import Sample, draw
+from podx_export.parity import SEARCH_GRAPHS, TOP, same_list
+from podx_export.samples import draw
 from podx_train.checkpoint import load_checkpoint
 from podx_train.generation import EagerRecommender, SearchOptions
 
@@ -21,39 +24,33 @@ USERS = 1000
 PART = 125
 
 
-def _parts(sample: Sample) -> list[Sample]:
-    return [
-        Sample(
-            sample.task,
-            sample.users[first : first + PART],
-            sample.items[first : first + PART],
-            sample.denied[first : first + PART],
-            sample.allowed[first : first + PART],
-        )
-        for first in range(0, len(sample.users), PART)
-    ]
-
-
 def _pairs(items: np.ndarray, scores: np.ndarray) -> list[tuple[int, float]]:
     return [(int(item), float(score)) for item, score in zip(items, scores, strict=True) if item]
 
 
-def _compare(checkpoint: Path, bundle_path: Path, task: Task, options: ItemSearchOptions, users: int) -> list[bool]:
+def _compare(
+    checkpoint: Path, bundle_path: Path, task: Task, options: ItemSearchOptions, users: int
+) -> dict[str, list[bool]]:
+    """Whether each user's list is that of transformers, by every graph that can do the search."""
     source, bundle = load_checkpoint(checkpoint), Bundle.load(bundle_path)
     trie, eos = bundle.catalog.trie, bundle.tokenizer.eos_id
     over = TokenColumns.of_catalogue(trie, eos).output_tokens if options.score_over == "catalogue" else None
     eager = EagerRecommender(source.model, source.tokenizer, bundle.catalog, score_tokens=over)
     search = SearchOptions(num_beams=options.beams, length_penalty=options.length_penalty)
-    same = []
-    for part in _parts(draw(source, task, users)):
+    model, task_id = GraphModel(bundle, SessionOptions(threads=1)), bundle.manifest.tasks.index(task)
+    able = SEARCH_GRAPHS if options.score_over == "catalogue" else ("steps",)
+    same: dict[str, list[bool]] = {graph: [] for graph in able}
+    sample = draw(source, task, users)
+    for first in range(0, len(sample), PART):
+        part = sample.part(first, PART)
         batch = part.encode(source)
-        ours = graph_search(bundle, part, batch, options)
         theirs = eager.recommend(batch, task, search, excluded=part.denied, allowed=part.allowed)
         assert theirs.scores is not None
-        same += [
-            same_list(_pairs(a, b), _pairs(c, d))
-            for a, b, c, d in zip(ours.items, ours.scores, theirs.items, theirs.scores, strict=True)
-        ]
+        for graph in able:
+            find = CatalogueSearch(bundle, model, graph).chosen(options)
+            ours = find(ItemBatch(batch, task_id, part.denied, part.allowed, TOP), options)
+            rows = zip(ours.items, ours.scores, theirs.items, theirs.scores, strict=True)
+            same[graph] += [same_list(_pairs(a, b), _pairs(c, d)) for a, b, c, d in rows]
     return same
 
 
@@ -65,24 +62,25 @@ def test_sequential_lists_equal_transformers_for_a_thousand_users(
 ) -> None:
     checkpoint, bundle = request.getfixturevalue(model), request.getfixturevalue(f"{model}_bundle")
     same = _compare(checkpoint, bundle, Task.SEQUENTIAL, ItemSearchOptions(score_over=score_over), USERS)
-    assert len(same) == USERS
-    assert sum(same) == USERS
+    assert set(same) == ({"steps", "one"} if score_over == "catalogue" else {"steps"})
+    for graph, lists in same.items():
+        assert (len(lists), sum(lists)) == (USERS, USERS), graph
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["untrained", "trained"])
-def test_topn_lists_equal_transformers(model: str, request: pytest.FixtureRequest) -> None:
+def test_topn_lists_equal_transformers_for_a_thousand_users(model: str, request: pytest.FixtureRequest) -> None:
     checkpoint, bundle = request.getfixturevalue(model), request.getfixturevalue(f"{model}_bundle")
-    same = _compare(checkpoint, bundle, Task.TOPN, ItemSearchOptions(), 250)
-    assert all(same)
+    for graph, lists in _compare(checkpoint, bundle, Task.TOPN, ItemSearchOptions(), USERS).items():
+        assert (len(lists), sum(lists)) == (USERS, USERS), graph
 
 
-@pytest.mark.parametrize(("beams", "penalty"), [(10, 0.0), (12, 2.0), (40, 0.5)])
+@pytest.mark.parametrize(("beams", "penalty"), [(10, 0.0), (12, 2.0), (15, -1.0), (40, 0.5)])
 def test_other_widths_and_penalties_equal_transformers(
     beams: int, penalty: float, trained: Path, trained_bundle: Path
 ) -> None:
-    same = _compare(trained, trained_bundle, Task.SEQUENTIAL, ItemSearchOptions(beams, penalty), 125)
-    assert all(same)
+    same = _compare(trained, trained_bundle, Task.SEQUENTIAL, ItemSearchOptions(beams, penalty), PART)
+    assert same == {"steps": [True] * PART, "one": [True] * PART}
 
 
 def test_ten_thousand_random_requests_never_break_their_limits(trained_bundle: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from podx.bundle import UserTable
-from podx.catalog import Catalog, IdTable
+from podx.catalog import TEXTS, Catalog, IdTable
 from podx.errors import CatalogError
+from podx.search_tables import LEVELS, widest
+from podx.tables import TableFile, write_tables
 from podx.tokenizer import Tokenizer
+from podx.trie import NO_ITEM, ROOT
 
 raw_ids = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=8)
 
@@ -45,8 +49,8 @@ def test_repeated_ids_are_named() -> None:
 
 def test_a_catalogue_survives_the_disk(tmp_path: Path, tokenizer: Tokenizer) -> None:
     catalog = Catalog.create(["coat", "Zoë's", "x"], tokenizer)
-    catalog.save(tmp_path / "catalog.npz")
-    loaded = Catalog.load(tmp_path / "catalog.npz")
+    catalog.save(tmp_path / "catalog.bin")
+    loaded = Catalog.load(tmp_path / "catalog.bin")
     assert len(loaded) == 3
     assert [loaded.items.raw(n) for n in (1, 2, 3)] == ["coat", "Zoë's", "x"]
     for number in (1, 2, 3):
@@ -57,8 +61,8 @@ def test_a_catalogue_survives_the_disk(tmp_path: Path, tokenizer: Tokenizer) -> 
 
 def test_items_with_texts_of_their_own(tmp_path: Path, tokenizer: Tokenizer) -> None:
     catalog = Catalog.create(["a", "b"], tokenizer, texts=["12_3", "12_45"])
-    catalog.save(tmp_path / "catalog.npz")
-    loaded = Catalog.load(tmp_path / "catalog.npz")
+    catalog.save(tmp_path / "catalog.bin")
+    loaded = Catalog.load(tmp_path / "catalog.bin")
     assert [loaded.text(number) for number in (1, 2)] == ["12_3", "12_45"]
     assert loaded.target(2).tolist() == list(tokenizer.encode("12_45"))
 
@@ -86,11 +90,10 @@ def test_users_survive_the_disk(tmp_path: Path) -> None:
     assert [users.history(users.ids.number(raw) or 0).tolist() for raw in ("ann", "Bé", "carl")] == [[4, 2], [], [9]]
 
 
-@pytest.mark.parametrize("load", [Catalog.load, UserTable.load])
 @pytest.mark.parametrize("damage", ["missing", "empty", "garbage", "cut", "plain array", "other arrays"])
-def test_damaged_tables_are_named(tmp_path: Path, load: object, damage: str) -> None:
+def test_damaged_tables_are_named(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "table.npz"
-    np.savez(path, raw_ids=np.array([b"a"]), tokens=np.array([1]), items=np.array([1]), offsets=np.array([0, 1]))
+    np.savez(path, raw_ids=np.array([b"a"]), items=np.array([1]), offsets=np.array([0, 1]))
     whole = path.read_bytes()
     if damage == "missing":
         path.unlink()
@@ -102,11 +105,50 @@ def test_damaged_tables_are_named(tmp_path: Path, load: object, damage: str) -> 
     else:
         path.write_bytes({"empty": b"", "garbage": b"no table", "cut": whole[:-1]}[damage])
     with pytest.raises(CatalogError, match=r"table\.npz is not a table written by podx"):
-        load(path)  # type: ignore[operator]
+        UserTable.load(path)
 
 
 def test_no_pickle_is_read(tmp_path: Path) -> None:
-    path = tmp_path / "catalog.npz"
-    np.savez(path, raw_ids=np.array([{"an": "object"}], dtype=object), tokens=np.array([1]), offsets=np.array([0, 1]))
+    path = tmp_path / "users.npz"
+    np.savez(path, raw_ids=np.array([{"an": "object"}], dtype=object), items=np.array([1]), offsets=np.array([0, 1]))
     with pytest.raises(CatalogError, match="allow_pickle=False"):
-        Catalog.load(path)
+        UserTable.load(path)
+
+
+def test_a_catalogue_without_its_tables_is_refused(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    catalog, path = Catalog.create(["a", "b"], tokenizer), tmp_path / "catalog.bin"
+    catalog.save(path)
+    tables = TableFile(path)
+    whole = {name: tables.map(name).copy() for name in tables.layout}
+    for missing in whole:
+        write_tables(path, {name: array for name, array in whole.items() if name != missing})
+        if missing in (TEXTS, *map(widest, range(LEVELS))):
+            continue
+        with pytest.raises(CatalogError, match=f"no table '{missing}'"):
+            _ = Catalog.load(path).trie
+    write_tables(path, {**whole, "node_item": whole["node_item"][:-1]})
+    with pytest.raises(CatalogError, match="do not fit together"):
+        _ = Catalog.load(path).trie
+
+
+def test_loading_builds_nothing(tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    built = Catalog.create([f"item {n}" for n in range(40)], tokenizer)
+    built.save(tmp_path / "catalog.bin")
+    monkeypatch.delattr("podx.trie._build")
+    loaded = Catalog.load(tmp_path / "catalog.bin")
+    for name in ("child_start", "edge_token", "parent", "item", "subtree_items", "item_node"):
+        assert np.array_equal(getattr(loaded.trie, name), getattr(built.trie, name)), name
+    assert loaded.trie.depth == built.trie.depth
+    assert np.array_equal(loaded.trie.tokens_in_use(), built.trie.tokens_in_use())
+    assert not loaded.tokens.flags.owndata and not loaded.trie.child_start.flags.writeable
+
+
+def test_an_item_that_is_not_listed_keeps_its_number_and_text(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    whole = Catalog.create(["a", "b", "c"], tokenizer, texts=["12_3", "12_45", "12_399"])
+    replace(whole, listed=np.array([True, False, True])).save(tmp_path / "catalog.bin")
+    loaded = Catalog.load(tmp_path / "catalog.bin")
+    assert loaded.items.number("b") == 2 and loaded.text(2) == "12_45"
+    assert loaded.target(2).tolist() == whole.target(2).tolist()
+    assert loaded.listed.tolist() == [True, False, True]
+    assert loaded.trie.item_node[2] == ROOT and set(loaded.trie.item.tolist()) == {NO_ITEM, 1, 3}
+    assert (loaded.trie.item_count, loaded.trie.listed_count) == (3, 2)

@@ -83,3 +83,22 @@ def test_an_empty_catalogue_is_refused() -> None:
 def test_an_item_without_tokens_is_named() -> None:
     with pytest.raises(CatalogError, match="item number 2 has no tokens"):
         Trie.build(*trie_arrays([(1,), (), (2,)]))
+
+
+def test_items_of_many_tokens_and_a_large_vocabulary_sort_right() -> None:
+    rng = np.random.default_rng(0)
+    items = [tuple(rng.integers(0, 100_000, size=size).tolist()) for size in rng.integers(1, 12, size=200)]
+    items += [(*item, 7) for item in items[:50]]  # items that end inside others
+    trie = Trie.build(*trie_arrays(items))
+    compare(trie, ROOT, nested(items))
+    assert trie.depth == max(map(len, items))
+
+
+def test_a_catalogue_none_of_which_is_listed_is_refused() -> None:
+    with pytest.raises(CatalogError, match="no item of the catalogue is listed"):
+        Trie.build(*trie_arrays([(1,), (2,)]), np.zeros(2, dtype=np.bool_))
+
+
+def test_an_item_that_is_not_listed_may_repeat_another() -> None:
+    trie = Trie.build(*trie_arrays([(1,), (2,), (1,)]), np.array([True, True, False]))
+    assert trie.item_node.tolist() == [0, 1, 2, 0] and trie.listed_count == 2

@@ -7,11 +7,13 @@ import.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from podx.errors import ConfigError
 from podx.tasks import Task
 from podx_bench.engines.base import Engine, EngineContext, EngineError, EngineKind
+from podx_bench.engines.peers import PEERS
 
 __all__ = [
     "DEFAULT_ENGINES",
@@ -27,7 +29,10 @@ __all__ = [
 AS_PUBLISHED = "as-published"
 ENCODE_ONCE = "encode-once"
 ENCODE_ONCE_FREE = "encode-once-unconstrained"
+COMPILED = "torch-compile"
 OURS = "podx"
+OURS_IN_STEPS = "podx-steps"
+ANY_GRAPH, STEP_GRAPHS = "auto", "steps"
 
 _ITEM_TASKS = (Task.SEQUENTIAL, Task.TOPN)
 
@@ -53,13 +58,27 @@ def _eager(mode: str, constrained: bool = True) -> EngineKind:
     return EngineKind(ENCODE_ONCE_FREE, summary, make, _ITEM_TASKS, needs_checkpoint=True, slow=True)
 
 
-def _runtime(name: str, summary: str, search: str, tasks: tuple[Task, ...], reference: str, slow: bool) -> EngineKind:
+def _compiled(context: EngineContext) -> Engine:
+    from podx_bench.engines.compiled import compiled_engine
+
+    return compiled_engine(context)
+
+
+def _runtime(
+    name: str,
+    summary: str,
+    search: str,
+    tasks: tuple[Task, ...],
+    reference: str,
+    slow: bool,
+    graph: str = ANY_GRAPH,
+) -> EngineKind:
     """Kind of an engine that runs the bundle."""
 
     def make(context: EngineContext) -> Engine:
         from podx_bench.engines.runtime import RuntimeEngine
 
-        return RuntimeEngine(context, search)
+        return RuntimeEngine(context, search, graph)
 
     return EngineKind(name, summary, make, tasks, slow=slow, reference=reference)
 
@@ -68,13 +87,31 @@ _KINDS = (
     _eager(AS_PUBLISHED),
     _eager(ENCODE_ONCE),
     _eager(ENCODE_ONCE, constrained=False),
+    EngineKind(
+        COMPILED,
+        "PyTorch as encode-once, encoder and decoder step compiled by torch.compile with the weights frozen in",
+        _compiled,
+        _ITEM_TASKS,
+        needs_checkpoint=True,
+        slow=True,
+        reference=ENCODE_ONCE,
+    ),
     _runtime(
         OURS,
-        "podx on ONNX Runtime, search inside the catalogue's trie, scores over the catalogue's tokens",
+        "podx on ONNX Runtime, search inside the catalogue's trie and in one graph, scores over the catalogue's tokens",
         "catalogue",
         (*_ITEM_TASKS, Task.EXPLANATION),
         ENCODE_ONCE,
         slow=False,
+    ),
+    _runtime(
+        OURS_IN_STEPS,
+        "podx as above, but a graph call for each decoding step and the search outside the graphs",
+        "catalogue",
+        _ITEM_TASKS,
+        OURS,
+        slow=False,
+        graph=STEP_GRAPHS,
     ),
     _runtime(
         "podx-vocabulary",
@@ -93,7 +130,7 @@ _KINDS = (
         slow=True,
     ),
 )
-ENGINES = {kind.name: kind for kind in _KINDS}
+ENGINES = {kind.name: kind for kind in (*_KINDS, *PEERS)}
 DEFAULT_ENGINES = (AS_PUBLISHED, ENCODE_ONCE, ENCODE_ONCE_FREE, OURS)
 
 
@@ -119,16 +156,25 @@ def engine_kind(name: str) -> EngineKind:
     return kind
 
 
-def select(names: Sequence[str] | None, has_checkpoint: bool) -> dict[str, EngineKind]:
+def select(
+    names: Sequence[str] | None, has_checkpoint: bool, variants: Mapping[str, EngineKind] = MappingProxyType({})
+) -> dict[str, EngineKind]:
     """Kinds by the names asked for, each once and in order; None: the default ones.
 
+    Args:
+        variants: engines made for this run, by name. Those that are not asked for come last.
+
     Raises:
-        ConfigError: an engine is unknown, or needs a checkpoint and there is none.
+        ConfigError: an engine is unknown, needs a checkpoint and there is none, or an environment that is missing.
     """
-    kinds = {name: engine_kind(name) for name in (DEFAULT_ENGINES if names is None else names)}
+    kinds = {name: variants.get(name) or engine_kind(name) for name in (DEFAULT_ENGINES if names is None else names)}
+    kinds |= {name: kind for name, kind in variants.items() if name not in kinds}
     if not kinds:
         raise ConfigError(f"--engines is empty: choose among {', '.join(ENGINES)}")
     needing = [name for name, kind in kinds.items() if kind.needs_checkpoint]
     if needing and not has_checkpoint:
         raise ConfigError(f"{', '.join(needing)} need --checkpoint: give the folder the bundle was exported from")
+    for kind in kinds.values():
+        if kind.interpreter is not None:
+            kind.interpreter()  # now, and not when other engines have been measured for an hour
     return kinds

@@ -33,6 +33,8 @@ class EngineContext:
         threads: threads it may use.
         spin: whether waiting threads may spin.
         beams: width of the item search. k: answers per request.
+        batch_size: how many requests to run at a time where one call brings more, in whichever order suits the engine;
+            None: run what a call brings as one batch.
     """
 
     bundle: Path
@@ -43,6 +45,7 @@ class EngineContext:
     spin: bool
     beams: int
     k: int
+    batch_size: int | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The context as JSON values."""
@@ -72,6 +75,12 @@ class EngineKind:
         needs_checkpoint: whether it reads the checkpoint rather than the bundle.
         slow: whether accuracy is measured on ``eager_users`` users only.
         reference: engine whose lists its own are compared with; None: it is the reference.
+        speed_only: whether its answers are no recommendations, so that it takes no part in accuracy.
+        bundle: folder of a bundle of its own; None: that of the run.
+        loads: engine that its process loads, by name; None: this one. Names made for a run alone need it.
+        prepare: makes what the engine loads. It runs in the bench's own process, before the engine's is started, and
+            returns the context for that process; None: there is nothing to make.
+        interpreter: finds the Python that the engine's process runs on, or raises ConfigError; None: this one.
     """
 
     name: str
@@ -81,3 +90,8 @@ class EngineKind:
     needs_checkpoint: bool = False
     slow: bool = False
     reference: str | None = None
+    speed_only: bool = False
+    bundle: Path | None = None
+    loads: str | None = None
+    prepare: Callable[[EngineContext], EngineContext] | None = None
+    interpreter: Callable[[], Path] | None = None

@@ -35,6 +35,10 @@ class EagerEngine:
         mode: how often the encoder runs, see :mod:`podx_train.generation`.
         constrained: search inside the catalogue, or over the whole vocabulary.
 
+    Attributes:
+        backbone: the T5 that is run.
+        user_ids, item_ids: raw ids that requests may name.
+
     Raises:
         DeviceError: torch has no CUDA.
         CheckpointError: the checkpoint is damaged, or the bundle was made from another one.
@@ -54,15 +58,22 @@ class EagerEngine:
         self._text_search = replace(EXPLANATION_SEARCH, with_scores=False)
         torch.set_num_threads(context.threads)
         checkpoint = load_checkpoint(context.checkpoint)
-        _require_same(context.bundle, checkpoint)
+        require_same(context.bundle, checkpoint)
         catalog = checkpoint.catalog()
         model = checkpoint.model.to(torch.device(context.device))
         self._recommender = EagerRecommender(model, checkpoint.tokenizer, catalog, cast(Mode, mode))
         self._encoder = checkpoint.encoder()
+        self.backbone = model.backbone
+        self.user_ids, self.item_ids = checkpoint.user_ids, checkpoint.item_ids
         self._users, self._items = IdTable.of(checkpoint.user_ids, "user"), catalog.items
 
     def run(self, requests: Sequence[WorkItem]) -> list[Answer]:
-        """See :class:`podx_bench.engines.base.Engine`."""
+        """See :class:`podx_bench.engines.base.Engine`. Many requests are run in their own order, as a user would."""
+        size = self._context.batch_size or len(requests)
+        parts = (requests[first : first + size] for first in range(0, len(requests), size))
+        return [answer for part in parts for answer in self._run_batch(part)]
+
+    def _run_batch(self, requests: Sequence[WorkItem]) -> list[Answer]:
         task = self._context.task
         items = [_numbers(self._items, request.items) for request in requests]
         users = [int(_numbers(self._users, (request.user,))[0]) for request in requests]
@@ -101,8 +112,12 @@ def _numbers(table: IdTable, raw_ids: Sequence[str]) -> npt.NDArray[np.int64]:
     return np.array([table.number(raw) or 0 for raw in raw_ids], dtype=np.int64)
 
 
-def _require_same(bundle_path: Path, checkpoint: Checkpoint) -> None:
-    """Check that bundle and checkpoint are of one model, as far as ids, tasks and number of weights tell."""
+def require_same(bundle_path: Path, checkpoint: Checkpoint) -> None:
+    """Check that bundle and checkpoint are of one model, as far as ids, tasks and number of weights tell.
+
+    Raises:
+        CheckpointError: they are not. BundleError: the bundle cannot be read.
+    """
     bundle = Bundle.load(bundle_path, verify=False)
     known = [bytes(raw).decode() for raw in bundle.catalog.items.raw_ids]
     weights = sum(parameter.numel() for parameter in checkpoint.model.parameters())

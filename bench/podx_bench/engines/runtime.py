@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 import podx
 from podx.decoding.options import ItemSearchOptions, ScoreOver
 from podx.recommender import UNCONSTRAINED_ITEMS
 from podx.session import Device
 from podx.tasks import Task
+from podx_bench.engines import ANY_GRAPH
 from podx_bench.engines.base import EngineContext
 from podx_bench.work import Answer, WorkItem
 
@@ -22,22 +23,24 @@ class RuntimeEngine:
 
     Args:
         search: what scores are over, ``catalogue`` or ``vocabulary``; or ``text``: unconstrained search.
+        graph: see ``search_graph`` of :func:`podx.load`.
 
     Raises:
         BundleError: the bundle is damaged. DeviceError: ONNX Runtime does not have the device.
     """
 
-    def __init__(self, context: EngineContext, search: str) -> None:
+    def __init__(self, context: EngineContext, search: str, graph: str = ANY_GRAPH) -> None:
         self._context = context
         self._search = search
         device = cast(Device, context.device)
-        self._recommender = podx.load(context.bundle, device, threads=context.threads, spin=context.spin)
+        chosen: dict[str, Any] = {} if graph == ANY_GRAPH else {"search_graph": graph}
+        self._recommender = podx.load(context.bundle, device, threads=context.threads, spin=context.spin, **chosen)
 
     def run(self, requests: Sequence[WorkItem]) -> list[Answer]:
         """See :class:`podx_bench.engines.base.Engine`."""
         if self._context.task is Task.EXPLANATION:
             asked = [podx.ExplainRequest(request.user, request.items[0]) for request in requests]
-            texts = self._recommender.explain_batch(asked, batch_size=len(asked))
+            texts = self._recommender.explain_batch(asked, batch_size=self._batch_size(requests))
             return [Answer(scores=(text.score,), text=text.text) for text in texts]
         if self._search == TEXT:
             return self._generate(requests)
@@ -45,23 +48,29 @@ class RuntimeEngine:
 
     def _recommend(self, requests: Sequence[WorkItem]) -> list[Answer]:
         search = ItemSearchOptions(beams=self._context.beams, score_over=cast(ScoreOver, self._search))
-        k, size = self._context.k, len(requests)
+        k, size = self._context.k, self._batch_size(requests)
         if self._context.task is Task.TOPN:
-            lists = self._recommender.rank_batch(_rank(requests), k, search, batch_size=size)
+            lists = self._recommender.rank_batch(rank_requests(requests), k, search, batch_size=size)
         else:
-            lists = self._recommender.recommend_batch(_recommend(requests), k, search=search, batch_size=size)
+            lists = self._recommender.recommend_batch(recommend_requests(requests), k, search=search, batch_size=size)
         return [Answer(tuple(one.item for one in found), tuple(one.score for one in found)) for found in lists]
 
     def _generate(self, requests: Sequence[WorkItem]) -> list[Answer]:
         search = replace(UNCONSTRAINED_ITEMS, beams=self._context.beams)
-        asked = _rank(requests) if self._context.task is Task.TOPN else _recommend(requests)
-        lists = self._recommender.generate_items_batch(asked, self._context.k, search, batch_size=len(requests))
+        asked = rank_requests(requests) if self._context.task is Task.TOPN else recommend_requests(requests)
+        size = self._batch_size(requests)
+        lists = self._recommender.generate_items_batch(asked, self._context.k, search, batch_size=size)
         return [Answer(tuple(one.item for one in found), tuple(one.score for one in found)) for found in lists]
 
+    def _batch_size(self, requests: Sequence[WorkItem]) -> int:
+        return self._context.batch_size or len(requests)
 
-def _recommend(requests: Sequence[WorkItem]) -> list[podx.RecommendRequest]:
+
+def recommend_requests(requests: Sequence[WorkItem]) -> list[podx.RecommendRequest]:
+    """As the runtime takes them: sequential recommendation."""
     return [podx.RecommendRequest(request.user, request.items, exclude=request.exclude) for request in requests]
 
 
-def _rank(requests: Sequence[WorkItem]) -> list[podx.RankRequest]:
+def rank_requests(requests: Sequence[WorkItem]) -> list[podx.RankRequest]:
+    """As the runtime takes them: top-N."""
     return [podx.RankRequest(request.user, request.items) for request in requests]

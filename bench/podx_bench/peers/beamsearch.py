@@ -1,0 +1,187 @@
+"""ONNX Runtime's own BeamSearch operator: encoder and decoder step as its subgraphs, the search in C++.
+
+Its converter (``onnxruntime.transformers.convert_generation``) does not make a graph that a CPU runs: it writes
+RelativePositionBias, which has no CPU kernel, and hands transformers the decoder's cache as tuples, which
+transformers 4.57 refuses. So the two subgraphs are exported here, in the form the operator asks for.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from onnx import TensorProto, helper
+from torch import Tensor, nn
+from transformers import EncoderDecoderCache, T5ForConditionalGeneration
+
+from podx_bench.peers.optimum_ort import PROVIDER, session_options
+from podx_bench.peers.searching import Hypotheses, Plan, Search, in_batches
+
+MODEL_FILE = "beamsearch.onnx"
+OPSET = 17
+IR_VERSION = 10
+"""Of the file: the newest that onnx writes is newer than what ONNX Runtime reads."""
+ENCODER_DECODER = 1
+"""The operator's ``model_type`` for T5."""
+BATCH, SOURCE, PAST, PRESENT = "batch", "source", "past", "present"
+NUMBERS = ("max_length", "min_length", "num_beams", "num_return_sequences")
+FACTORS = ("length_penalty", "repetition_penalty")
+_EXAMPLE = (2, 3, 5)
+"""Records, source tokens and past tokens of the example inputs that the exporter traces; each different."""
+
+
+class CrossStates(nn.Module):
+    """First subgraph: source tokens → keys and values of every decoder layer's cross-attention."""
+
+    def __init__(self, model: T5ForConditionalGeneration) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
+        """Keys and values by layer, each [batch, heads, source, head_dim]."""
+        hidden = self.model.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        attentions = [block.layer[1].EncDecAttention for block in self.model.decoder.block]
+        shape = (*hidden.shape[:2], self.model.config.num_heads, self.model.config.d_kv)
+        return tuple(
+            part(hidden).view(shape).transpose(1, 2) for attention in attentions for part in (attention.k, attention.v)
+        )
+
+
+class Step(nn.Module):
+    """Second subgraph: one token of every beam, its past and the cross states → logits and the past with this step."""
+
+    def __init__(self, model: T5ForConditionalGeneration) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+        """Logits [rows, 1, vocabulary], then keys and values by layer, [rows, heads, past + 1, head_dim]."""
+        config = self.model.config
+        own, cross = states[: len(states) // 2], states[len(states) // 2 :]
+        layers = [(*own[at : at + 2], *cross[at : at + 2]) for at in range(0, len(own), 2)]
+        output = self.model.decoder(
+            input_ids=input_ids,
+            past_key_values=EncoderDecoderCache.from_legacy_cache(tuple(layers)),
+            encoder_hidden_states=attention_mask.unsqueeze(2).float(),  # only its shape is looked at
+            encoder_attention_mask=attention_mask,
+            use_cache=True,
+        )
+        scale = config.d_model**-0.5 if config.tie_word_embeddings else 1.0
+        logits = self.model.lm_head(output.last_hidden_state * scale)
+        kept = output.past_key_values.self_attention_cache.layers
+        return (logits, *(state for layer in kept for state in (layer.keys, layer.values)))
+
+
+def state_names(when: str, kind: str, layers: int) -> list[str]:
+    """The operator's names of the states, ``past_key_self_0`` and so on."""
+    return [f"{when}_{part}_{kind}_{layer}" for layer in range(layers) for part in ("key", "value")]
+
+
+def _export(module: nn.Module, inputs: dict[str, Tensor], outputs: list[str], axes: dict[str, dict[int, str]]) -> bytes:
+    """Graph of a module, as bytes of a model."""
+    written = io.BytesIO()
+    with torch.inference_mode():
+        torch.onnx.export(
+            module,
+            tuple(inputs.values()),
+            written,
+            input_names=list(inputs),
+            output_names=outputs,
+            dynamic_axes=axes,
+            opset_version=OPSET,
+            dynamo=False,
+        )
+    return written.getvalue()
+
+
+def encoder_graph(model: T5ForConditionalGeneration) -> onnx.GraphProto:
+    """The first subgraph."""
+    batch, source, _ = _EXAMPLE
+    inputs = {"encoder_input_ids": _whole(batch, source), "encoder_attention_mask": _whole(batch, source)}
+    outputs = state_names("present", "cross", model.config.num_decoder_layers)
+    axes = {name: {0: BATCH, 1: SOURCE} for name in inputs} | {name: {0: BATCH, 2: SOURCE} for name in outputs}
+    return onnx.load_from_string(_export(CrossStates(model), inputs, outputs, axes)).graph
+
+
+def decoder_graph(model: T5ForConditionalGeneration) -> onnx.GraphProto:
+    """The second subgraph."""
+    batch, source, past = _EXAMPLE
+    config, layers = model.config, model.config.num_decoder_layers
+    own, cross = state_names("past", "self", layers), state_names("past", "cross", layers)
+    inputs = {"input_ids": _whole(batch, 1), "encoder_attention_mask": _whole(batch, source)}
+    inputs |= {name: torch.rand(batch, config.num_heads, past, config.d_kv) for name in own}
+    inputs |= {name: torch.rand(batch, config.num_heads, source, config.d_kv) for name in cross}
+    kept = state_names("present", "self", layers)
+    axes = {"input_ids": {0: BATCH}, "encoder_attention_mask": {0: BATCH, 1: SOURCE}, "logits": {0: BATCH}}
+    axes |= {name: {0: BATCH, 2: PAST} for name in own} | {name: {0: BATCH, 2: PRESENT} for name in kept}
+    axes |= {name: {0: BATCH, 2: SOURCE} for name in cross}
+    return onnx.load_from_string(_export(Step(model), inputs, ["logits", *kept], axes)).graph
+
+
+def _whole(*shape: int) -> Tensor:
+    """Example of tokens or of a mask: the operator's are int32."""
+    return torch.ones(shape, dtype=torch.int32)
+
+
+def search_model(model: T5ForConditionalGeneration) -> onnx.ModelProto:
+    """One BeamSearch node around both subgraphs."""
+    config = model.config
+    inputs = ["input_ids", *NUMBERS, *FACTORS, "", "", "attention_mask"]  # no masks of the vocabulary
+    node = helper.make_node(
+        "BeamSearch",
+        inputs,
+        ["sequences"],
+        domain="com.microsoft",
+        model_type=ENCODER_DECODER,
+        eos_token_id=config.eos_token_id,
+        pad_token_id=config.pad_token_id,
+        decoder_start_token_id=config.decoder_start_token_id,
+        no_repeat_ngram_size=0,
+        early_stopping=0,
+        encoder=encoder_graph(model),
+        decoder=decoder_graph(model),
+    )
+    tokens = [(name, TensorProto.INT32, [BATCH, SOURCE]) for name in ("input_ids", "attention_mask")]
+    numbers = [(name, TensorProto.INT32, [1]) for name in NUMBERS]
+    factors = [(name, TensorProto.FLOAT, [1]) for name in FACTORS]
+    graph = helper.make_graph(
+        [node],
+        "beam_search",
+        [helper.make_tensor_value_info(*one) for one in (*tokens, *numbers, *factors)],
+        [helper.make_tensor_value_info("sequences", TensorProto.INT32, [BATCH, "hypotheses", "length"])],
+    )
+    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("com.microsoft", 1)]
+    return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
+
+
+def convert(name: str, plain: Path, out: Path) -> None:
+    """Write the one graph. Its weights lie in it: the operator's subgraphs cannot share a file of them."""
+    model = T5ForConditionalGeneration.from_pretrained(plain).eval()
+    onnx.save_model(search_model(model), out / MODEL_FILE)
+
+
+def open_search(name: str, plan: Plan) -> Search:
+    """A search by one session run a batch."""
+    options = session_options(plan.threads, plan.spin)
+    session = onnxruntime.InferenceSession(plan.folder / MODEL_FILE, options, providers=[PROVIDER])
+    # lengths count the decoder's start
+    settings = {
+        "max_length": np.array([plan.steps + 1], dtype=np.int32),
+        "min_length": np.array([plan.steps], dtype=np.int32),
+        "num_beams": np.array([plan.beams], dtype=np.int32),
+        "num_return_sequences": np.array([plan.k], dtype=np.int32),
+        "length_penalty": np.array([1.0], dtype=np.float32),
+        "repetition_penalty": np.array([1.0], dtype=np.float32),
+    }
+
+    def search(input_ids: np.ndarray, attention_mask: np.ndarray) -> list[Hypotheses]:
+        tokens = {"input_ids": input_ids.astype(np.int32), "attention_mask": attention_mask.astype(np.int32)}
+        (sequences,) = session.run(None, tokens | settings)
+        found: list[Hypotheses] = sequences[:, :, 1:].tolist()
+        return found
+
+    return in_batches(search, plan)

@@ -1,0 +1,121 @@
+"""What every peer is asked to search, and how its tokens become answers. Imports podx and numpy alone.
+
+A peer searches the whole vocabulary, for none can be held to a catalogue's trie. So that its work is podx's all the
+same, it takes as many decoding steps as the deepest item and its end of sequence need, no hypothesis ends earlier, and
+where podx's input begins with prompt vectors, its own begins with as many plain tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from podx.bundle import Bundle
+from podx.encoding import InputEncoder
+from podx.tasks import Task
+from podx_bench.engines.base import EngineContext
+from podx_bench.work import Answer, WorkItem
+
+Source = list[int]
+Hypotheses = list[list[int]]
+"""Tokens of one record's hypotheses, best first, without the decoder's start; pad and end may follow."""
+Search = Callable[[Sequence[Source]], list[Hypotheses]]
+"""Searches all records it is given, in whatever batches, and returns the hypotheses in their order."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a peer's search is made from.
+
+    Attributes:
+        folder: what its ``convert`` wrote.
+        beams, k: width of the search, and hypotheses returned.
+        steps: decoding steps, the last of which alone may end a sequence.
+        threads, spin: as in :class:`podx_bench.engines.base.EngineContext`.
+        batch_size: records to be run at a time; None: all that are given.
+        pad_id: token that fills up short records.
+    """
+
+    folder: Path
+    beams: int
+    k: int
+    steps: int
+    threads: int
+    spin: bool
+    batch_size: int | None
+    pad_id: int
+
+
+class PeerEngine:
+    """A peer as an engine: raw ids to tokens, the peer's search, tokens to raw ids."""
+
+    def __init__(self, context: EngineContext, open_search: Callable[[Plan], Search]) -> None:
+        bundle = Bundle.load(context.bundle, verify=False)
+        catalog = bundle.catalog
+        self._task, self._bundle = context.task, bundle
+        self._encoder = InputEncoder(bundle.tokenizer, catalog.text, bundle.manifest.whole_word_rows)
+        self._item_of_text = {catalog.text(item): item for item in range(1, len(catalog) + 1)}
+        self.plan = make_plan(context, bundle)
+        self._search = open_search(self.plan)
+
+    def run(self, requests: Sequence[WorkItem]) -> list[Answer]:
+        """See :class:`podx_bench.engines.base.Engine`."""
+        return [self._answer(found) for found in self._search([self.source(request) for request in requests])]
+
+    def source(self, request: WorkItem) -> Source:
+        """Tokens of a request, the first of them repeated where podx has its prompt vectors."""
+        items = [self._bundle.catalog.items.number(raw) or 0 for raw in request.items]
+        user = self._bundle.users.ids.number(request.user) or 0
+        tokens: Source = self._encoder.encode(Task(self._task), user, items).input_ids.tolist()
+        return tokens[:1] * self._bundle.manifest.prompts + tokens
+
+    def _answer(self, found: Hypotheses) -> Answer:
+        texts = [self._bundle.tokenizer.decode(tokens).strip() for tokens in found]
+        items = [self._item_of_text.get(text) for text in texts]
+        return Answer(tuple(None if item is None else self._bundle.catalog.items.raw(item) for item in items))
+
+
+def make_plan(context: EngineContext, bundle: Bundle) -> Plan:
+    """The plan that makes a peer's work podx's."""
+    assert context.checkpoint is not None  # prepare_peer has put the converted folder there
+    return Plan(
+        folder=context.checkpoint,
+        beams=context.beams,
+        k=context.k,
+        steps=bundle.catalog.trie.depth + 1,
+        threads=context.threads,
+        spin=context.spin,
+        batch_size=context.batch_size,
+        pad_id=bundle.tokenizer.pad_id,
+    )
+
+
+Padded = Callable[[np.ndarray, np.ndarray], list[Hypotheses]]
+"""Searches one batch: ``input_ids`` and ``attention_mask``, int64 [batch, source]."""
+
+
+def in_batches(search: Padded, plan: Plan) -> Search:
+    """A search over padded batches as one over any number of records: records of like length go together."""
+
+    def run(sources: Sequence[Source]) -> list[Hypotheses]:
+        size = plan.batch_size or len(sources)
+        order = sorted(range(len(sources)), key=lambda place: len(sources[place]))
+        found: dict[int, Hypotheses] = {}
+        for first in range(0, len(order), size):
+            places = order[first : first + size]
+            found.update(zip(places, search(*pad([sources[place] for place in places], plan.pad_id)), strict=True))
+        return [found[place] for place in range(len(sources))]
+
+    return run
+
+
+def pad(sources: Sequence[Source], pad_id: int) -> tuple[np.ndarray, np.ndarray]:
+    """Records filled up on the right to the longest, and their mask; int64 [batch, source]."""
+    lengths = np.array([len(source) for source in sources])
+    mask = (np.arange(lengths.max())[None, :] < lengths[:, None]).astype(np.int64)
+    ids = np.full(mask.shape, pad_id, dtype=np.int64)
+    ids[mask == 1] = np.concatenate(sources)
+    return ids, mask

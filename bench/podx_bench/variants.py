@@ -1,0 +1,77 @@
+"""More bundles of the same model in a run, as of another precision: each is an engine of its own beside ``podx``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from podx.bundle import Bundle
+from podx.errors import ConfigError
+from podx_bench.engines import ENGINES, OURS, EngineKind
+
+FORM = "NAME=FOLDER"
+_SAME = ("tasks", "prompts", "max_history", "whole_word_rows", "scheme", "shape")
+"""What the manifests of two bundles of one model have in common."""
+
+
+def parse_variants(texts: Sequence[str]) -> dict[str, Path]:
+    """``NAME=FOLDER``, each name once.
+
+    Raises:
+        ConfigError: a text has not that form, or a name comes twice.
+    """
+    found: dict[str, Path] = {}
+    for text in texts:
+        name, equals, folder = text.partition("=")
+        if not equals or not folder or not name.replace("-", "").replace("_", "").isalnum():
+            raise ConfigError(f"--variant must be {FORM}, as in int8=bundle-int8, not {text!r}")
+        if name in found:
+            raise ConfigError(f"--variant {name} is given twice: each variant needs a name of its own")
+        found[name] = Path(folder)
+    return found
+
+
+def load_variants(folders: Mapping[str, Path], bundle: Bundle) -> dict[str, Bundle]:
+    """Open the bundles, by the name of their engine.
+
+    Raises:
+        BundleError: a folder is no bundle, or is damaged.
+        ConfigError: a bundle is not of the same model as ``bundle``, or its engine's name is taken.
+    """
+    found = {}
+    for name, folder in folders.items():
+        engine = f"{OURS}-{name}"
+        if engine in ENGINES:
+            raise ConfigError(f"--variant {name} would be engine {engine}, which is another one: choose another name")
+        found[engine] = Bundle.load(folder)
+        require_same_model(found[engine], bundle, name)
+    return found
+
+
+def require_same_model(variant: Bundle, bundle: Bundle, name: str) -> None:
+    """Check that two bundles answer the same requests.
+
+    Raises:
+        ConfigError: with what differs.
+    """
+    own, other = variant.manifest, bundle.manifest
+    differing = [key for key in _SAME if getattr(own, key) != getattr(other, key)]
+    tables = (
+        ("items", variant.catalog.items.raw_ids, bundle.catalog.items.raw_ids),
+        ("users", variant.users.ids.raw_ids, bundle.users.ids.raw_ids),
+    )
+    differing += [what for what, mine, theirs in tables if not np.array_equal(mine, theirs)]
+    if differing:
+        raise ConfigError(
+            f"--variant {name} is not of the same model as the bundle ({', '.join(differing)} differ): "
+            f"export both from one checkpoint"
+        )
+
+
+def variant_kind(engine: str, bundle: Bundle) -> EngineKind:
+    """The engine of a variant: podx on that bundle."""
+    summary = f"podx as above, on the bundle exported with precision {bundle.manifest.precision}"
+    return replace(ENGINES[OURS], name=engine, summary=summary, reference=OURS, bundle=bundle.path, loads=OURS)

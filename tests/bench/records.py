@@ -1,0 +1,32 @@
+"""Records by hand."""
+
+from __future__ import annotations
+
+from podx_bench.results import AccuracyRecord, SpeedRecord
+
+
+def speed_record(engine: str, ms: float, batch_size: int = 1) -> SpeedRecord:
+    """A record whose figures follow from one."""
+    return SpeedRecord(
+        engine=engine,
+        task="sequential",
+        batch_size=batch_size,
+        p50_ms=ms,
+        p95_ms=2 * ms,
+        p99_ms=3 * ms,
+        users_per_s=1000 / ms,
+        ms_per_user=ms,
+        peak_rss_mb=512.0,
+        load_s=1.5,
+        rounds=2,
+        calls=4,
+        ratio_vs_encode_once=200 / ms,
+        ratio_vs_as_published=None,
+        round_ms=(2 * ms, 2 * ms),
+    )
+
+
+def ranking_record(engine: str, hr_10: float, users: int = 100) -> AccuracyRecord:
+    """A record of the sequential task."""
+    metrics = {"hr_1": 0.01, "hr_5": 0.02, "hr_10": hr_10, "ndcg_5": 0.015, "ndcg_10": 0.025}
+    return AccuracyRecord(engine, "sequential", users, 1.0, {**metrics, "invalid": 0.0, "duplicate": 0.0})

@@ -1,0 +1,262 @@
+"""The peers on a tiny untrained model, against transformers; what needs their environment is skipped without it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch._dynamo.utils import counters
+from transformers import GenerationConfig, T5ForConditionalGeneration
+
+from podx.errors import CheckpointError, ConfigError
+from podx.tasks import Task
+from podx_bench.engines import EngineContext, EngineError
+from podx_bench.engines.compiled import compiled_engine
+from podx_bench.engines.eager import EagerEngine
+from podx_bench.options import BenchOptions
+from podx_bench.peers import place, prepare
+from podx_bench.peers.plain import t5_config, write_plain
+from podx_bench.peers.searching import PeerEngine, Plan, Search, Source, pad
+from podx_bench.run import Inputs, run_bench
+from podx_bench.work import WorkItem
+from podx_export.pipeline import export_checkpoint
+from podx_train.checkpoint import Checkpoint, load_checkpoint
+from podx_train.data.dataset import Dataset
+from podx_train.options import Source as ModelSource
+from podx_train.options import TrainOptions
+from podx_train.training import train_model
+
+USERS, ITEMS, LENGTH = 12, 60, 6
+BEAMS, K = 20, 10
+EXACT = ("ctranslate2", "optimum", "ort-beamsearch")
+SEARCHER = """
+import json, sys
+from importlib import import_module
+from pathlib import Path
+from podx_bench.peers.convert import MODULES
+from podx_bench.peers.searching import Plan
+asked = json.load(sys.stdin)
+plan = Plan(**{**asked["plan"], "folder": Path(asked["plan"]["folder"])})
+name = asked["name"]
+print(json.dumps(import_module(MODULES[name]).open_search(name, plan)(asked["sources"])))
+"""
+
+
+@dataclass(frozen=True)
+class Made:
+    """Folders of one model."""
+
+    data: Path
+    checkpoint: Path
+    bundle: Path
+
+    def context(self, checkpoint: Path | None = None) -> EngineContext:
+        """A context of the model."""
+        return EngineContext(
+            self.bundle, checkpoint or self.checkpoint, Task.SEQUENTIAL, "cpu", threads=1, spin=False, beams=BEAMS, k=K
+        )
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    folder = tmp_path_factory.mktemp("model")
+    starts = np.random.default_rng(3).integers(0, ITEMS, size=(USERS, 1))
+    dataset = Dataset(
+        items=((starts + 7 * np.arange(LENGTH)) % ITEMS + 1).astype(np.int32).ravel(),
+        offsets=np.arange(0, USERS * LENGTH + 1, LENGTH, dtype=np.int32),
+        user_ids=[f"user-{n}" for n in range(USERS)],
+        item_ids=[f"item-{n}" for n in range(ITEMS)],
+        scheme="paper",
+    )
+    dataset.save(folder / "data")
+    options = TrainOptions(epochs=0, device="cpu", max_history=3, tasks=(Task.SEQUENTIAL, Task.TOPN))
+    train_model(dataset, folder / "checkpoint", options, ModelSource(preset="tiny", pieces=120))
+    export_checkpoint(folder / "checkpoint", folder / "bundle", parity_users=2)
+    return Made(folder / "data", folder / "checkpoint", folder / "bundle")
+
+
+@pytest.fixture(scope="module")
+def loaded(made: Made) -> Checkpoint:
+    return load_checkpoint(made.checkpoint)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache of this module's own, so that its conversions are made and then shared."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def environment() -> None:
+    """Skips where the peers' environment is missing."""
+    try:
+        place.interpreter()
+    except ConfigError as error:
+        pytest.skip(str(error))
+
+
+def random_sources(vocabulary: int) -> list[Source]:
+    """Records of different length."""
+    random = np.random.default_rng(5)
+    return [random.integers(3, vocabulary, size=size).tolist() for size in (9, 4, 12, 7, 5)]
+
+
+def transformers_lists(plain: Path, sources: Sequence[Source], plan: Plan) -> list[list[list[int]]]:
+    """What transformers finds without a catalogue, on one batch."""
+    model = T5ForConditionalGeneration.from_pretrained(plain).eval()
+    settings = GenerationConfig(
+        num_beams=plan.beams,
+        num_return_sequences=plan.k,
+        max_new_tokens=plan.steps,
+        min_new_tokens=plan.steps - 1,
+        early_stopping=False,
+        decoder_start_token_id=0,
+        pad_token_id=model.config.pad_token_id,
+        eos_token_id=model.config.eos_token_id,
+    )
+    ids, mask = (torch.from_numpy(array) for array in pad(sources, plan.pad_id))
+    with torch.inference_mode():
+        sequences = model.generate(input_ids=ids, attention_mask=mask, generation_config=settings)
+    lists: list[list[list[int]]] = sequences[:, 1:].reshape(len(sources), plan.k, -1).tolist()
+    return lists
+
+
+# --- the checkpoint as a plain T5 ---------------------------------------------------------------------------------
+
+
+def test_a_plain_t5_is_the_backbone(loaded: Checkpoint, tmp_path: Path) -> None:
+    write_plain(loaded, tmp_path)
+    model = T5ForConditionalGeneration.from_pretrained(tmp_path).eval()
+    ids, start = torch.tensor([random_sources(100)[0]]), torch.tensor([[0, 5, 6]])
+    with torch.inference_mode():
+        wanted = loaded.model.backbone(input_ids=ids, decoder_input_ids=start).logits
+        found = model(input_ids=ids, decoder_input_ids=start).logits
+    assert torch.equal(found, wanted)
+    tokenizer = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    assert tokenizer["extra_ids"] + loaded.tokenizer.vocab_size == model.config.vocab_size
+
+
+def test_a_t5_that_older_transformers_cannot_describe_is_refused(loaded: Checkpoint) -> None:
+    config = loaded.config
+    backbone = {**config.backbone, "scale_decoder_outputs": not config.tied_output}
+    with pytest.raises(ConfigError, match="the peers cannot run this model"):
+        t5_config(type(config)(backbone, tied_output=config.tied_output))
+
+
+def test_a_checkpoint_of_another_model_is_refused(made: Made, cache: Path, tmp_path: Path) -> None:
+    options = TrainOptions(epochs=0, device="cpu", prompts=5, tasks=(Task.SEQUENTIAL,))
+    train_model(Dataset.load(made.data), tmp_path / "other", options, ModelSource(preset="tiny", pieces=120))
+    with pytest.raises(CheckpointError, match="not exported from this checkpoint"):
+        prepare.plain_folder(made.bundle, tmp_path / "other")
+    assert not (cache / "podx").exists()
+
+
+# --- what a peer is given and what is made of its answer ----------------------------------------------------------
+
+
+def test_a_peer_gets_as_many_source_tokens_and_steps_as_podx(made: Made, loaded: Checkpoint) -> None:
+    seen: list[list[Source]] = []
+    plans: list[Plan] = []
+
+    def open_search(plan: Plan) -> Search:
+        plans.append(plan)
+
+        def search(sources: Sequence[Source]) -> list[list[list[int]]]:
+            seen.append(list(sources))
+            spelled = loaded.tokenizer.encode("7")
+            return [[[*spelled, 1, 0], [5, 5, 5]] for _ in sources]
+
+        return search
+
+    engine = PeerEngine(made.context(), open_search)
+    (answer,) = engine.run([WorkItem("user-2", ("item-4", "item-9"))])
+    wanted = loaded.encoder().encode(Task.SEQUENTIAL, 3, [5, 10]).input_ids.tolist()
+    assert seen == [[[wanted[0]] * loaded.config.prompts + wanted]]
+    assert answer.items == ("item-6", None)  # item number 7, and a text that is none
+    (plan,) = plans
+    assert (plan.beams, plan.k, plan.threads, plan.batch_size) == (BEAMS, K, 1, None)
+    assert plan.steps == loaded.catalog().trie.depth + 1
+
+
+# --- torch.compile, which needs no environment of its own -----------------------------------------------------------
+
+
+@pytest.mark.slow  # compiles
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler for a CPU")
+def test_the_compiled_engine_answers_as_the_eager_one_and_compiles_nothing_later(
+    made: Made, loaded: Checkpoint
+) -> None:
+    eager = EagerEngine(made.context(), "encode-once", constrained=True)
+    compiled = compiled_engine(made.context())
+    graphs = counters["stats"]["unique_graphs"]
+    assert graphs > 1 and not counters["graph_break"]
+    items = loaded.item_ids
+    for size, length in ((1, 3), (1, 1), (4, 2), (9, 3)):
+        requests = [WorkItem(f"user-{n}", tuple(items[n : n + length])) for n in range(size)]
+        assert compiled.run(requests) == eager.run(requests)
+    assert counters["stats"]["unique_graphs"] == graphs
+
+
+# --- with the environment -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow  # torch and transformers are loaded anew to convert and to search
+@pytest.mark.parametrize("name", [*EXACT, "ctranslate2-int8"])
+def test_a_peer_finds_what_transformers_finds(
+    name: str, made: Made, loaded: Checkpoint, cache: Path, environment: None
+) -> None:
+    folder = prepare.prepare_peer(name, made.context()).checkpoint
+    assert folder is not None and cache in folder.parents
+    plan = {"folder": str(folder), "beams": BEAMS, "k": K, "steps": 4, "threads": 1, "spin": False, "pad_id": 0}
+    sources = random_sources(loaded.config.backbone["vocab_size"])
+    plain = prepare.plain_folder(made.bundle, made.checkpoint)
+    wanted = transformers_lists(plain, sources, Plan(**{**plan, "folder": folder, "batch_size": None}))  # type: ignore[arg-type]
+    for batch_size in (None, 2):
+        asked = {"name": name, "plan": {**plan, "batch_size": batch_size}, "sources": sources}
+        done = subprocess.run(
+            [str(place.interpreter()), "-c", SEARCHER], input=json.dumps(asked), capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        found = json.loads(done.stdout.splitlines()[-1])
+        assert {len(one) for lists in found for one in lists} == {4}
+        pairs = [pair for lists in zip(found, wanted, strict=True) for pair in zip(*lists, strict=True)]
+        shared = [len({*map(tuple, a)} & {*map(tuple, b)}) / K for a, b in zip(found, wanted, strict=True)]
+        if name in EXACT:  # but for near ties, which rounding may order either way
+            assert np.mean(shared) == 1.0 and np.mean([a == b for a, b in pairs]) > 0.9
+        else:
+            assert np.mean(shared) > 0.5
+
+
+def test_peers_are_timed_in_a_run(made: Made, cache: Path, environment: None, tmp_path: Path) -> None:
+    engines = ("ctranslate2", "ctranslate2-int8")
+    options = BenchOptions(
+        tasks=(Task.SEQUENTIAL,),
+        engines=engines,
+        batch_sizes=(1, 4),
+        speed_users=4,
+        rounds=1,
+        threads=1,
+        accuracy=False,
+    )
+    results = run_bench(Inputs(made.bundle, made.data, made.checkpoint), tmp_path, options)
+    assert {(record.engine, record.batch_size) for record in results.speed} == {(e, s) for e in engines for s in (1, 4)}
+    assert all(record.p50_ms > 0 for record in results.speed)
+    assert "only its speed is comparable" in results.engines["ctranslate2"]
+
+
+def test_a_conversion_that_fails_tells_what_the_library_said(tmp_path: Path, environment: None) -> None:
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "plain" / "config.json").write_text('{"model_type": "t5"}')
+    (tmp_path / "out").mkdir()
+    with pytest.raises(EngineError, match=r"(?s)ctranslate2 cannot convert the model: run `make peers`.*safetensors"):
+        prepare.convert("ctranslate2", tmp_path / "plain", tmp_path / "out")
