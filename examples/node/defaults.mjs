@@ -1,8 +1,8 @@
 // Other defaults for inputs of recommend.onnx that have one: `k` answers, `beams` searched.
 //
 // ONNX lets a caller feed such inputs or leave them out. onnxruntime-node (1.30) offers only the inputs without a
-// default and passes over all others in silence, so here the defaults themselves are changed, in the graph's bytes before
-// the session is made. A default is a tensor of one int64, 8 bytes that can be overwritten where they are.
+// default and passes over all others in silence, so here the defaults themselves are changed, in the graph's bytes,
+// before the session is made. A default is a tensor of one int64: 8 bytes that can be overwritten where they are.
 
 const GRAPH = 7; // ModelProto.graph
 const INITIALIZER = 5; // GraphProto.initializer

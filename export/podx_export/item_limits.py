@@ -28,13 +28,12 @@ class Grid:
 
     Attributes:
         scores: float32 [batch, beams·stride].
-        node: int64 [batch, beams], node of each beam, -1 where it is dead. start: its first edge.
+        node: int64 [batch, beams], node of each beam, -1 where it is dead.
         stride: int64 [1].
     """
 
     scores: str
     node: str
-    start: str
     stride: str
 
 
@@ -126,10 +125,27 @@ class ItemLimits:
     def may_return(self, item: str) -> str:
         """Whether each item number, int64 [batch, beams], is permitted; 0 (no item) is not."""
         graph = self._graph
-        listed = self._any_equal(item, self._allowed)
+        listed = self._is_among(item, self._allowed)
         free = graph.make("Not", graph.unsqueeze(self._restricted, 1))
         open_ = graph.make("And", graph.make("Or", free, listed), graph.make("Greater", item, graph.int_scalar(0)))
-        return graph.make("And", open_, graph.make("Not", self._any_equal(item, self._excluded)))
+        return graph.make("And", open_, graph.make("Not", self._is_among(item, self._excluded)))
+
+    def _is_among(self, items: str, others: str) -> str:
+        """Whether each of ``items`` [batch, beams], of which there may be none, is among ``others`` [batch, n]."""
+        graph = self._graph
+        same = graph.make("Equal", graph.unsqueeze(items, 2), graph.unsqueeze(others, 1))
+        return graph.make("Greater", self._weighed(same, graph.dimension(others, 1), None), graph.float_scalar(0.0))
+
+    def _weighed(self, flags: str, size: str, weights: str | None) -> str:
+        """Sum of the weights (1 where none are given) of what is true along the last axis, of length ``size``.
+
+        A matrix product, for ONNX Runtime's sums leave a tensor without elements as it was.
+        """
+        graph = self._graph
+        if weights is None:
+            weights = graph.make("Expand", graph.float_scalar(1.0), size)
+        product = graph.make("MatMul", graph.cast(flags, FLOAT), graph.unsqueeze(weights, 1))
+        return graph.make("Squeeze", product, graph.ints(2))
 
     def apply(self, grid: Grid, level: int) -> str:
         """The grid's scores, :data:`NEVER` for children, at ``level`` + 1, that lead to no permitted item."""
@@ -153,11 +169,13 @@ class ItemLimits:
         """Column of each (parent, child) in the grid; the unused column of the first beam where there is none."""
         graph = self._graph
         same = graph.make("Equal", graph.unsqueeze(parents, 2), graph.unsqueeze(grid.node, 1))
-        here = graph.cast(graph.make("And", same, graph.unsqueeze(wanted, 2)), INT64)  # at most one beam is at a node
-        first = graph.make("Mul", graph.count_up(graph.dimension(grid.node, 1)), grid.stride)
-        # the child's edge is its number less one; the unused column stands at stride - 1
-        offset = graph.make("Sub", first, graph.make("Add", grid.start, graph.int_scalar(1)))
+        here = graph.make("And", same, graph.unsqueeze(wanted, 2))  # at most one beam is at a node
+        beams = graph.dimension(grid.node, 1)
+        from_one = graph.make("Add", graph.cast(graph.count_up(beams), FLOAT), graph.float_scalar(1.0))
+        beam = graph.cast(self._weighed(here, beams, from_one), INT64)  # 0 where there is none
+        edge = graph.make("Sub", children, graph.int_scalar(1))  # edge e leads to node e + 1
+        first = graph.cast(graph.make("Gather", tables.CHILD_START, parents), INT64)
+        before = graph.make("Mul", graph.make("Sub", beam, graph.int_scalar(1)), grid.stride)
+        column = graph.make("Add", before, graph.make("Sub", edge, first))
         unused = graph.make("Sub", grid.stride, graph.int_scalar(1))
-        column = graph.make("Add", graph.unsqueeze(offset, 1), graph.unsqueeze(children, 2))
-        column = graph.make("Sub", column, unused)
-        return graph.make("Add", graph.sum(graph.make("Mul", here, column), -1), unused)
+        return graph.make("Where", graph.make("Greater", beam, graph.int_scalar(0)), column, unused)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from podx_export.graph import INT64, INT64_MAX, GraphBuilder
+from podx_export.graph import INT64, GraphBuilder
 
 
 class Rows(Protocol):
@@ -109,15 +109,13 @@ class LiveRows:
     def of(cls, graph: GraphBuilder, alive: str) -> LiveRows:
         """``alive``: bool [batch, beams].
 
-        The very first beam gets a row in any case, so that there is one for dead beams to point at.
+        Where no beam is alive there must be no beams, for the dead point at row 0.
         """
-        flat = graph.reshape(graph.cast(alive, INT64), -1)
-        rest = graph.make("Slice", flat, graph.ints(1), graph.ints(INT64_MAX), graph.ints(0))
-        kept = graph.concat([graph.ints(1), rest], axis=0)
+        kept = graph.reshape(graph.cast(alive, INT64), -1)
         beam = graph.reshape(graph.make("NonZero", kept), -1)
         place = graph.make("Sub", graph.make("CumSum", kept, graph.int_scalar(0)), graph.int_scalar(1))
         row = graph.make("Mul", place, kept)  # row 0 for the dead
-        return cls(graph.make("Reshape", row, graph.make("Shape", alive)), beam)
+        return cls(graph.make("Reshape", row, graph.make("Shape", alive), allowzero=1), beam)
 
     def pick(self, graph: GraphBuilder, beams: str) -> str:
         """See :class:`BeamRows`."""

@@ -102,7 +102,9 @@ class PathAttention:
         heads, head_dim = self._model.shape.heads, self._model.shape.head_dim
         keys = graph.make("Gather", self._keys[layer], self._path)
         products = graph.reshape(graph.make("Mul", graph.unsqueeze(graph.wide(query), 1), keys), 0, 0, heads, head_dim)
-        scores = graph.make("Add", graph.sum(products, -1), self._position_bias(graph))
+        # shapes are said again after sums, for ONNX Runtime leaves a tensor without rows as it was
+        summed = graph.reshape(graph.sum(products, -1), 0, self._steps, heads)
+        scores = graph.make("Add", summed, self._position_bias(graph))
         weights = graph.unsqueeze(graph.make("Softmax", scores, axis=1), 3)
         values = graph.reshape(graph.make("Gather", self._values[layer], self._path), 0, 0, heads, head_dim)
         mixed = graph.sum(graph.make("Mul", values, weights), 1)

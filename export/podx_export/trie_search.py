@@ -119,11 +119,18 @@ class TrieSearch:
             scores, stride = graph.make("Flatten", ended, axis=1), graph.ints(1)
         else:
             scores, stride = self._candidates(log_probs, beams, safe, start, ended, step)
+        item, start = (self._with_spare(values) for values in (item, start))
         best = self._best(scores, stride, item)
         found = self._collect(best, found, length)
         if last:
             return None, found
         return self._survivors(best, found, start, length)
+
+    def _with_spare(self, values: str) -> str:
+        """One more column, of zeros, so that there is one to point at where no beam is left: [batch, beams + 1]."""
+        graph = self._graph
+        shape = graph.concat([graph.dimension(values, 0), graph.ints(1)], axis=0)
+        return graph.concat([values, graph.make("Expand", graph.int_scalar(0), shape)], axis=1)
 
     # --- candidates -----------------------------------------------------------------------------------------------
 
@@ -153,9 +160,9 @@ class TrieSearch:
         unused = graph.make("Expand", never, graph.make("Shape", ended))
         children = graph.concat([reached, unused], axis=2)
         width = graph.dimension(children, 2)
-        grid = Grid(graph.make("Flatten", children, axis=1), beams.node, start, width)
+        grid = Grid(graph.make("Flatten", children, axis=1), beams.node, width)
         limited = self._limits.apply(grid, step)
-        children = graph.make("Reshape", limited, graph.make("Shape", children))
+        children = graph.make("Reshape", limited, graph.make("Shape", children), allowzero=1)
         whole = graph.concat([children, ended], axis=2)
         return graph.make("Flatten", whole, axis=1), graph.dimension(whole, 2)
 
@@ -215,8 +222,7 @@ class TrieSearch:
         hopeful = graph.make("Greater", graph.make("Div", score, self._kindest(length + 1)), worst)
         alive = graph.make("And", hopeful, graph.make("Greater", score, never))
         if self._narrow:
-            widest = graph.make("ReduceMax", graph.sum(graph.cast(alive, INT64), 1), axes=[0], keepdims=1)
-            width = graph.make("Max", widest, graph.int_scalar(1))
+            width = graph.make("ReduceMax", graph.sum(graph.cast(alive, INT64), 1), axes=[0], keepdims=1)
         else:
             width = self._inputs.beams
         score, alive, index = (graph.head(value, width, 1) for value in (score, alive, index))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 
 from podx.catalogue_search import ItemBatch
 from podx.decoding.items import FoundItems
-from podx.decoding.options import ItemSearchOptions
+from podx.decoding.options import MAX_RETRY_BEAMS, ItemSearchOptions
+from podx.encoding import Batch
 from podx_train.checkpoint import load_checkpoint
 from tests.export.tiny import (
     PLAIN,
@@ -86,7 +89,56 @@ def test_ten_thousand_users_and_no_wrong_certificate(untrained: Path, tmp_path: 
     assert count.users == 10_000
     assert count.wrong_certificates == 0
     assert count.certified > count.users / 10
-    print(count)
     assert count.certified_though_narrow > 500  # with continuations left out
     assert count.missed > 500  # so a graph that always said yes would be found out
-    print(count)
+
+
+def _widths(small: Small, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Requests and beams of each run of the graph from here on."""
+    ran, run = [], small.model.recommend
+
+    def record(text: Batch, task: int, denied: Any, allowed: Any, options: ItemSearchOptions, k: int) -> FoundItems:
+        ran.append((text.size, options.beams))
+        return run(text, task, denied, allowed, options, k)
+
+    monkeypatch.setattr(small.model, "recommend", record)
+    return ran
+
+
+def test_retrying_certifies_more_and_stays_true(
+    untrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small, random = _random_small(tmp_path / "small", untrained, seed=1), np.random.default_rng(1)
+    ran = _widths(small, monkeypatch)
+    for penalty in PENALTIES:
+        batch = _requests(random, small, k=3, limited=True)
+        may = permitted(small, batch.denied, batch.allowed)
+        sums = token_sums(small, batch.text, batch.task_id)
+        truth = np.where(may, item_scores(small, sums, penalty), -np.inf)
+        once, retried = Count(), Count()
+        reported = small.search(batch, ItemSearchOptions(2, penalty))
+        once.add(reported, truth, may, beams=2)
+        ran.clear()
+        found = small.search(batch, ItemSearchOptions(2, penalty, exact="retry"))
+        retried.add(found, truth, may, beams=2)
+        assert retried.certified > once.certified and retried.missed < once.missed
+        assert once.wrong_certificates == retried.wrong_certificates == 0
+        sure = reported.exact
+        np.testing.assert_array_equal(found.items[sure], reported.items[sure])
+        rows, widths = zip(*ran, strict=True)
+        assert widths[:3] == (2, 6, 12)  # the first is raised to k, and then doubled
+        assert rows[:2] == (PART, PART - once.certified) and list(rows) == sorted(rows, reverse=True)
+
+
+def test_retrying_ends_where_nothing_can_be_certain(
+    untrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = [(first, second, last) for first in range(3, 13) for second in range(3, 13) for last in range(3, 13)]
+    model = random_model(load_checkpoint(untrained), seed=0, sharpness=0.0)  # all items are worth the same
+    small = make_small(model, catalog_of(items), tmp_path / "small")
+    ran = _widths(small, monkeypatch)
+    batch = ItemBatch(random_text(np.random.default_rng(0), 2), 0, [PLAIN] * 2, [None] * 2, 4)
+    found = small.search(batch, ItemSearchOptions(beams=5, exact="retry"))
+    assert found.exact is not None and not found.exact.any()
+    assert [beams for _, beams in ran] == [5, 10, 20, 40, 80, 160, 320]
+    assert ran[-1] == (2, MAX_RETRY_BEAMS)

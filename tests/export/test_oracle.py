@@ -68,11 +68,11 @@ def test_sequential_lists_equal_transformers_for_a_thousand_users(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["untrained", "trained"])
-def test_topn_lists_equal_transformers_for_a_thousand_users(model: str, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize(("model", "users"), [("untrained", 2 * PART), ("trained", USERS)])
+def test_topn_lists_equal_transformers(model: str, users: int, request: pytest.FixtureRequest) -> None:
     checkpoint, bundle = request.getfixturevalue(model), request.getfixturevalue(f"{model}_bundle")
-    for graph, lists in _compare(checkpoint, bundle, Task.TOPN, ItemSearchOptions(), USERS).items():
-        assert (len(lists), sum(lists)) == (USERS, USERS), graph
+    for graph, lists in _compare(checkpoint, bundle, Task.TOPN, ItemSearchOptions(), users).items():
+        assert (len(lists), sum(lists)) == (users, users), graph
 
 
 @pytest.mark.parametrize(("beams", "penalty"), [(10, 0.0), (12, 2.0), (15, -1.0), (40, 0.5)])

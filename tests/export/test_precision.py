@@ -1,0 +1,216 @@
+"""Precisions below float32: what they cost, what they weigh, and how weights are rounded."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from transformers import T5Config
+
+import podx
+from podx import signature as sig
+from podx.bundle import CATALOG_FILE, MANIFEST_FILE, TOKENIZER_FILE, USERS_FILE, Bundle
+from podx.errors import ExportError, ParityError
+from podx.metrics import overlap
+from podx.requests import RankRequest, RecommendRequest
+from podx.tasks import Task
+from podx_export import layers
+from podx_export.cost import _compare as compare_lists
+from podx_export.graph import BF16, FP16, FP32, INT8
+from podx_export.pipeline import COST_USERS, export_checkpoint, write_bundle
+from podx_export.quantize import LARGEST, Quantized, quantize_columns, quantize_rows
+from podx_export.samples import draw
+from podx_export.validate import PRECISIONS
+from podx_train.checkpoint import load_checkpoint
+from podx_train.model import PodConfig, PodT5, backbone_fields
+
+USERS, TOP = 256, 10
+BYTES = {FP32: 4, INT8: 1, FP16: 2, BF16: 2}
+TYPES = {
+    FP32: onnx.TensorProto.FLOAT,
+    INT8: onnx.TensorProto.INT8,
+    FP16: onnx.TensorProto.FLOAT16,
+    BF16: onnx.TensorProto.BFLOAT16,
+}
+MOST_BYTES = 1.15
+"""Size of a bundle, by that of its weights, catalogue, tokeniser and users."""
+
+
+@pytest.fixture(scope="module")
+def rounded_bundle(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("int8") / "bundle"
+    export_checkpoint(trained, folder, precision=INT8, parity_users=2)
+    return folder
+
+
+# --- what it costs ----------------------------------------------------------------------------------------------------
+
+
+def _lists(bundle: Path, task: Task) -> np.ndarray:
+    """Answers by number, of users each in a batch of others: [users, 10]."""
+    recommender = podx.load(bundle, threads=1)
+    if task is Task.SEQUENTIAL:
+        found = recommender.recommend_batch([RecommendRequest(f"user-{n}") for n in range(USERS)], TOP)
+    else:
+        names = [[f"item-{(7 * n + step) % 300}" for step in range(100)] for n in range(USERS)]
+        found = recommender.rank_batch([RankRequest(f"user-{n}", own) for n, own in enumerate(names)], TOP)
+    number = recommender.bundle.catalog.items.number
+    return np.array([[number(answer.item) for answer in answers] for answers in found])
+
+
+@pytest.mark.parametrize("task", [Task.SEQUENTIAL, Task.TOPN])
+def test_a_trained_model_answers_nearly_as_in_float32(task: Task, trained_bundle: Path, rounded_bundle: Path) -> None:
+    exact, rounded = _lists(trained_bundle, task), _lists(rounded_bundle, task)
+    assert 0.95 <= overlap(rounded, exact, TOP) < 1.0  # below 1: so it is not float32 under another name
+
+
+def test_the_manifest_says_what_it_cost(trained_bundle: Path, rounded_bundle: Path) -> None:
+    manifest = Bundle.load(rounded_bundle).manifest
+    assert manifest.precision == INT8
+    cost = manifest.parity["cost"]
+    assert [entry["task"] for entry in cost] == [Task.SEQUENTIAL, Task.TOPN]
+    for entry in cost:
+        assert entry["users"] == COST_USERS
+        assert 0.95 <= entry["overlap"] < 1.0
+        assert abs(entry["hit_rate"] - entry["fp32_hit_rate"]) < 0.05
+    assert "cost" not in Bundle.load(trained_bundle).manifest.parity
+
+
+def test_the_cost_counts_shared_answers_and_last_items(untrained: Path) -> None:
+    source = load_checkpoint(untrained)
+    sample = draw(source, Task.SEQUENTIAL, 8)
+    last = np.array([int(source.sequences.of(int(user))[-1]) for user in sample.users])
+    own, wide = (np.tile(np.arange(1001, 1011), (8, 1)) for _ in range(2))
+    wide[:, 0] = last
+    own[:, 9] = np.where(np.arange(8) < 2, last, 0)
+    found = compare_lists(Task.SEQUENTIAL, sample, source, own, wide)
+    assert (found.task, found.users, found.hit_rate, found.fp32_hit_rate) == ("sequential", 8, 0.25, 1.0)
+    assert found.overlap == pytest.approx((2 * 0.9 + 6 * 0.8) / 8)  # 1002 … 1009, and the last item of two users
+
+
+def test_answers_in_int8_keep_every_limit(rounded_bundle: Path) -> None:
+    random, recommender = np.random.default_rng(3), podx.load(rounded_bundle, threads=1)
+    catalogue = np.array([f"item-{n}" for n in range(300)])
+    requests, permitted = [], []
+    for user in random.integers(0, 1000, size=500):
+        drawn = random.choice(catalogue, size=60, replace=False).tolist()
+        allow = drawn[random.integers(5, 40) :] if random.random() < 0.5 else None
+        requests.append(RecommendRequest(f"user-{user}", drawn[:10], drawn[10:20], allow))
+        permitted.append(set(allow or catalogue.tolist()) - set(drawn[:20]))
+    for answers, may in zip(recommender.recommend_batch(requests, k=TOP), permitted, strict=True):
+        items = [answer.item for answer in answers]
+        assert set(items) <= may and len(set(items)) == len(items) == min(TOP, len(may))
+
+
+def test_graphs_that_are_broken_and_not_rounded_are_refused(
+    untrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def upside_down(weight: np.ndarray) -> Quantized:
+        right = quantize_columns(weight)
+        return Quantized(np.ascontiguousarray(right.values[::-1]), right.scale)
+
+    monkeypatch.setattr(layers, "quantize_columns", upside_down)
+    with pytest.raises(ParityError, match=r"in int8 the top 10 of .* take another --precision; nothing was written"):
+        export_checkpoint(untrained, tmp_path / "bundle", precision=INT8, parity_users=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("precision", ["int4", "FP32", ""])
+def test_a_precision_that_does_not_exist_is_refused(precision: str, untrained: Path, tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=f"precision '{precision}' is not supported") as refused:
+        export_checkpoint(untrained, tmp_path / "bundle", precision=precision)
+    assert all(name in str(refused.value) for name in PRECISIONS)
+    assert {FP32, INT8} <= set(PRECISIONS)
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- what it weighs ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=PRECISIONS)
+def heavy(
+    request: pytest.FixtureRequest, untrained: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, int]:
+    """A bundle of some ten million weights, and how many they are."""
+    source = load_checkpoint(untrained)
+    config = T5Config(
+        vocab_size=8000,
+        d_model=320,
+        d_kv=64,
+        d_ff=2048,
+        num_layers=2,
+        num_decoder_layers=2,
+        num_heads=5,
+        decoder_start_token_id=0,
+    )
+    torch.manual_seed(0)
+    model = PodT5(PodConfig(backbone=backbone_fields(config), prompts=3, whole_word_rows=64)).eval()
+    source = dataclasses.replace(source, model=model, config=model.config)
+    folder = tmp_path_factory.mktemp("heavy")
+    write_bundle(source, source.catalog(), folder, request.param)
+    return folder, sum(parameter.numel() for parameter in model.parameters())
+
+
+def test_a_bundle_holds_each_weight_once(heavy: tuple[Path, int]) -> None:
+    folder, weights = heavy
+    precision = json.loads((folder / MANIFEST_FILE).read_text())["precision"]
+    once = weights * BYTES[precision]
+    assert once > 8_000_000
+    beside = sum((folder / name).stat().st_size for name in (CATALOG_FILE, TOKENIZER_FILE, USERS_FILE))
+    whole = sum(path.stat().st_size for path in folder.iterdir())
+    assert once * 0.9 < (folder / sig.WEIGHTS_FILE).stat().st_size < once * 1.1
+    assert whole <= MOST_BYTES * (once + beside)
+
+
+def test_matrices_are_kept_in_the_precision_asked_for(heavy: tuple[Path, int]) -> None:
+    folder, weights = heavy
+    stored: Counter[int] = Counter()  # elements by type, each place in the file counted once
+    seen: set[str] = set()
+    for path in folder.glob("*.onnx"):
+        for tensor in onnx.load(path, load_external_data=False).graph.initializer:
+            place = {entry.key: entry.value for entry in tensor.external_data}
+            if place.get("location") == sig.WEIGHTS_FILE and place["offset"] not in seen:
+                seen.add(place["offset"])
+                stored[tensor.data_type] += int(np.prod(tensor.dims))
+    own = stored.pop(TYPES[json.loads((folder / MANIFEST_FILE).read_text())["precision"]])
+    assert 0.95 * weights < own < 1.05 * weights
+    assert sum(stored.values()) < own / 50
+
+
+# --- how weights are rounded ------------------------------------------------------------------------------------------
+
+
+def test_rounding_errs_by_half_a_step_at_most() -> None:
+    random = np.random.default_rng(0)
+    for size in (1e-6, 1e-2, 1.0, 1e4):
+        weight = (random.standard_normal((64, 40)) * size * random.uniform(0.1, 10, size=40)).astype(np.float32)
+        quantized = quantize_columns(weight)
+        assert (quantized.values.dtype, quantized.scale.dtype) == (np.int8, np.float32)
+        assert quantized.values.shape == weight.shape and quantized.scale.shape == (40,)
+        error = np.abs(quantized.values.astype(np.float64) * quantized.scale - weight)
+        assert (error <= quantized.scale * 0.5001).all()
+        assert (np.abs(quantized.values).max(axis=0) == LARGEST).all()  # the whole range is used
+
+
+def test_channels_have_scales_of_their_own() -> None:
+    weight = np.array([[1.0, 1000.0], [-0.5, 250.0]], dtype=np.float32)
+    quantized = quantize_columns(weight)
+    assert quantized.values.tolist() == [[127, 127], [-64, 32]]
+    np.testing.assert_allclose(quantized.scale, [1 / 127, 1000 / 127], rtol=1e-6)
+    rows = quantize_rows(weight.T)
+    np.testing.assert_array_equal(rows.values, quantized.values.T)
+    np.testing.assert_array_equal(rows.scale, quantized.scale)
+
+
+def test_a_channel_of_zeros_stays_zero() -> None:
+    weight = np.array([[0.0, 2.0], [0.0, -1.0]], dtype=np.float32)
+    columns, rows = quantize_columns(weight), quantize_rows(weight.T)
+    assert columns.values.tolist() == [[0, 127], [0, -64]] and rows.values.tolist() == [[0, 0], [127, -64]]
+    for scale in (columns.scale, rows.scale):
+        np.testing.assert_allclose(scale, [1.0, 2 / 127], rtol=1e-6)
