@@ -1,7 +1,7 @@
 """How often the answer is certain: the share of users whose k items are provably the model's best k of the catalogue.
 
-``recommend.onnx`` says so for every answer (its output ``exact``). A wider search drops fewer prefixes, so it is certain
-more often; what the width costs stands beside it. ``retry`` is the search that widens only for those users who need it.
+``recommend.onnx`` says so for every answer (its output ``exact``). A wider search drops fewer prefixes, so it is
+certain more often; what the width costs stands beside it. ``retry`` is the search that widens only for those users who need it.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def certainty_table(records: Sequence[CertaintyRecord]) -> TextTable:
         for record in records
     )
     notes = (
-        "certain: the k items are proven to be the k of the highest scores in the whole catalogue, seen items left out. "
+        "certain: the k items are proven to be the k of highest score in the whole catalogue, seen items left out. "
         f"retry: beams are doubled, up to {MAX_RETRY_BEAMS}, for the users who are not certain yet.",
     )
     return TextTable("Certainty", ("search", "users", "certain", "same as widest", "ms/user"), rows, notes)

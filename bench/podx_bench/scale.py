@@ -28,6 +28,7 @@ _SPARE = 1.01
 """Draws per item wanted: some codes are drawn twice."""
 _FIRST_RAW_ID = 10**9
 """Raw ids have ten characters, as Amazon's have."""
+CPU_PRECISIONS = ("fp32", "int8")
 LEAST_ITEMS, _MOST_ITEMS = 2, 10**8
 
 
@@ -42,6 +43,7 @@ class ScaleOptions:
         rounds: turns of each catalogue, one after another. calls: of each turn.
         threads: threads inside an operator; 0 = one per core.
         seed: of the catalogues, the inputs and the log-probabilities.
+        precision: of the graph that is timed, fp32 or int8.
     """
 
     items: tuple[int, ...] = (10**4, 10**5, 10**6, 10**7)
@@ -54,8 +56,11 @@ class ScaleOptions:
     calls: int = 3
     threads: int = 0
     seed: int = 0
+    precision: str = "fp32"
 
     def __post_init__(self) -> None:
+        if self.precision not in CPU_PRECISIONS:
+            raise ConfigError(f"--precision must be one of {', '.join(CPU_PRECISIONS)}, not {self.precision!r}")
         if not self.items or min(self.items) < LEAST_ITEMS or max(self.items) > _MOST_ITEMS:
             raise ConfigError(f"--items must be between {LEAST_ITEMS} and {_MOST_ITEMS:.0e}, not {self.items}")
         if self.threads < 0:

@@ -52,6 +52,7 @@ def bench_scale(
     calls: Annotated[int, typer.Option("--calls", help="Calls of a turn.")] = _DEFAULTS.calls,
     threads: Annotated[int, typer.Option("--threads", help="Threads inside an operator; 0 = one per core.")] = 0,
     seed: Annotated[int, typer.Option("--seed", help="Of catalogues and inputs.")] = _DEFAULTS.seed,
+    precision: Annotated[str, typer.Option("--precision", help="Of the graph: fp32 or int8.")] = _DEFAULTS.precision,
 ) -> None:
     """Measure what the size of the catalogue costs: building, disk, loading, memory, and time of a decoding step."""
     options = ScaleOptions(
@@ -64,6 +65,7 @@ def bench_scale(
         calls=calls,
         threads=threads,
         seed=seed,
+        precision=precision,
     )
     console = Console()
     if not console.is_terminal:

@@ -90,7 +90,7 @@ def _export(checkpoint: Path, folder: Path, options: ScaleOptions) -> tuple[Path
         )
     folder.mkdir()
     catalog = make_catalog(*synthetic_items(min(options.items), options.seed), source.tokenizer.eos_id)
-    write_bundle(source, catalog, folder)
+    write_bundle(source, catalog, folder, options.precision)
     shape = Bundle.load(folder).manifest.shape
     return folder, {**dataclasses.asdict(shape), "width": source.model.backbone.config.d_model}
 

@@ -178,4 +178,7 @@ class ItemLimits:
         before = graph.make("Mul", graph.make("Sub", beam, graph.int_scalar(1)), grid.stride)
         column = graph.make("Add", before, graph.make("Sub", edge, first))
         unused = graph.make("Sub", grid.stride, graph.int_scalar(1))
-        return graph.make("Where", graph.make("Greater", beam, graph.int_scalar(0)), column, unused)
+        place = graph.make("Where", graph.make("Greater", beam, graph.int_scalar(0)), column, unused)
+        # a grid without beams has no unused column either, so nothing may be marked in it
+        marks = graph.make("Mul", graph.dimension(place, 1), graph.make("Min", beams, graph.int_scalar(1)))
+        return graph.head(place, marks, 1)

@@ -14,7 +14,7 @@ import torch
 
 import podx
 from podx import signature as sig
-from podx.bundle import MANIFEST_FILE, Bundle
+from podx.bundle import CATALOG_FILE, MANIFEST_FILE, Bundle
 from podx.decoding.options import TextSearchOptions
 from podx.errors import BundleError, ExportError, ParityError
 from podx.requests import ExplainRequest, RankRequest, RecommendRequest
@@ -23,6 +23,7 @@ from podx_export import pipeline
 from podx_export.parity import Parity, largest_difference, measure
 from podx_export.pipeline import export_checkpoint
 from podx_export.samples import draw
+from podx_export.source import SourceModel
 from podx_export.validate import faults
 from podx_train.checkpoint import Checkpoint, load_checkpoint
 from podx_train.data.dataset import Dataset
@@ -68,11 +69,17 @@ def test_parity_is_in_the_manifest(untrained_bundle: Path) -> None:
     assert parity["equal_lists"] == 1.0
 
 
+def test_the_manifest_says_how_far_the_search_can_walk(untrained_bundle: Path) -> None:
+    bundle = Bundle.load(untrained_bundle)
+    assert bundle.manifest.levels == bundle.catalog.trie.depth > 1
+    assert {sig.RECOMMEND_FILE, CATALOG_FILE} <= set(bundle.manifest.files)
+
+
 def test_each_weight_is_stored_once(untrained: Path, untrained_bundle: Path) -> None:
     parameters = sum(p.numel() for p in load_checkpoint(untrained).model.parameters())
     graphs = [
         onnx.load(untrained_bundle / name, load_external_data=False)
-        for name in (sig.ENCODER_FILE, sig.DECODER_FILE, sig.ITEM_DECODER_FILE)
+        for name in (sig.ENCODER_FILE, sig.DECODER_FILE, sig.ITEM_DECODER_FILE, sig.RECOMMEND_FILE)
     ]
     inside = sum(len(tensor.raw_data) for graph in graphs for tensor in graph.graph.initializer)
     weights = (untrained_bundle / sig.WEIGHTS_FILE).stat().st_size
@@ -139,6 +146,20 @@ def test_failing_parity_is_a_failed_export(untrained: Path, tmp_path: Path, monk
         return source
 
     monkeypatch.setattr(pipeline, "read_model", slightly_wrong)
+    with pytest.raises(ParityError, match="do not answer like the eager model"):
+        export_checkpoint(untrained, tmp_path / "bundle", parity_users=2)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_parity_sees_a_wrong_recommender_alone(
+    untrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = pipeline.build_recommender
+
+    def slightly_wrong(model: SourceModel, *rest: object, **options: object) -> object:
+        return real(dataclasses.replace(model, decoder_norm=model.decoder_norm * 1.1), *rest, **options)
+
+    monkeypatch.setattr(pipeline, "build_recommender", slightly_wrong)
     with pytest.raises(ParityError, match="do not answer like the eager model"):
         export_checkpoint(untrained, tmp_path / "bundle", parity_users=2)
     assert list(tmp_path.iterdir()) == []

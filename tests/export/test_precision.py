@@ -16,19 +16,23 @@ from transformers import T5Config
 import podx
 from podx import signature as sig
 from podx.bundle import CATALOG_FILE, MANIFEST_FILE, TOKENIZER_FILE, USERS_FILE, Bundle
+from podx.catalogue_search import ItemBatch
+from podx.decoding.options import ItemSearchOptions
 from podx.errors import ExportError, ParityError
 from podx.metrics import overlap
 from podx.requests import RankRequest, RecommendRequest
+from podx.session import CUDA, resolve_device
 from podx.tasks import Task
 from podx_export import layers
 from podx_export.cost import _compare as compare_lists
 from podx_export.graph import BF16, FP16, FP32, INT8
-from podx_export.pipeline import COST_USERS, export_checkpoint, write_bundle
+from podx_export.pipeline import COST_USERS, NOT_MEASURED, export_checkpoint, write_bundle
 from podx_export.quantize import LARGEST, Quantized, quantize_columns, quantize_rows
 from podx_export.samples import draw
 from podx_export.validate import PRECISIONS
 from podx_train.checkpoint import load_checkpoint
 from podx_train.model import PodConfig, PodT5, backbone_fields
+from tests.export.tiny import PLAIN, catalog_of, make_small, random_items, random_model, random_text
 
 USERS, TOP = 256, 10
 BYTES = {FP32: 4, INT8: 1, FP16: 2, BF16: 2}
@@ -106,6 +110,27 @@ def test_answers_in_int8_keep_every_limit(rounded_bundle: Path) -> None:
     for answers, may in zip(recommender.recommend_batch(requests, k=TOP), permitted, strict=True):
         items = [answer.item for answer in answers]
         assert set(items) <= may and len(set(items)) == len(items) == min(TOP, len(may))
+
+
+@pytest.mark.parametrize(("precision", "least"), [(INT8, 0.8), (FP16, 0.99)])
+def test_a_random_model_answers_nearly_as_in_float32(
+    precision: str, least: float, untrained: Path, tmp_path: Path
+) -> None:
+    """Of random weights, whose scores lie close together."""
+    random = np.random.default_rng(0)
+    source, catalog = random_model(load_checkpoint(untrained), 5), catalog_of(random_items(random, 60, 4, 9))
+    batch = ItemBatch(random_text(random, 100), 0, [PLAIN] * 100, [None] * 100, TOP)
+    small = {name: make_small(source, catalog, tmp_path / name, name) for name in (FP32, precision)}
+    exact, rounded = (one.search(batch, ItemSearchOptions()) for one in small.values())
+    assert overlap(rounded.items, exact.items, TOP) >= least
+    assert 0 < np.abs(np.sort(rounded.scores) - np.sort(exact.scores)).max() < 0.5
+
+
+@pytest.mark.skipif(resolve_device("auto") == CUDA, reason="with a GPU bf16 is measured")
+def test_what_cannot_be_measured_is_said(untrained: Path, tmp_path: Path) -> None:
+    parity = export_checkpoint(untrained, tmp_path / "bundle", precision=BF16, parity_users=1).parity
+    assert set(parity) == {NOT_MEASURED} and "no GPU" in parity[NOT_MEASURED]
+    assert Bundle.load(tmp_path / "bundle").manifest.parity == parity
 
 
 def test_graphs_that_are_broken_and_not_rounded_are_refused(

@@ -133,6 +133,15 @@ def test_one_graph_equals_the_step_graphs(small: Small, beams: int, penalty: flo
         assert (one.scores[one.items == 0] == -np.inf).all()
 
 
+def test_a_search_may_end_before_the_longest_item(small: Small) -> None:
+    options = ItemSearchOptions(beams=3, length_penalty=-10.0)  # a longer item is so much worse that no beam goes on
+    batch = cleaned(mixed_batch(small, seed=9, rows=3 * KINDS, k=1))
+    steps = small.search(batch, options, "steps")
+    assert_same(small.search(batch, options), steps.items, steps.scores)
+    for row in range(batch.text.size):
+        assert_same(small.search(batch.rows(np.array([row])), options), steps.items[[row]], steps.scores[[row]])
+
+
 @pytest.mark.parametrize(("beams", "penalty"), [(2, 1.0), (5, -1.0), (20, 0.0), (40, 2.0)])
 def test_one_graph_equals_transformers(small: Small, beams: int, penalty: float) -> None:
     batch = cleaned(mixed_batch(small, seed=3, rows=3 * KINDS, k=min(beams, 10)))

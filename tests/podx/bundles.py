@@ -17,7 +17,7 @@ from podx.bundle import (
     file_sha256,
 )
 from podx.catalog import Catalog, IdTable
-from podx.signature import DECODER_FILE, ENCODER_FILE, ITEM_DECODER_FILE, WEIGHTS_FILE, ModelShape
+from podx.signature import DECODER_FILE, ENCODER_FILE, ITEM_DECODER_FILE, RECOMMEND_FILE, WEIGHTS_FILE, ModelShape
 from podx.tasks import ALL_TASKS, Task
 from podx.tokenizer import Tokenizer
 
@@ -42,7 +42,9 @@ def user_table(histories: Sequence[Sequence[int]]) -> UserTable:
     return UserTable(IdTable.of(USER_IDS, "user"), items, offsets)
 
 
-def manifest(files: dict[str, str], tasks: Sequence[Task] = ALL_TASKS, vocab_size: int = 160) -> Manifest:
+def manifest(
+    files: dict[str, str], tasks: Sequence[Task] = ALL_TASKS, vocab_size: int = 160, levels: int = 0
+) -> Manifest:
     return Manifest(
         podx_version="0.1.0",
         shape=ModelShape(decoder_layers=1, heads=2, head_dim=4, vocab_size=vocab_size),
@@ -53,20 +55,21 @@ def manifest(files: dict[str, str], tasks: Sequence[Task] = ALL_TASKS, vocab_siz
         max_history=MAX_HISTORY,
         whole_word_rows=WHOLE_WORD_ROWS,
         start_token=0,
+        levels=levels,
         files=files,
         parity={"largest_difference": 1.25e-6, "lists_equal": 1.0},
         provenance={"data": "tests", "note": "made for tests"},
     )
 
 
-def write_bundle(folder: Path, tokenizer_path: Path, tasks: Sequence[Task] = ALL_TASKS) -> Path:
-    """Write a bundle for :data:`USER_IDS` and :data:`ITEM_IDS`."""
+def write_bundle(folder: Path, tokenizer_path: Path, tasks: Sequence[Task] = ALL_TASKS, levels: int = 0) -> Path:
+    """Write a bundle for :data:`USER_IDS` and :data:`ITEM_IDS`; with ``levels``, it has a graph of the whole search."""
     folder.mkdir(parents=True)
     (folder / TOKENIZER_FILE).write_bytes(tokenizer_path.read_bytes())
     Catalog.create(ITEM_IDS, Tokenizer(tokenizer_path)).save(folder / CATALOG_FILE)
     user_table(stored_histories()).save(folder / USERS_FILE)
-    for name in (ENCODER_FILE, DECODER_FILE, ITEM_DECODER_FILE, WEIGHTS_FILE):
+    for name in (ENCODER_FILE, DECODER_FILE, ITEM_DECODER_FILE, WEIGHTS_FILE, *([RECOMMEND_FILE] if levels else [])):
         (folder / name).write_bytes(f"the bytes of {name}".encode())
     files = {path.name: file_sha256(path) for path in sorted(folder.iterdir())}
-    (folder / MANIFEST_FILE).write_text(manifest(files, tasks).to_json(), encoding="utf-8")
+    (folder / MANIFEST_FILE).write_text(manifest(files, tasks, levels=levels).to_json(), encoding="utf-8")
     return folder

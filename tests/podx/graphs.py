@@ -41,6 +41,14 @@ def save_sum(path: Path) -> Path:
     return _save(path, vector[:2], vector[2:], nodes, {})
 
 
+def save_scaled(path: Path) -> Path:
+    """``product`` = a · factor, float32 [n]; ``factor`` is 2 where it is left out."""
+    vector = [sig.TensorSpec(name, "float32", ("n",)) for name in ("a", "product")]
+    factor = sig.TensorSpec("factor", "float32", (1,))
+    nodes = [helper.make_node("Mul", ["a", "factor"], ["product"])]
+    return _save(path, [vector[0], factor], vector[1:], nodes, {"factor": np.array([2], dtype=np.float32)})
+
+
 def save_encoder(path: Path) -> Path:
     """Cross-attention keys hold the sum of a row's visible ids, values its task, at every place."""
     mask, key, value = sig.memory_tensors(SHAPE)

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from podx.bundle import CATALOG_FILE, FORMAT_VERSION, MANIFEST_FILE, TOKENIZER_FILE, USERS_FILE, Bundle, Manifest
+from podx.bundle import (
+    CATALOG_FILE,
+    EARLIER_CATALOG_FILE,
+    FORMAT_VERSION,
+    MANIFEST_FILE,
+    TOKENIZER_FILE,
+    USERS_FILE,
+    Bundle,
+    Manifest,
+)
 from podx.errors import BundleError, BundleVersionError, CatalogError
 from podx.signature import DECODER_FILE, ENCODER_FILE, ITEM_DECODER_FILE, WEIGHTS_FILE
 from podx.tasks import Task
@@ -24,8 +35,18 @@ def copy(tmp_path: Path, bundle_path: Path) -> Path:
 
 
 def test_a_manifest_reads_back_as_it_was() -> None:
-    written = manifest({"weights.bin": "0" * 64}, tasks=[Task.TOPN, Task.SEQUENTIAL])
+    written = manifest({"weights.bin": "0" * 64}, tasks=[Task.TOPN, Task.SEQUENTIAL], levels=3)
     assert Manifest.from_json(written.to_json()) == written
+    assert Manifest.from_json(manifest({}).to_json()).levels == 0
+
+
+def test_a_manifest_from_before_the_whole_search_has_no_levels() -> None:
+    content = json.loads(manifest({}).to_json())
+    del content["levels"], content["manifest_sha256"]
+    plain = json.dumps(content, sort_keys=True, ensure_ascii=True)
+    content["manifest_sha256"] = hashlib.sha256(plain.encode()).hexdigest()
+    text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    assert Manifest.from_json(text) == manifest({})
 
 
 def test_keys_that_are_no_text_read_back_as_text() -> None:
@@ -166,3 +187,15 @@ def test_without_verification_a_damaged_table_is_found_when_it_is_read(copy: Pat
     bundle = Bundle.load(copy, verify=False)
     with pytest.raises(CatalogError, match=CATALOG_FILE):
         _ = bundle.catalog
+
+
+def test_a_catalogue_of_an_earlier_bundle_is_read(copy: Path) -> None:
+    now = Bundle.load(copy).catalog
+    np.savez(copy / EARLIER_CATALOG_FILE, raw_ids=now.items.raw_ids, tokens=now.tokens, offsets=now.offsets)
+    (copy / CATALOG_FILE).unlink()
+    files = {name: "" for name in FILES if name != CATALOG_FILE}
+    before = Bundle(copy, manifest({**files, EARLIER_CATALOG_FILE: ""})).catalog
+    assert [before.items.raw(number + 1) for number in range(len(before))] == ITEM_IDS
+    assert before.listed.all() and before.end_token == now.end_token
+    for name in ("child_start", "edge_token", "item_node"):
+        np.testing.assert_array_equal(getattr(before.trie, name), getattr(now.trie, name))

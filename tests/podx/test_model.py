@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from podx import signature as sig
 from podx.bundle import MANIFEST_FILE, Bundle, Manifest, file_sha256
+from podx.decoding.options import ItemSearchOptions
 from podx.encoding import Batch
 from podx.errors import BundleError
-from podx.model import GraphModel
+from podx.model import GraphModel, recommend_with
 from podx.session import CPU, SessionOptions
 from podx.signature import DECODER_FILE, ENCODER_FILE, ITEM_DECODER_FILE
 from tests.podx.bundles import manifest
@@ -78,3 +81,53 @@ def test_a_graph_is_loaded_once(model: GraphModel) -> None:
 def test_a_graph_that_the_bundle_lacks_is_named(model: GraphModel) -> None:
     with pytest.raises(BundleError, match=r"no recommend\.onnx"):
         model.session("recommend.onnx")
+
+
+# --- the whole search by one graph ------------------------------------------------------------------------------------
+
+
+class Recorder:
+    """In place of a session: keeps what it is fed."""
+
+    outputs = ("items", "scores", "exact")
+
+    def run(self, feeds: dict[str, np.ndarray], to_host: Sequence[str]) -> dict[str, np.ndarray]:
+        assert set(to_host) == set(self.outputs)
+        self.fed = feeds
+        return {"items": np.array([[7]]), "scores": np.array([[-1.0]], dtype=np.float32), "exact": np.array([True])}
+
+
+NONE = np.zeros(0, dtype=np.int64)
+
+
+def fed_with(batch: Batch, denied: list, allowed: list, options: ItemSearchOptions, k: int) -> dict[str, np.ndarray]:
+    recorder = Recorder()
+    found = recommend_with(recorder, batch, TASK_ID, denied, allowed, options, k)  # type: ignore[arg-type]
+    assert (found.items.tolist(), found.scores.tolist(), found.exact.tolist()) == ([[7]], [[-1.0]], [True])
+    assert {name: value.dtype for name, value in recorder.fed.items()} == {
+        spec.name: spec.dtype for spec in [*sig.encoder_inputs(), *sig.limit_inputs(), *sig.search_inputs()]
+    }
+    return recorder.fed
+
+
+def test_lists_are_filled_up_and_an_empty_one_allows_nothing(batch: Batch) -> None:
+    options = ItemSearchOptions(beams=4, length_penalty=0.5)
+    fed = fed_with(batch, [np.array([3, 9]), NONE], [None, NONE], options, k=2)
+    assert fed["excluded_items"].tolist() == [[3, 9], [-1, -1]]
+    assert fed["allowed_items"].tolist() == [[-1], [0]]
+    assert fed["input_ids"].tolist() == IDS.tolist() and fed["attention_mask"].tolist() == MASK.tolist()
+    assert fed["task_id"].tolist() == [TASK_ID, TASK_ID]
+    assert (fed["beams"].tolist(), fed["k"].tolist(), fed["length_penalty"].tolist()) == ([4], [2], [0.5])
+
+
+def test_without_lists_none_is_fed_and_the_width_is_at_least_k(batch: Batch) -> None:
+    fed = fed_with(batch, [NONE, NONE], [None, None], ItemSearchOptions(beams=4), k=9)
+    assert fed["excluded_items"].shape == fed["allowed_items"].shape == (2, 0)
+    assert (fed["beams"].tolist(), fed["k"].tolist()) == ([9], [9])
+
+
+def test_a_list_of_allowed_items_is_fed_as_it_is(batch: Batch) -> None:
+    fed = fed_with(batch, [NONE, NONE], [np.array([5, 2]), None], ItemSearchOptions(), k=1)
+    rows = [set(row) - {0, -1} for row in fed["allowed_items"].tolist()]
+    assert rows == [{5, 2}, set()]
+    assert set(fed["allowed_items"][1].tolist()) == {-1}  # all items, not none

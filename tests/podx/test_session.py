@@ -12,7 +12,7 @@ import pytest
 from podx import session as sessions
 from podx.errors import BundleError, ConfigError, DeviceError
 from podx.session import CPU, CUDA, GraphSession, SessionOptions, resolve_device, select_rows
-from tests.podx.graphs import save_sum
+from tests.podx.graphs import save_scaled, save_sum
 
 WITHOUT_CUDA = ["CPUExecutionProvider"]
 WITH_CUDA = ["CUDAExecutionProvider", "CPUExecutionProvider"]
@@ -118,6 +118,18 @@ def test_what_a_run_gave_can_be_fed_again(session: GraphSession) -> None:
 def test_strided_arrays_are_fed_as_they_read(session: GraphSession) -> None:
     outputs = session.run({"a": np.arange(6, dtype=np.float32)[::2], "b": vector(0, 0, 0)}, to_host=["total"])
     assert outputs["total"].tolist() == [0, 2, 4]
+
+
+def test_strided_arrays_are_fed_as_they_read_where_all_comes_to_the_host(session: GraphSession) -> None:
+    outputs = session.run({"a": np.arange(6, dtype=np.float32)[::2], "b": vector(0, 0, 0)}, session.outputs)
+    assert (outputs["total"].tolist(), outputs["twice"].tolist()) == ([0, 2, 4], [0, 4, 8])
+
+
+def test_an_input_with_a_default_may_be_left_out(tmp_path: Path) -> None:
+    session = GraphSession(save_scaled(tmp_path / "scaled.onnx"), SessionOptions(threads=1))
+    assert session.run({"a": vector(1, 2)}, session.outputs)["product"].tolist() == [2, 4]
+    assert session.run({"a": vector(1, 2), "factor": vector(5)}, session.outputs)["product"].tolist() == [5, 10]
+    assert session.run({"a": vector(1, 2)}, session.outputs)["product"].tolist() == [2, 4]  # and is not remembered
 
 
 def test_rows_are_selected_on_the_device() -> None:
