@@ -8,14 +8,17 @@ from urllib.parse import parse_qs, urlsplit
 import podx
 
 recommender = podx.load(sys.argv[1], device="auto", long_history="keep-last")
+batcher = podx.Batcher(recommender)  # a thread per request asks; the batcher answers many at once
 
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         query = parse_qs(urlsplit(self.path).query)
         try:
-            answers = recommender.recommend(user=query.get("user", [""])[0], k=int(query.get("k", ["10"])[0]))
+            answers = batcher.recommend(user=query.get("user", [""])[0], k=int(query.get("k", ["10"])[0]))
             status, body = 200, [{"item": a.item, "score": a.score} for a in answers]
+        except podx.OverloadedError as error:
+            status, body = 503, {"error": str(error)}
         except (podx.PodxError, ValueError) as error:
             status, body = 400, {"error": str(error)}
         self.send_response(status)

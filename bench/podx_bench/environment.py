@@ -14,6 +14,7 @@ import psutil
 
 import podx
 from podx_bench.options import BenchOptions, usable_cores
+from podx_bench.peers.place import versions
 
 PACKAGES = ("torch", "transformers", "onnxruntime", "onnxruntime-gpu", "numpy", "sentencepiece")
 GIGABYTE = 1e9
@@ -35,6 +36,7 @@ def describe(options: BenchOptions) -> dict[str, Any]:
         "podx": podx.__version__,
         "podx_commit": _commit(),
         "packages": {name: found for name in PACKAGES if (found := _version(name)) is not None},
+        "peers": versions(),
     }
 
 

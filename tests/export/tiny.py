@@ -28,6 +28,9 @@ from podx_train.model import ModelBatch, PodConfig, PodT5, backbone_fields
 EOS, FIRST_TOKEN, VOCABULARY = 1, 3, 48
 """Pad, end and unknown come before the first token that items are written with."""
 
+KINDS = 10
+"""Kinds of limits that a request may have, see :func:`limits_of`."""
+
 PLAIN = np.zeros(0, dtype=np.int64)
 Numbers = npt.NDArray[np.int64]
 Tokens = tuple[int, ...]
@@ -155,6 +158,52 @@ def permitted(small: Small, denied: Sequence[Numbers], allowed: Sequence[Numbers
         left = (listed if only is None else listed & set(only.tolist())) - set(no.tolist())
         mask[row, sorted(left)] = True
     return mask
+
+
+def limits_of(random: np.random.Generator, small: Small, kind: int) -> tuple[Numbers, Numbers | None]:
+    """Items denied and items allowed, of one of :data:`KINDS` kinds; some name items that do not exist."""
+    everything, trie = np.arange(1, small.items + 1), small.catalog.trie
+    unknown = np.array([0, -7, small.items + 1, 10**9, np.iinfo(np.int64).max])
+    some = random.choice(everything, size=25, replace=False)
+    if kind == 0:
+        return PLAIN, None
+    if kind == 1:
+        return some, None
+    if kind == 2:
+        return PLAIN, some
+    if kind == 3:  # whole subtrees
+        nodes = random.integers(1, trie.node_count, size=12)
+        return everything[np.isin(trie.paths(everything), nodes).any(axis=1)], None
+    if kind == 4:  # all but three
+        return np.setdiff1d(everything, some[:3]), None
+    if kind == 5:
+        return some, PLAIN
+    if kind == 6:  # all but two of what is allowed
+        return some[2:], some
+    if kind == 7:
+        return np.concatenate([some, unknown, some[::-1]]), None
+    if kind == 8:
+        return np.concatenate([unknown, some[:5], some[:3]]), np.concatenate([some, some[::2], unknown])
+    return everything, None
+
+
+def mixed_batch(small: Small, seed: int, rows: int, k: int) -> ItemBatch:
+    """Requests whose limits are of every kind, one after another."""
+    random = np.random.default_rng(seed)
+    limits = [limits_of(random, small, row % KINDS) for row in range(rows)]
+    denied, allowed = zip(*limits, strict=True)
+    return ItemBatch(random_text(random, rows), int(random.integers(3)), denied, allowed, k)
+
+
+def cleaned(small: Small, batch: ItemBatch) -> ItemBatch:
+    """The batch as podx and transformers take it: without unknown numbers."""
+
+    def known(numbers: Numbers) -> Numbers:
+        return np.unique(numbers[(numbers > 0) & (numbers <= small.items)])
+
+    denied = [known(numbers) for numbers in batch.denied]
+    allowed = [None if numbers is None else known(numbers) for numbers in batch.allowed]
+    return ItemBatch(batch.text, batch.task_id, denied, allowed, batch.k)
 
 
 def feeds_of(batch: ItemBatch) -> Mapping[str, npt.NDArray[np.generic]]:
