@@ -13,6 +13,7 @@ def environment_rows(results: Results) -> list[tuple[str, str]]:
     """What a reader must know of machine, model and data."""
     environment, model, dataset = results.environment, results.model, results.dataset
     packages = ", ".join(f"{name} {version}" for name, version in environment["packages"].items())
+    peers = ", ".join(f"{name} {version}" for name, version in environment.get("peers", {}).items())
     return [
         ("processor", f"{environment['cpu']}, {environment['usable_cores']} usable cores"),
         ("memory", f"{environment['memory_gb']} GB"),
@@ -20,6 +21,7 @@ def environment_rows(results: Results) -> list[tuple[str, str]]:
         ("device", f"{environment['device']}, {environment['threads']} threads for every engine"),
         ("system", f"{environment['os']}, Python {environment['python']}"),
         ("versions", f"podx {environment['podx']} ({environment['podx_commit'] or 'no commit known'}), {packages}"),
+        *([("versions of the peers", peers)] if peers else []),
         ("model", _model_line(results)),
         ("parity at export", plain(model["parity"]) or "unknown"),
         (
