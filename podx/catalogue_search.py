@@ -23,7 +23,7 @@ SearchGraph = Literal["auto", "one", "steps"]
 """``one``: recommend.onnx does the whole search; ``steps``: encoder and decoder graphs, the search in numpy; ``auto``:
 the one graph where it can do what is asked."""
 
-LONG_LIST = 2048
+LONG_LIST = 512
 """Items in one request's exclusions or allow list above which ``auto`` takes the step graphs: the one graph compares
 all exclusions with one another and all allowed items with all beams."""
 

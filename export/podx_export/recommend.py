@@ -49,7 +49,7 @@ def build_recommender(
         graph.initializer(table_initializer(name, tables))
     memory = encode(graph, model, text)
     search = TrieSearch(graph, inputs, ItemLimits(graph, excluded, allowed, levels), levels, not captured)
-    steps = _Steps(graph, model, memory, captured)
+    steps = _Steps(graph, model, memory, levels, captured)
     batch = graph.dimension(text[0], 0)
     beams, found = search.start(batch)
     following: Beams | None = beams
@@ -82,10 +82,10 @@ def _fixed_inputs(graph: GraphBuilder) -> SearchInputs:
 class _Steps:
     """The decoding steps, one after another."""
 
-    def __init__(self, graph: GraphBuilder, model: SourceModel, memory: list[str], captured: bool) -> None:
+    def __init__(self, graph: GraphBuilder, model: SourceModel, memory: list[str], last: int, captured: bool) -> None:
         self._graph, self._model, self._captured = graph, model, captured
         self._mask, self._memory = memory[0], memory[1:]
-        self._attention = PathAttention(model)
+        self._attention = PathAttention(model, last)
         self._row = ""  # row of each beam of the last step, int64 [batch, beams]
         used = graph.indices(names.OUTPUT_TOKENS)
         self._tokens = embed(graph, "embedding", model.embedding, used)

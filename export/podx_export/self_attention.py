@@ -64,53 +64,70 @@ class SlotAttention:
 class PathAttention:
     """Over the rows on each row's own path. One object for all steps of a graph.
 
-    Keys and values of all steps are kept as rows of one table per layer; ``path`` says which of them a row sees.
+    Keys and values of earlier steps are kept as rows of one table per layer; ``path`` says which of them a row sees
+    beside its own.
+
+    Args:
+        last: the last step, which nothing follows.
     """
 
-    def __init__(self, model: SourceModel) -> None:
-        self._model = model
+    def __init__(self, model: SourceModel, last: int) -> None:
+        self._model, self._last = model, last
         self._keys: dict[int, str] = {}
         self._values: dict[int, str] = {}
-        self._path = ""
-        self._steps = 0
+        self._path, self._own, self._table_rows = "", "", ""
+        self._step = 0
 
     @property
     def needs_query(self) -> bool:
         """See :class:`SelfAttention`."""
-        return self._steps > 1
+        return self._step > 0
 
     def start(self, graph: GraphBuilder, batch: str) -> str:
-        """First step, one row per user; ``batch`` int64 [1]. → path, int64 [rows, 1]."""
-        self._steps, self._path = 1, graph.unsqueeze(graph.count_up(batch), 1)
-        return self._path
+        """First step, one row per user; ``batch`` int64 [1]. → each user's row, int64 [batch, 1]."""
+        self._own, self._table_rows = graph.unsqueeze(graph.count_up(batch), 1), batch
+        return self._own
 
     def follow(self, graph: GraphBuilder, parent: str) -> None:
         """Next step: row ``parent`` (int64 [rows], among the rows of the step before) is what each row continues."""
-        earlier = graph.make("Gather", self._path, parent)
+        before = graph.concat([self._path, self._own], axis=1) if self._path else self._own
+        self._path = graph.make("Gather", before, parent)
         count = graph.make("Shape", parent)
-        own = graph.make("Add", graph.count_up(count), graph.dimension(self._keys[0], 0))
-        self._path = graph.concat([earlier, graph.unsqueeze(own, 1)], axis=1)
-        self._steps += 1
+        self._own = graph.unsqueeze(graph.make("Add", graph.count_up(count), self._table_rows), 1)
+        self._table_rows = graph.make("Add", self._table_rows, count)
+        self._step += 1
 
     def mix(self, graph: GraphBuilder, layer: int, query: str, key: str, value: str) -> str:
         """See :class:`SelfAttention`."""
         key, value = graph.wide(key), graph.wide(value)
-        for table, rows in ((self._keys, key), (self._values, value)):
-            table[layer] = graph.concat([table[layer], rows], axis=0) if layer in table else rows
-        if self._steps == 1:
-            return value
+        mixed = value if self._step == 0 else self._attend(graph, layer, graph.wide(query), key, value)
+        if self._step < self._last:
+            for table, rows in ((self._keys, key), (self._values, value)):
+                table[layer] = graph.concat([table[layer], rows], axis=0) if layer in table else rows
+        return mixed
+
+    def _attend(self, graph: GraphBuilder, layer: int, query: str, key: str, value: str) -> str:
+        """Rows of heads·head_dim → the same.
+
+        Sums keep their axis: ONNX Runtime leaves a tensor without rows in its old shape, which then still fits.
+        """
         heads, head_dim = self._model.shape.heads, self._model.shape.head_dim
-        keys = graph.make("Gather", self._keys[layer], self._path)
-        products = graph.reshape(graph.make("Mul", graph.unsqueeze(graph.wide(query), 1), keys), 0, 0, heads, head_dim)
-        # shapes are said again after sums, for ONNX Runtime leaves a tensor without rows as it was
-        summed = graph.reshape(graph.sum(products, -1), 0, self._steps, heads)
-        scores = graph.make("Add", summed, self._position_bias(graph))
-        weights = graph.unsqueeze(graph.make("Softmax", scores, axis=1), 3)
-        values = graph.reshape(graph.make("Gather", self._values[layer], self._path), 0, 0, heads, head_dim)
+        keys, values = (
+            graph.reshape(self._with_earlier(graph, table[layer], own), 0, 0, heads, head_dim)
+            for table, own in ((self._keys, key), (self._values, value))
+        )
+        products = graph.make("Mul", graph.reshape(query, 0, 1, heads, head_dim), keys)
+        scores = graph.make("ReduceSum", products, graph.ints(3), keepdims=1)
+        weights = graph.make("Softmax", graph.make("Add", scores, self._position_bias(graph)), axis=1)
         mixed = graph.sum(graph.make("Mul", values, weights), 1)
         return graph.reshape(mixed, 0, heads * head_dim)
 
+    def _with_earlier(self, graph: GraphBuilder, table: str, own: str) -> str:
+        """Rows on the path, then the row itself: [rows, steps, heads·head_dim]."""
+        earlier = graph.make("Gather", table, self._path)
+        return graph.concat([earlier, graph.unsqueeze(own, 1)], axis=1)
+
     def _position_bias(self, graph: GraphBuilder) -> str:
-        """[steps, heads]; the first key of a path lies furthest back."""
-        back = np.minimum(np.arange(self._steps - 1, -1, -1), self._model.max_distance)
-        return graph.weight(f"decoder_bias.{self._steps}", self._model.decoder_bias[back])
+        """[steps, heads, 1]; the first key of a path lies furthest back."""
+        back = np.minimum(np.arange(self._step, -1, -1), self._model.max_distance)
+        return graph.weight(f"decoder_bias.{self._step}", self._model.decoder_bias[back][:, :, None])
