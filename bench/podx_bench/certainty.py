@@ -1,7 +1,8 @@
 """How often the answer is certain: the share of users whose k items are provably the model's best k of the catalogue.
 
 ``recommend.onnx`` says so for every answer (its output ``exact``). A wider search drops fewer prefixes, so it is
-certain more often; what the width costs stands beside it. ``retry`` is the search that widens only for those users who need it.
+certain more often; what the width costs stands beside it. ``retry`` is the search that widens only for
+those users who need it.
 """
 
 from __future__ import annotations

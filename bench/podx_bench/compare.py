@@ -51,9 +51,18 @@ def _accuracy_cells(records: Sequence[AccuracyRecord], columns: Sequence[str], d
     return [" / ".join(f"{count:,}" for count in users), *metrics]
 
 
+def _ranked_in(groups: Groups, task: Task) -> Groups:
+    """The groups that measured accuracy on a task."""
+    return {
+        label: runs
+        for label, runs in groups.items()
+        if any(record.task == task for run in runs for record in run.accuracy)
+    }
+
+
 def accuracy_table(groups: Groups, task: Task) -> TextTable | None:
     """Every engine's accuracy on a task, the groups beneath one another; None: nobody measured it."""
-    text = task is Task.EXPLANATION
+    text, groups = task is Task.EXPLANATION, _ranked_in(groups, task)
     columns = TEXT_COLUMNS if text else RANKING_COLUMNS
     engines = _engines(groups, [r for runs in groups.values() for run in runs for r in run.accuracy if r.task == task])
     if not engines:
@@ -61,6 +70,8 @@ def accuracy_table(groups: Groups, task: Task) -> TextTable | None:
     rows = []
     for engine in engines:
         for label, runs in groups.items():
+            if not _asked(runs, engine):
+                continue
             found = [r for run in runs for r in run.accuracy if (r.task, r.engine) == (task, engine)]
             cells = _accuracy_cells(found, [key for key, _ in columns], 3 if text else 4)
             rows.append((engine, label, str(len(found)), *cells))
@@ -70,6 +81,7 @@ def accuracy_table(groups: Groups, task: Task) -> TextTable | None:
 
 def overview_table(groups: Groups, task: Task) -> TextTable | None:
     """HR@10 / NDCG@10 of every engine on a ranking task, a column per group; None: nobody measured it."""
+    groups = _ranked_in(groups, task)
     records = [r for runs in groups.values() for run in runs for r in run.accuracy if r.task == task]
     if task is Task.EXPLANATION or not records:
         return None
@@ -100,9 +112,10 @@ def speed_table(groups: Groups, task: Task) -> TextTable | None:
     for size in sorted({record.batch_size for record in records}):
         for engine in engines:
             for label, runs in groups.items():
-                found = [
-                    r for run in runs for r in run.speed if (r.task, r.engine, r.batch_size) == (task, engine, size)
-                ]
+                timed = [r for run in runs for r in run.speed if (r.task, r.batch_size) == (task, size)]
+                if not timed or not _asked(runs, engine):
+                    continue
+                found = [record for record in timed if record.engine == engine]
                 rows.append((engine, label, str(size), str(len(found)), *_speed_cells(found)))
     header = ("engine", "run", "batch", "runs", "ms/user", "× encode-once", "× as-published")
     return TextTable(f"Speed, {task}", header, tuple(rows), ("Only the ratios compare between runs.",))
@@ -133,6 +146,11 @@ def _speed_cells(records: Sequence[SpeedRecord] | Sequence[StreamRecord]) -> lis
         ratios = [value for record in records if (value := getattr(record, key)) is not None]
         cells.append(_spread(ratios, 2) if ratios else NONE)
     return cells
+
+
+def _asked(runs: Sequence[Results], engine: str) -> bool:
+    """Whether an engine took part in any of the runs."""
+    return any(engine in run.engines for run in runs)
 
 
 def _engines(groups: Groups, records: Sequence[AccuracyRecord | SpeedRecord | StreamRecord]) -> list[str]:

@@ -254,6 +254,15 @@ def test_an_engine_missing_from_one_run_is_not_measured_there(canned: Results) -
     assert {row[0]: row[2] for row in overview.rows}["podx"] == "not measured"
 
 
+def test_a_run_has_no_rows_in_tables_of_what_it_did_not_measure(canned: Results) -> None:
+    timed = dataclasses.replace(canned, label="timed", accuracy=())
+    ranked = dataclasses.replace(canned, label="ranked", speed=())
+    tables = {table.title.split(",")[0]: table for table in comparison([timed, ranked])}
+    assert tables["Overview"].header == ("engine", "ranked")
+    assert {row[1] for row in tables["Accuracy"].rows} == {"ranked"}
+    assert {row[1] for row in tables["Speed"].rows} == {"timed"}
+
+
 def test_empty_runs_cannot_be_compared(canned: Results) -> None:
     with pytest.raises(ConfigError, match="neither speed nor accuracy"):
         comparison([dataclasses.replace(canned, speed=(), accuracy=())])
