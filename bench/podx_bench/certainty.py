@@ -8,7 +8,6 @@ those users who need it.
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from podx.tasks import Task
 from podx_bench.engines.runtime import rank_requests, recommend_requests
 from podx_bench.environment import describe
 from podx_bench.options import DEFAULT_K, BenchOptions, parse_numbers
+from podx_bench.record_file import RecordFile
 from podx_bench.render import rich_table
 from podx_bench.scenarios import build_workload, require_match
 from podx_bench.tables import TextTable
@@ -34,6 +34,7 @@ from podx_bench.work import WorkItem
 from podx_train.data.dataset import Dataset
 
 CERTAINTY_FILE = "certainty.json"
+_FILE = RecordFile(CERTAINTY_FILE, "podx-certainty", 1, "podx bench-certainty")
 DEFAULT_WIDTHS = "10,20,50"
 DEFAULT_USERS = 512
 WARM_UP_REQUESTS = 32
@@ -137,13 +138,12 @@ def run(
             with console.status(f"certainty: {task}"):
                 workload = build_workload(task, dataset, loaded, users, seed)
                 records += measure(recommender, task, workload.requests, parse_numbers(widths, "--beams"), k)
-    out.mkdir(parents=True, exist_ok=True)
     content = {
         "precision": loaded.manifest.precision,
         "options": {"users": users, "k": k, "seed": seed},
         "environment": describe(BenchOptions(threads=threads)),
         "records": [dataclasses.asdict(record) for record in records],
     }
-    (out / CERTAINTY_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    _FILE.write(out, content)
     console.print(rich_table(certainty_table(records)))
     console.print(f"results: {out / CERTAINTY_FILE}", soft_wrap=True, markup=False)

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from podx.errors import DataError
+from podx_bench.record_file import RecordFile
 
-FORMAT = "podx-bench"
-FORMAT_VERSION = 1
 RESULTS_FILE = "results.json"
-PARTIAL_SUFFIX = ".partial"
+_FILE = RecordFile(RESULTS_FILE, "podx-bench", 1, "podx bench")
 
 
 @dataclass(frozen=True)
@@ -175,17 +171,7 @@ class Results:
 
     def save(self, folder: Path) -> Path:
         """Write ``results.json`` under a temporary name and rename it; returns its path."""
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / RESULTS_FILE
-        partial = path.with_name(path.name + PARTIAL_SUFFIX)
-        content = {"format": FORMAT, "format_version": FORMAT_VERSION, **dataclasses.asdict(self)}
-        with partial.open("w", encoding="utf-8") as file:
-            json.dump(content, file, indent=2, ensure_ascii=False)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-        return path
+        return _FILE.write(folder, dataclasses.asdict(self))
 
     @classmethod
     def load(cls, path: Path) -> Results:
@@ -194,22 +180,12 @@ class Results:
         Raises:
             DataError: the file is missing, is no such file, or has another format version.
         """
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise DataError(f"cannot read {path}: {error}; give a {RESULTS_FILE} that podx bench wrote") from error
-        if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
-            raise DataError(f"{path} holds no results of podx bench: give a {RESULTS_FILE} that it wrote")
-        version = content.pop("format_version", None)
-        if version != FORMAT_VERSION:
-            raise DataError(
-                f"{path} has format version {version!r}, this podx reads {FORMAT_VERSION}: run podx bench again"
-            )
+        content = _FILE.read(path)
         try:
             records = {name: _records(kind, content.pop(name, ())) for name, kind in _RECORDS.items()}
             return cls(**{**content, "notes": tuple(content["notes"]), **records})
         except (KeyError, TypeError) as error:
-            raise DataError(f"{path} is damaged ({error!r}): run podx bench again") from error
+            raise _FILE.damaged(path, error) from error
 
 
 _RECORDS = {

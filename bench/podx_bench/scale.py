@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +13,11 @@ import numpy.typing as npt
 
 from podx.catalog import Catalog, IdTable
 from podx.decoding.options import DEFAULT_BEAMS
-from podx.errors import ConfigError, DataError
+from podx.errors import ConfigError
+from podx_bench.record_file import RecordFile
 
 SCALE_FILE = "scale.json"
-FORMAT, FORMAT_VERSION = "podx-scale", 1
-PARTIAL_SUFFIX = ".partial"
+_FILE = RecordFile(SCALE_FILE, "podx-scale", 1, "podx bench-scale")
 CODES, LEVELS = 256, 4
 """A synthetic item is four codes, one from each of four books of 256, as semantic ids are."""
 FIRST_CODE_TOKEN = 3
@@ -123,13 +122,7 @@ class ScaleResults:
 
     def save(self, folder: Path) -> Path:
         """Write ``scale.json`` under a temporary name and rename it; returns its path."""
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / SCALE_FILE
-        partial = path.with_name(path.name + PARTIAL_SUFFIX)
-        content = {"format": FORMAT, "format_version": FORMAT_VERSION, **dataclasses.asdict(self)}
-        partial.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        partial.replace(path)
-        return path
+        return _FILE.write(folder, dataclasses.asdict(self))
 
     @classmethod
     def load(cls, path: Path) -> ScaleResults:
@@ -138,15 +131,12 @@ class ScaleResults:
         Raises:
             DataError: the file is missing, is no such file, or has another format version.
         """
+        content = _FILE.read(path)
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            found = content.pop("format", None), content.pop("format_version", None)
-            if found != (FORMAT, FORMAT_VERSION):
-                raise ValueError(f"format {found[0]!r}, version {found[1]!r}")
-            content["records"] = tuple(ScaleRecord(**record) for record in content["records"])
-            return cls(**content)
-        except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
-            raise DataError(f"{path} holds no results of podx bench-scale ({error}): give a {SCALE_FILE}") from error
+            records = tuple(ScaleRecord(**record) for record in content.pop("records"))
+            return cls(**content, records=records)
+        except (KeyError, TypeError) as error:
+            raise _FILE.damaged(path, error) from error
 
 
 def synthetic_items(count: int, seed: int) -> tuple[npt.NDArray[np.bytes_], npt.NDArray[np.int32]]:

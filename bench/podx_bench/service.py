@@ -9,8 +9,6 @@ recommender. Rates are divided only by the yardstick of the same turn.
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +17,10 @@ from typing import Any
 from podx.batcher import DEFAULT_MAX_WAIT_MS
 from podx.batches import DEFAULT_BATCH_SIZE
 from podx.decoding.options import DEFAULT_BEAMS
-from podx.errors import ConfigError, DataError
+from podx.errors import ConfigError
 from podx.tasks import Task
 from podx_bench.options import DEFAULT_K, DEVICES, usable_cores
+from podx_bench.record_file import RecordFile
 
 DEFAULT_CLIENTS = (1, 2, 4, 8, 16, 32, 64)
 DEFAULT_REQUESTS = 256
@@ -30,9 +29,7 @@ DEFAULT_TOLERANCE = 1e-4
 """Enough for fp32; where activations are quantised by the range of a batch, its other requests move scores further."""
 FULL_BATCHES, BATCHER, DIRECT = "full batches", "batcher", "direct"
 SERVICE_FILE = "service.json"
-FORMAT = "podx-bench-service"
-FORMAT_VERSION = 1
-PARTIAL_SUFFIX = ".partial"
+_FILE = RecordFile(SERVICE_FILE, "podx-bench-service", 1, "podx bench-service")
 TASKS = (Task.SEQUENTIAL, Task.TOPN)
 
 
@@ -167,17 +164,7 @@ class ServiceResults:
 
     def save(self, folder: Path) -> Path:
         """Write ``service.json`` under a temporary name and rename it; returns its path."""
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / SERVICE_FILE
-        partial = path.with_name(path.name + PARTIAL_SUFFIX)
-        content = {"format": FORMAT, "format_version": FORMAT_VERSION, **dataclasses.asdict(self)}
-        with partial.open("w", encoding="utf-8") as file:
-            json.dump(content, file, indent=2, ensure_ascii=False)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-        return path
+        return _FILE.write(folder, dataclasses.asdict(self))
 
     @classmethod
     def load(cls, path: Path) -> ServiceResults:
@@ -186,20 +173,10 @@ class ServiceResults:
         Raises:
             DataError: the file is missing, is no such file, or has another format version.
         """
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise DataError(f"cannot read {path}: {error}; give a {SERVICE_FILE} of podx bench-service") from error
-        if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
-            raise DataError(f"{path} holds no results of podx bench-service: give a {SERVICE_FILE} that it wrote")
-        version = content.pop("format_version", None)
-        if version != FORMAT_VERSION:
-            raise DataError(
-                f"{path} has format version {version!r}, this podx reads {FORMAT_VERSION}: run podx bench-service again"
-            )
+        content = _FILE.read(path)
         try:
             records = tuple(ServiceRecord.from_json(raw) for raw in content.pop("records"))
             check = content.pop("check")
             return cls(**content, records=records, check=None if check is None else CheckRecord(**check))
         except (KeyError, TypeError) as error:
-            raise DataError(f"{path} is damaged ({error!r}): run podx bench-service again") from error
+            raise _FILE.damaged(path, error) from error

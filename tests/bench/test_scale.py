@@ -138,10 +138,19 @@ def test_a_model_with_too_few_tokens_is_refused(small_vocabulary: Path, tmp_path
 # --- results --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": "podx-scale", "format_version": 99}'])
-def test_a_file_of_something_else_is_refused(tmp_path: Path, content: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("", "cannot read"),
+        ("[]", "no results of podx bench-scale"),
+        ("{}", "no results of podx bench-scale"),
+        ('{"format": "podx-scale", "format_version": 99}', "format version 99"),
+        ('{"format": "podx-scale", "format_version": 1}', "is damaged"),
+    ],
+)
+def test_a_file_of_something_else_is_refused(tmp_path: Path, content: str, said: str) -> None:
     (tmp_path / SCALE_FILE).write_text(content)
-    with pytest.raises(DataError, match="no results of podx bench-scale"):
+    with pytest.raises(DataError, match=said):
         ScaleResults.load(tmp_path / SCALE_FILE)
 
 
