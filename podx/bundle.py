@@ -19,9 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from podx.catalog import Catalog, IdTable, read_arrays
+from podx.encoding import InputEncoder
 from podx.errors import BundleError, BundleVersionError
 from podx.signature import ModelShape
-from podx.tasks import Task
+from podx.tasks import ITEM_PREFIX, Task, Template
 from podx.tokenizer import Tokenizer
 
 FORMAT = "podx-bundle"
@@ -45,6 +46,8 @@ class Manifest:
         max_history: items of a history that the model was trained to read.
         whole_word_rows: ids an input can hold, plus one.
         start_token: first token the decoder is fed.
+        item_prefix: what stands before an item's text in inputs; nothing where items are written as codes.
+        templates: wording of each task's inputs, by task; the bare one for the tasks that are left out.
         levels: tokens of the longest item that ``recommend.onnx`` can walk to; 0 where the bundle has no such graph.
         files: sha256 of each file.
         parity: how far the graphs are from the eager model, as measured at export.
@@ -60,6 +63,8 @@ class Manifest:
     max_history: int
     whole_word_rows: int
     start_token: int
+    item_prefix: str = ITEM_PREFIX
+    templates: Mapping[str, str] = field(default_factory=dict)
     levels: int = 0
     files: Mapping[str, str] = field(default_factory=dict)
     parity: Mapping[str, Any] = field(default_factory=dict)
@@ -206,6 +211,12 @@ class Bundle:
         items, listed = IdTable(arrays["raw_ids"], "item"), np.ones(len(arrays["raw_ids"]), dtype=np.bool_)
         eos = self.tokenizer.eos_id
         return Catalog(items, arrays["tokens"], arrays["offsets"], listed, eos, arrays.get("texts"))
+
+    def input_encoder(self) -> InputEncoder:
+        """Writes inputs as the model was trained to read them."""
+        manifest = self.manifest
+        wordings = {Task(name): Template.parse(Task(name), text) for name, text in manifest.templates.items()}
+        return InputEncoder(self.tokenizer, self.catalog.text, manifest.whole_word_rows, manifest.item_prefix, wordings)
 
     @cached_property
     def users(self) -> UserTable:

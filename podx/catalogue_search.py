@@ -49,7 +49,7 @@ class ItemBatch:
 
     def rows(self, kept: Numbers) -> ItemBatch:
         """Some of the requests."""
-        text = Batch(self.text.input_ids[kept], self.text.whole_word_ids[kept], self.text.attention_mask[kept])
+        text = self.text.rows(kept)
         denied, allowed = [self.denied[row] for row in kept], [self.allowed[row] for row in kept]
         return ItemBatch(text, self.task_id, denied, allowed, self.k)
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from podx.bundle import Bundle
-from podx.encoding import EncodedInput, InputEncoder
+from podx.encoding import EncodedInput
 from podx.errors import ConfigError
 from podx.lookup import LongHistory, Lookup, Numbers
 from podx.requests import ExplainRequest, RankRequest, RecommendRequest
@@ -57,7 +57,7 @@ class RequestEncoder:
 
     def __init__(self, bundle: Bundle, long_history: LongHistory = "error") -> None:
         self.lookup = Lookup(bundle, long_history)
-        self.inputs = InputEncoder(bundle.tokenizer, bundle.catalog.text, bundle.manifest.whole_word_rows)
+        self.inputs = bundle.input_encoder()
 
     def encode(self, request: RecommendRequest | RankRequest, exclude_seen: bool = True) -> EncodedRequest:
         """A request and its limits. ``exclude_seen``: deny the items of the history as well.

@@ -7,8 +7,9 @@ section 3.2; numbering as in the published code). The tokens of an id are comput
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -22,13 +23,23 @@ IntArray = npt.NDArray[np.int64]
 PLAIN_WORD = 0
 """Whole-word id of every token that belongs to no id."""
 
+UNKNOWN_USER = 0
+
+NO_TEMPLATES: Mapping[Task, Template] = MappingProxyType({})
+
 
 @dataclass(frozen=True)
 class EncodedInput:
-    """One record. ``input_ids``, ``whole_word_ids``: int64 [source], end of sequence included."""
+    """One record.
+
+    Attributes:
+        input_ids, whole_word_ids: int64 [source], end of sequence included.
+        user: number of its user, 0 for one that the model does not know.
+    """
 
     input_ids: IntArray
     whole_word_ids: IntArray
+    user: int = UNKNOWN_USER
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -36,16 +47,27 @@ class EncodedInput:
 
 @dataclass(frozen=True)
 class Batch:
-    """Padded records. ``input_ids``, ``whole_word_ids``, ``attention_mask``: int64 [batch, source]."""
+    """Padded records.
+
+    Attributes:
+        input_ids, whole_word_ids, attention_mask: int64 [batch, source].
+        users: int64 [batch], user numbers, 0 for one that the model does not know; None: nobody is known.
+    """
 
     input_ids: IntArray
     whole_word_ids: IntArray
     attention_mask: IntArray
+    users: IntArray | None = None
 
     @property
     def size(self) -> int:
         """Number of records."""
         return int(self.input_ids.shape[0])
+
+    def rows(self, chosen: Sequence[int] | npt.NDArray[np.integer]) -> Batch:
+        """Some of the records, padded as they are."""
+        users = None if self.users is None else self.users[chosen]
+        return Batch(self.input_ids[chosen], self.whole_word_ids[chosen], self.attention_mask[chosen], users)
 
 
 def pad_rows(rows: Sequence[npt.NDArray[np.integer]], value: int) -> IntArray:
@@ -86,15 +108,28 @@ def _numbered(prefix: str) -> Callable[[int], str]:
 class InputEncoder:
     """Writes records of any task as token ids.
 
-    Users and items are given by their numbers (1-based); ``item_text`` says how an item is written, by default as its
-    number. Safe to share between threads: the caches only ever gain entries whose value is a function of their key.
+    Users and items are given by their numbers (1-based). Safe to share between threads: the caches only ever gain
+    entries whose value is a function of their key.
+
+    Args:
+        item_text: how an item is written, by default as its number; ``item_prefix`` comes before it.
+        whole_word_rows: rows of the model's whole-word table.
+        templates: wording of a task where a call names none; the bare one for the tasks that are left out.
     """
 
-    def __init__(self, tokenizer: Tokenizer, item_text: Callable[[int], str] = str, whole_word_rows: int = 512) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        item_text: Callable[[int], str] = str,
+        whole_word_rows: int = 512,
+        item_prefix: str = ITEM_PREFIX,
+        templates: Mapping[Task, Template] = NO_TEMPLATES,
+    ) -> None:
         self.tokenizer = tokenizer
         self.whole_word_rows = whole_word_rows
+        self._templates = templates
         self._users = _WordCache(tokenizer, _numbered(USER_PREFIX))
-        self._items = _WordCache(tokenizer, lambda number: ITEM_PREFIX + item_text(number))
+        self._items = _WordCache(tokenizer, lambda number: item_prefix + item_text(number))
         self._words: dict[str, IntArray] = {}
         self._eos = np.array([tokenizer.eos_id], dtype=np.int64)
 
@@ -119,12 +154,12 @@ class InputEncoder:
             task: which of the task's templates apply.
             user: user number.
             items: the history, the candidates, or the one item, by number.
-            template: wording; the bare one when not given.
+            template: wording; when not given, the encoder's own for the task.
 
         Raises:
             ConfigError: the template belongs to another task, or there are more ids than whole-word rows.
         """
-        template = template or bare_template(task)
+        template = template or self._templates.get(task) or bare_template(task)
         if template.task is not task:
             raise ConfigError(f"a template of task {template.task} cannot word a record of task {task}")
         if len(items) + 1 >= self.whole_word_rows:
@@ -149,7 +184,7 @@ class InputEncoder:
         parts.append(self._eos)
         whole_words.append(PLAIN_WORD)
         lengths = [len(part) for part in parts]
-        return EncodedInput(np.concatenate(parts), np.repeat(np.array(whole_words, dtype=np.int64), lengths))
+        return EncodedInput(np.concatenate(parts), np.repeat(np.array(whole_words, dtype=np.int64), lengths), user)
 
     def collate(self, records: Sequence[EncodedInput]) -> Batch:
         """Pad records on the right to the longest of them."""
@@ -157,7 +192,7 @@ class InputEncoder:
         whole = pad_rows([r.whole_word_ids for r in records], PLAIN_WORD)
         lengths = np.array([len(r) for r in records], dtype=np.int64)
         mask = (np.arange(ids.shape[1])[None, :] < lengths[:, None]).astype(np.int64)
-        return Batch(ids, whole, mask)
+        return Batch(ids, whole, mask, np.array([r.user for r in records], dtype=np.int64))
 
 
 def item_target_tokens(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from pathlib import Path
 from typing import Annotated
 
@@ -11,28 +9,26 @@ import typer
 from rich.console import Console
 
 from podx.tasks import parse_tasks
+from podx_bench.default_command import group_of
 from podx_bench.engines import DEFAULT_ENGINES, ENGINES
 from podx_bench.options import BenchOptions, parse_numbers
 from podx_bench.render import rich_table
 from podx_bench.report import write_report
 from podx_bench.results import RESULTS_FILE, Results
-from podx_bench.run import Inputs, Tell, run_bench
+from podx_bench.run import Inputs, run_bench
 from podx_bench.sections import all_tables
+from podx_bench.study.cli import accuracy_command
+from podx_bench.terminal import TABLE_WIDTH, TELL_SECONDS, plain_lines
 from podx_bench.variants import FORM, parse_variants
 
-TABLE_WIDTH = 150
-"""Characters that the widest table takes, and so the width where output does not go to a terminal."""
 SPARE_COLUMNS = ("p99 ms", "users/s", "peak MB", "load s", "calls", "HR@1", "NDCG@5")
 """What a narrower terminal does not show; the report has it."""
-TELL_SECONDS = 60.0
-"""Time between two lines of progress where output does not go to a terminal."""
 
 _DEFAULTS = BenchOptions()
 
-app = typer.Typer(add_completion=False)
+__all__ = ["TABLE_WIDTH", "TELL_SECONDS", "app", "bench", "plain_lines"]
 
 
-@app.command()
 def bench(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder that podx export wrote.")],
     data: Annotated[Path, typer.Option("--data", help="Dataset folder that the model was trained on.")],
@@ -140,19 +136,6 @@ def bench(
     _print(console, results, out)
 
 
-def plain_lines() -> Tell:
-    """Progress for a log file: a line on stderr now and then."""
-    last = float("-inf")
-
-    def tell(text: str) -> None:
-        nonlocal last
-        if time.monotonic() - last >= TELL_SECONDS:
-            last = time.monotonic()
-            print(text, file=sys.stderr, flush=True)
-
-    return tell
-
-
 def _print(console: Console, results: Results, out: Path) -> None:
     """The tables, then where the files are."""
     leave_out = SPARE_COLUMNS if console.width < TABLE_WIDTH else ()
@@ -163,3 +146,6 @@ def _print(console: Console, results: Results, out: Path) -> None:
     page = write_report(results, out)
     console.print(f"results: {out / RESULTS_FILE}", soft_wrap=True, markup=False)
     console.print(f"report: {page}", soft_wrap=True, markup=False)
+
+
+app = group_of(bench, {"accuracy": accuracy_command})

@@ -28,6 +28,7 @@ OURS_COLOURS = (OURS_COLOUR, "#2fb5a5", "#075450", "#7bcf5a", "#46e0c8")
 OTHER_COLOURS = ("#8a97a3", "#d1783c", "#5b6fb5", "#b5577d", "#c9a227", "#6d5a4e", "#3c4650")
 FLOOR_COLOUR = "#c2352b"
 MARKERS = "os^Dv<>P"
+ERROR_STYLE = {"ecolor": "#1d2730", "elinewidth": 1, "capsize": 2}
 FIXED_IDS = "podx"
 """What the ids inside a drawing are made from, so that the same results give the same file."""
 _SVG_START = re.compile(r"^.*?(?=<svg)", re.DOTALL)
@@ -52,12 +53,29 @@ def bar_chart(
     number: Callable[[float], str],
     bounds: Sequence[tuple[str, float]] = (),
 ) -> str:
-    """Horizontal bars from top to bottom, each with its figure, and dashed lines at named bounds."""
+    """:func:`bar_figure` as SVG."""
+    return svg(bar_figure(title, unit, bars, colours, number, bounds))
+
+
+def bar_figure(
+    title: str,
+    unit: str,
+    bars: Bars,
+    colours: Sequence[str],
+    number: Callable[[float], str],
+    bounds: Sequence[tuple[str, float]] = (),
+    errors: Sequence[float] | None = None,
+) -> Figure:
+    """Horizontal bars from top to bottom, each with its figure, and dashed lines at named bounds.
+
+    Args:
+        errors: half the length of each bar's error line; None: no lines.
+    """
     figure = Figure(figsize=(WIDTH_IN, FRAME_IN + ROW_IN * len(bars)), layout="constrained")
     axes: Axes = figure.subplots()
     names, values = [name.replace(", ", "\n") for name, _ in bars], [value for _, value in bars]
     places = range(len(bars))
-    drawn = axes.barh(places, values, color=colours)
+    drawn = axes.barh(places, values, color=colours, xerr=errors, error_kw=ERROR_STYLE)
     axes.bar_label(drawn, labels=[number(value) for value in values], padding=3, fontsize=TEXT)
     for place, (name, value) in enumerate(bounds):
         axes.axvline(value, color=FLOOR_COLOUR, linestyle=("--", ":")[place % 2], linewidth=1, label=name)
@@ -70,7 +88,7 @@ def bar_chart(
     axes.xaxis.set_major_locator(MaxNLocator(MOST_TICKS))
     _finish(figure, axes, title)
     axes.set_xlabel(unit, fontsize=TEXT)
-    return svg(figure)
+    return figure
 
 
 def line_chart(title: str, axis_names: tuple[str, str], lines: Sequence[Line], ticks: Sequence[float] = ()) -> str:

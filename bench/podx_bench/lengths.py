@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 from podx.bundle import Bundle
-from podx.encoding import InputEncoder
 from podx.errors import ConfigError
 from podx.tasks import Task
 from podx_bench.scenarios import build_workload
@@ -31,7 +30,7 @@ class LengthMeter:
     """Counts the source tokens of requests, with the tokeniser and item texts of a bundle."""
 
     def __init__(self, bundle: Bundle, task: Task) -> None:
-        self._encoder = InputEncoder(bundle.tokenizer, bundle.catalog.text, bundle.manifest.whole_word_rows)
+        self._encoder = bundle.input_encoder()
         self._bundle, self._task = bundle, task
 
     def of(self, request: WorkItem) -> int:

@@ -29,8 +29,7 @@ from podx.trie import NO_ITEM
 from podx_export.graph import HALF_TYPES
 from podx_export.samples import Sample, draw
 from podx_train.checkpoint import Checkpoint
-from podx_train.generation import EXPLANATION_SEARCH, EagerRecommender
-from podx_train.model import ModelBatch
+from podx_train.generation import EXPLANATION_SEARCH, EagerRecommender, model_batch
 
 MAX_DIFFERENCE = 1e-3
 """Largest difference of a log-probability that a float32 export may show."""
@@ -113,9 +112,7 @@ def largest_difference(checkpoint: Checkpoint, bundle: Bundle, task: Task, batch
 
 def _eager_log_probs(checkpoint: Checkpoint, task: Task, batch: Batch, tokens: IntArray) -> FloatArray:
     """[batch, beams, steps, vocabulary], all steps at once by the model itself."""
-    row = checkpoint.config.task_row(task)
-    arrays = (batch.input_ids, batch.whole_word_ids, batch.attention_mask, np.full(batch.size, row))
-    hidden, mask = checkpoint.model.encode(*ModelBatch(*(torch.as_tensor(array) for array in arrays)))
+    hidden, mask = checkpoint.model.encode(*model_batch(batch, checkpoint.config.task_row(task)))
     logits = checkpoint.model.backbone(
         encoder_outputs=(hidden.repeat_interleave(BEAMS, 0),),
         attention_mask=mask.repeat_interleave(BEAMS, 0),

@@ -176,6 +176,8 @@ def _manifest(source: Checkpoint, model: SourceModel, precision: str, levels: in
         max_history=config.max_history,
         whole_word_rows=config.whole_word_rows,
         start_token=model.start_token,
+        item_prefix=config.item_prefix,
+        templates={task.value: text for task, text in config.inference_templates.items()},
         levels=levels,
         files={path.name: file_sha256(path) for path in sorted(folder.iterdir())},
         provenance={

@@ -117,7 +117,7 @@ def test_config_round_trip(make_model) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"format_version": 99}, {"tasks": ["cooking"]}, {"prompts": 0}, {"surprise": 1}, {"backbone": None}]
+    "change", [{"format_version": 99}, {"tasks": ["cooking"]}, {"prompts": -1}, {"surprise": 1}, {"backbone": None}]
 )
 def test_faulty_config_is_a_checkpoint_error(make_model, change: dict[str, object]) -> None:
     content = json.loads(make_model().config.to_json()) | change

@@ -15,12 +15,15 @@ import torch
 
 from podx.encoding import InputEncoder, pad_rows
 from podx.errors import ConfigError, DataError
-from podx.tasks import Task, Template, bare_template
+from podx.tasks import Task, Template
 from podx_train.model import IGNORED_LABEL, ModelBatch, PodConfig
 from podx_train.samplers import Pool, Record
 
 ROTATION: tuple[Task, ...] = (Task.EXPLANATION, Task.SEQUENTIAL, Task.TOPN)
 """Order in which task-alternated training takes the tasks."""
+
+WINDOW_BATCHES = 50
+"""Batches among which records of like length are looked for."""
 
 _PLAN_STREAM, _BATCH_STREAM = 0, 1
 
@@ -42,7 +45,8 @@ def plan_epoch(pools: Sequence[Pool], batching: str, batch_size: int, rng: np.ra
     """Which records each batch of an epoch holds.
 
     ``alternated``: one batch of each task in turn, until the task with most records has passed them all once; the
-    others start over in a new order when they run out. ``mixed``: all records of all tasks in one random order.
+    others start over in a new order when they run out. Where lengths are known, records of like length share a batch.
+    ``mixed``: all records of all tasks in one random order.
 
     Raises:
         DataError: a pool is empty.
@@ -58,12 +62,34 @@ def plan_epoch(pools: Sequence[Pool], batching: str, batch_size: int, rng: np.ra
     by_task = {pool.task: pool for pool in pools}
     ordered = [by_task[task] for task in ROTATION if task in by_task]
     longest = max(pool.count for pool in ordered)
-    streams = {pool.task: _cycled(pool.count, longest, rng) for pool in ordered}
+    streams = {pool.task: _stream(pool, longest, batch_size, rng) for pool in ordered}
     return [
         ((pool.task, streams[pool.task][first : first + batch_size]),)
         for first in range(0, longest, batch_size)
         for pool in ordered
     ]
+
+
+def _stream(pool: Pool, wanted: int, batch_size: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Indices of a task's records in the order in which an epoch takes them."""
+    order = _cycled(pool.count, wanted, rng)
+    return order if pool.lengths is None else _by_length(order, pool.lengths, batch_size, rng)
+
+
+def _by_length(
+    order: npt.NDArray[np.int64], lengths: npt.NDArray[np.integer], batch_size: int, rng: np.random.Generator
+) -> npt.NDArray[np.int64]:
+    """A random order rearranged so that a batch holds records of like length, for padding costs as much as text.
+
+    Within each window of :data:`WINDOW_BATCHES` batches records are sorted by length; whole batches are then shuffled.
+    An incomplete last batch stays last.
+    """
+    window = WINDOW_BATCHES * batch_size
+    parts = [order[first : first + window] for first in range(0, len(order), window)]
+    ordered = np.concatenate([part[np.argsort(lengths[part], kind="stable")] for part in parts])
+    whole = len(ordered) // batch_size * batch_size
+    batches = rng.permutation(ordered[:whole].reshape(-1, batch_size), axis=0)
+    return np.concatenate([batches.reshape(-1), ordered[whole:]])
 
 
 def _cycled(count: int, wanted: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
@@ -108,7 +134,7 @@ class BatchBuilder:
 
     Args:
         encoder: writes inputs; warmed here, so that no batch calls the tokeniser.
-        templates: wordings by task, drawn uniformly; None: always the bare one (validation and test).
+        templates: wordings by task, drawn uniformly; None: always the encoder's own (validation and test).
     """
 
     def __init__(
@@ -121,8 +147,8 @@ class BatchBuilder:
         self._rows = {pool.task: config.task_row(pool.task) for pool in pools}
         self._encoder = encoder
         self._pools = {pool.task: pool for pool in pools}
-        self._templates: dict[Task, tuple[Template, ...]] = {
-            pool.task: (bare_template(pool.task),) if templates is None else templates[pool.task] for pool in pools
+        self._templates: dict[Task, tuple[Template | None, ...]] = {
+            pool.task: (None,) if templates is None else templates[pool.task] for pool in pools
         }
         for task, wordings in self._templates.items():
             for wording in wordings:
@@ -161,7 +187,8 @@ class BatchBuilder:
         mask = (np.arange(ids.shape[1])[None, :] < lengths[:, None]).astype(np.int64)
         labels = pad_rows([record.target for record in records], IGNORED_LABEL)
         task_rows = np.array([self._rows[record.task] for record in records], dtype=np.int64)
-        arrays = (ids, whole_words, mask, task_rows)
+        users = np.array([record.user for record in records], dtype=np.int64)
+        arrays = (ids, whole_words, mask, task_rows, users)
         return Built(
             batch=ModelBatch(*(torch.from_numpy(array) for array in arrays)),
             labels=torch.from_numpy(labels),

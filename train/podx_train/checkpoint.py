@@ -75,6 +75,7 @@ class Checkpoint:
         user_ids, item_ids: raw id of user and item number i + 1.
         sequences: the users' items, held-out ones included.
         training: curve, seed, best epoch, options, environment; ``{}`` where the file is missing.
+        item_texts: how item number i + 1 is written; None: as its number.
     """
 
     model: PodT5
@@ -84,14 +85,17 @@ class Checkpoint:
     item_ids: list[str]
     sequences: Sequences
     training: dict[str, Any]
+    item_texts: list[str] | None = None
 
     def catalog(self) -> Catalog:
         """The items as the model writes them."""
-        return Catalog.create(self.item_ids, self.tokenizer)
+        return Catalog.create(self.item_ids, self.tokenizer, self.item_texts)
 
     def encoder(self) -> InputEncoder:
         """Writes inputs as in training."""
-        return InputEncoder(self.tokenizer, whole_word_rows=self.config.whole_word_rows)
+        texts, config = self.item_texts, self.config
+        text = str if texts is None else lambda number: texts[number - 1]
+        return InputEncoder(self.tokenizer, text, config.whole_word_rows, config.item_prefix, config.wordings())
 
 
 def replace_file(path: Path, write: Callable[[Path], None]) -> None:
@@ -209,6 +213,7 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
         item_ids=dataset.item_ids,
         sequences=Sequences(dataset.items, dataset.offsets),
         training=training,
+        item_texts=dataset.item_texts,
     )
 
 

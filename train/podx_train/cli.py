@@ -10,7 +10,7 @@ import typer
 from podx.tasks import DEFAULT_TEMPLATES, load_templates, parse_tasks
 from podx_train.data.dataset import Dataset
 from podx_train.loop import TrainResult
-from podx_train.options import Source, TrainOptions
+from podx_train.options import Source, TrainOptions, method_options
 from podx_train.processes import is_first_process, leave_processes
 from podx_train.training import train_model
 
@@ -31,11 +31,38 @@ def train(
     tasks: Annotated[
         str | None, typer.Option(help="Comma-separated: sequential,topn,explanation. Default: all that have data.")
     ] = None,
-    prompts: Annotated[int, typer.Option(help="Prompt vectors a task.")] = _DEFAULTS.prompts,
-    batching: Annotated[str, typer.Option(help="alternated or mixed.")] = _DEFAULTS.batching,
+    method: Annotated[
+        str,
+        typer.Option(
+            help="pod; peapod: prompt vectors of each user as well (--user-prompts 3); p5: words in place of prompt "
+            "vectors (--prompts 0 --batching mixed --inference discrete)."
+        ),
+    ] = "pod",
+    prompts: Annotated[int | None, typer.Option(help=f"Prompt vectors a task; default {_DEFAULTS.prompts}.")] = None,
+    batching: Annotated[str | None, typer.Option(help="alternated (default) or mixed.")] = None,
+    inference: Annotated[
+        str | None, typer.Option(help="bare (default): serve with ids alone; discrete: keep a worded template.")
+    ] = None,
+    user_prompts: Annotated[
+        int | None, typer.Option(help="PeaPOD: prompt vectors made for each user from similar users.")
+    ] = None,
+    user_heads: Annotated[
+        int, typer.Option(help="PeaPOD: attention heads over similar users; 0: a multi-layer perceptron.")
+    ] = _DEFAULTS.user_heads,
+    neighbours: Annotated[int, typer.Option(help="PeaPOD: similar users attended to.")] = _DEFAULTS.neighbours,
+    user_vectors: Annotated[
+        Path | None, typer.Option(help="PeaPOD: user embeddings of your own (.npy or .npz); default: factorisation.")
+    ] = None,
+    adapter: Annotated[
+        str, typer.Option(help="none: train all weights; lora; prompt-only: prompts and whole-word table alone.")
+    ] = _DEFAULTS.adapter,
+    lora_rank: Annotated[int, typer.Option(help="Rank of LoRA matrices.")] = _DEFAULTS.lora_rank,
     epochs: Annotated[
         int, typer.Option(help="At most this many; 0 writes an untrained checkpoint.")
     ] = _DEFAULTS.epochs,
+    updates: Annotated[
+        int | None, typer.Option(help="At most this many optimiser steps; --schedule cosine ends there.")
+    ] = None,
     max_minutes: Annotated[
         float | None, typer.Option(help="Stop after this long, within an epoch too; --resume goes on.")
     ] = None,
@@ -72,11 +99,18 @@ def train(
     save_minutes: Annotated[float, typer.Option(help="How often to save within an epoch.")] = _DEFAULTS.save_minutes,
 ) -> None:
     """Train a POD model on a dataset folder and write a checkpoint folder."""
+    given = {"prompts": prompts, "batching": batching, "inference": inference, "user_prompts": user_prompts}
+    chosen = {**method_options(method), **{name: value for name, value in given.items() if value is not None}}
     options = TrainOptions(
+        **chosen,
+        user_heads=user_heads,
+        neighbours=neighbours,
+        user_vectors=None if user_vectors is None else str(user_vectors),
+        adapter=adapter,
+        lora_rank=lora_rank,
         tasks=None if tasks is None else parse_tasks(tasks),
-        prompts=prompts,
-        batching=batching,
         epochs=epochs,
+        max_updates=updates,
         max_minutes=max_minutes,
         batch_size=batch_size,
         lr=lr,

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from podx.encoding import InputEncoder
 from podx.tasks import Task
 from podx_train.batching import BatchBuilder, PlannedBatch, batch_stream
 from podx_train.checkpoint import Checkpoint
@@ -72,6 +71,6 @@ def split_losses(
     catalog = checkpoint.catalog()
     pools = [evaluation_pool(task, dataset, catalog, tokenizer, config.max_history, split) for task in config.tasks]
     pools = [pool for pool in pools if pool.count]
-    encoder = InputEncoder(tokenizer, whole_word_rows=config.whole_word_rows)
+    encoder = checkpoint.encoder()
     encoder.warm(dataset.user_count, dataset.item_count)
     return pool_losses(checkpoint.model, BatchBuilder(config, encoder, pools), pools, batch_size, limit)

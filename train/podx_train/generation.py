@@ -95,6 +95,13 @@ class EagerTexts:
     scores: npt.NDArray[np.float32] | None
 
 
+def model_batch(batch: Batch, task_row: int) -> ModelBatch:
+    """Records of one task as the model reads them; ``task_row``: see :meth:`PodConfig.task_row`."""
+    rows = np.full(batch.size, task_row, dtype=np.int64)
+    arrays = (batch.input_ids, batch.whole_word_ids, batch.attention_mask, rows, batch.users)
+    return ModelBatch(*(None if array is None else torch.from_numpy(array) for array in arrays))
+
+
 @contextmanager
 def only_tokens(head: nn.Module, tokens: npt.NDArray[np.integer], rows: int) -> Iterator[None]:
     """Within the block, the output layer ``head`` gives -inf to every token but ``tokens``.
@@ -195,11 +202,10 @@ class EagerRecommender:
         """Encoder output and mask of each record."""
         device = self._model.prompts.device
         row = self._model.config.task_row(task)
-        arrays = (batch.input_ids, batch.whole_word_ids, batch.attention_mask, np.full(batch.size, row, dtype=np.int64))
-        inputs = ModelBatch(*(torch.from_numpy(array) for array in arrays)).to(device)
+        inputs = model_batch(batch, row).to(device)
         if self._mode == "encode-once":
             return self._model.encode(*inputs)
-        hidden, mask = self._model.encode(*(tensor.repeat_interleave(copies, dim=0) for tensor in inputs))
+        hidden, mask = self._model.encode(*inputs.map(lambda tensor: tensor.repeat_interleave(copies, dim=0)))
         return hidden[::copies], mask[::copies]
 
     def _search(

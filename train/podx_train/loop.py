@@ -97,6 +97,8 @@ class Trainer:
         state, options = self._state, self._options
         if state.epoch >= options.epochs:
             return False
+        if options.max_updates is not None and state.updates >= options.max_updates:
+            return False
         if state.bad_epochs >= options.patience:
             self._say(f"stopped early: {state.bad_epochs} epochs without improvement (--patience {options.patience})")
             return False
@@ -106,11 +108,21 @@ class Trainer:
         options, stream = self._options, plan_stream(self._options.seed, epoch)
         return plan_epoch(self._parts.training_pools, options.batching, options.batch_size, stream)
 
+    def _schedule_end(self, batches: int) -> int | None:
+        """Update at which the learning rate reaches zero; ``batches``: of an epoch."""
+        options = self._options
+        if options.schedule != "cosine":
+            return None
+        planned = batches * options.epochs
+        return planned if options.max_updates is None else min(planned, options.max_updates)
+
     def _pass_epoch(self) -> bool:
         """Go on with the epoch in progress; True if time ran out within it."""
         state = self._state
         plan = self._plan(state.epoch)
-        total = len(plan) * self._options.epochs if self._options.schedule == "cosine" else None
+        total = self._schedule_end(len(plan))
+        if self._options.max_updates is not None:  # the last epoch may be a short one
+            plan = plan[: self._options.max_updates - (state.updates - state.batch)]
         self._model.train()
         self._told = state.totals.copy()
         with progress_bar(self._processes.is_main) as bar:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -16,14 +16,29 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from podx.encoding import PLAIN_WORD
 from podx.errors import CheckpointError, ConfigError, PodxError
-from podx.tasks import ALL_TASKS, Task, parse_tasks
+from podx.tasks import ALL_TASKS, ITEM_PREFIX, Task, Template, parse_tasks
 
 FORMAT_VERSION = 1
 DEFAULT_PROMPTS = 3
 DEFAULT_WHOLE_WORD_ROWS = 512
 DEFAULT_MAX_HISTORY = 20
+DEFAULT_USER_HEADS = 4
+DEFAULT_USER_WIDTH = 512
+DEFAULT_NEIGHBOURS = 20
+NO_ADAPTER = "none"
+DEFAULT_LORA_RANK = 8
 PROMPT_INIT_RANGE = 0.1
 WHOLE_WORD_INIT_STD = 1.0
+_LEAST = {
+    "prompts": 0,
+    "whole_word_rows": 2,
+    "max_history": 1,
+    "user_prompts": 0,
+    "user_heads": 0,
+    "user_width": 1,
+    "neighbours": 1,
+    "lora_rank": 1,
+}
 IGNORED_LABEL = -100
 """Label of padding in the targets: it takes no part in the loss."""
 
@@ -67,6 +82,14 @@ class PodConfig:
         max_history: how many of a user's last items an input holds.
         scheme: how users and items are numbered, as the dataset names it.
         tied_output: the output layer is the token embedding (T5 v1.1 and flan have one of their own).
+        item_prefix: what stands before an item's text in inputs; nothing where items are written as codes.
+        inference_templates: wording of validation, test and serving, by task; the bare one for tasks left out. P5 and
+            the *continuous + discrete* inference of the POD paper's section 5.5 keep words here.
+        user_prompts: prompt vectors made for each user (PeaPOD); 0: none.
+        user_heads: attention heads that make them; 0: a multi-layer perceptron instead.
+        user_width: width of the user embeddings they are made from.
+        neighbours: most similar users whose embeddings are attended to.
+        adapter: ``none``, ``lora`` or ``prompt-only``: which weights were trained. lora_rank: rank of LoRA matrices.
         format_version: version of the checkpoint's format.
     """
 
@@ -78,15 +101,34 @@ class PodConfig:
     max_history: int = DEFAULT_MAX_HISTORY
     scheme: str = "train-first"
     tied_output: bool = True
+    item_prefix: str = ITEM_PREFIX
+    inference_templates: Mapping[Task, str] = field(default_factory=dict)
+    user_prompts: int = 0
+    user_heads: int = DEFAULT_USER_HEADS
+    user_width: int = DEFAULT_USER_WIDTH
+    neighbours: int = DEFAULT_NEIGHBOURS
+    adapter: str = NO_ADAPTER
+    lora_rank: int = DEFAULT_LORA_RANK
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
         """Refuse shapes that no model can have."""
         if not self.tasks or len(set(self.tasks)) != len(self.tasks):
             raise ConfigError(f"tasks must be one or more different tasks, not {list(map(str, self.tasks))}")
-        for name, least in (("prompts", 1), ("whole_word_rows", 2), ("max_history", 1)):
+        for name, least in _LEAST.items():
             if getattr(self, name) < least:
                 raise ConfigError(f"{name} must be at least {least}, not {getattr(self, name)}")
+        if self.user_prompts and self.user_heads and self.user_width % self.user_heads:
+            raise ConfigError(f"user_width {self.user_width} cannot be cut into {self.user_heads} heads")
+        self.wordings()
+
+    def wordings(self) -> dict[Task, Template]:
+        """The templates of validation, test and serving.
+
+        Raises:
+            ConfigError: a template is faulty.
+        """
+        return {task: Template.parse(task, text) for task, text in self.inference_templates.items()}
 
     def task_row(self, task: Task) -> int:
         """Row of a task in the prompts.
@@ -107,6 +149,7 @@ class PodConfig:
         content = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         content["backbone"] = dict(self.backbone)
         content["tasks"] = [task.value for task in self.tasks]
+        content["inference_templates"] = {task.value: text for task, text in self.inference_templates.items()}
         return json.dumps(content, indent=2)
 
     @classmethod
@@ -128,24 +171,37 @@ class PodConfig:
             if lacking:
                 raise CheckpointError(f"the checkpoint's backbone lacks {', '.join(sorted(lacking))}: copy it again")
             content["tasks"] = tuple(parse_tasks(name)[0] for name in content["tasks"])
+            texts = content.get("inference_templates", {})
+            content["inference_templates"] = {Task(name): text for name, text in texts.items()}
             return cls(**content)
         except CheckpointError:
             raise
-        except (json.JSONDecodeError, KeyError, TypeError, IndexError, AttributeError, PodxError) as error:
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError, PodxError) as error:
             raise CheckpointError(f"the checkpoint's configuration cannot be read: {error!r}") from error
 
 
 class ModelBatch(NamedTuple):
-    """Padded inputs. The first three: int64 [batch, source]; ``task_index``: int64 [batch], rows of the prompts."""
+    """Padded inputs.
+
+    Attributes:
+        input_ids, whole_word_ids, attention_mask: int64 [batch, source].
+        task_index: int64 [batch], rows of the prompts.
+        users: int64 [batch], user numbers, 0 for one that the model does not know; None: nobody is known.
+    """
 
     input_ids: Tensor
     whole_word_ids: Tensor
     attention_mask: Tensor
     task_index: Tensor
+    users: Tensor | None = None
 
     def to(self, device: torch.device) -> ModelBatch:
         """The same on another device."""
-        return ModelBatch(*(tensor.to(device, non_blocking=True) for tensor in self))
+        return self.map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> ModelBatch:
+        """Every tensor changed alike."""
+        return ModelBatch(*(None if tensor is None else change(tensor) for tensor in self))
 
 
 class PodT5(nn.Module):
@@ -173,13 +229,19 @@ class PodT5(nn.Module):
         nn.init.normal_(self.whole_word.weight, std=WHOLE_WORD_INIT_STD)
 
     def encode(
-        self, input_ids: Tensor, whole_word_ids: Tensor, attention_mask: Tensor, task_index: Tensor
+        self,
+        input_ids: Tensor,
+        whole_word_ids: Tensor,
+        attention_mask: Tensor,
+        task_index: Tensor,
+        users: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Encoder output with the prompt vectors in front.
 
         Args:
             input_ids, whole_word_ids, attention_mask: int64 [batch, source].
             task_index: int64 [batch], row of each record's task in ``config.tasks``.
+            users: int64 [batch], see :class:`ModelBatch`.
 
         Returns:
             hidden states [batch, K + source, d] and the mask extended over the prompts, int64 [batch, K + source].

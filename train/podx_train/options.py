@@ -12,7 +12,14 @@ import torch
 from podx.errors import ConfigError, DataError, DeviceError
 from podx.tasks import ALL_TASKS, Task
 from podx_train.data.dataset import Dataset
-from podx_train.model import DEFAULT_MAX_HISTORY, DEFAULT_PROMPTS
+from podx_train.model import (
+    DEFAULT_LORA_RANK,
+    DEFAULT_MAX_HISTORY,
+    DEFAULT_NEIGHBOURS,
+    DEFAULT_PROMPTS,
+    DEFAULT_USER_HEADS,
+    NO_ADAPTER,
+)
 from podx_train.presets import DEFAULT_PRESET, PRESETS
 from podx_train.tokenizer_training import DEFAULT_PIECES
 
@@ -27,11 +34,53 @@ _CHOICES: Mapping[str, tuple[str, ...]] = {
     "batching": ("alternated", "mixed"),
     "targets": ("segment", "all"),
     "schedule": ("constant", "cosine"),
+    "inference": ("bare", "discrete"),
+    "adapter": ("none", "lora", "prompt-only"),
     "device": ("auto", "cpu", "cuda"),
     "precision": ("auto", "fp32", "bf16"),
 }
-_LEAST = {"epochs": 0, "batch_size": 1, "patience": 1, "warmup": 0, "prompts": 1, "max_history": 1, "seed": 0}
-_FREE_ON_RESUME = {"epochs", "max_minutes", "patience", "cumulative_patience", "device", "precision", "save_minutes"}
+_LEAST = {
+    "epochs": 0,
+    "batch_size": 1,
+    "patience": 1,
+    "warmup": 0,
+    "prompts": 0,
+    "max_history": 1,
+    "seed": 0,
+    "user_prompts": 0,
+    "user_heads": 0,
+    "neighbours": 1,
+    "lora_rank": 1,
+}
+_FREE_ON_RESUME = {
+    "epochs",
+    "max_updates",
+    "max_minutes",
+    "patience",
+    "cumulative_patience",
+    "device",
+    "precision",
+    "save_minutes",
+}
+
+
+METHODS: Mapping[str, Mapping[str, Any]] = {
+    "pod": {},
+    "p5": {"prompts": 0, "batching": "mixed", "inference": "discrete"},
+    "peapod": {"user_prompts": 3},
+}
+"""Options that each method of the literature differs in from POD."""
+
+
+def method_options(method: str) -> Mapping[str, Any]:
+    """What a method sets; see :data:`METHODS`.
+
+    Raises:
+        ConfigError: no such method.
+    """
+    if method not in METHODS:
+        raise ConfigError(f"unknown --method {method!r}: choose among {', '.join(METHODS)}")
+    return METHODS[method]
 
 
 @dataclass(frozen=True)
@@ -43,25 +92,32 @@ class TrainOptions:
         prompts: prompt vectors a task.
         batching: ``alternated`` or ``mixed``.
         epochs: at most this many; 0 writes an untrained checkpoint.
+        max_updates: at most this many optimiser steps; None: no limit.
         max_minutes: stop after this long, validation included; None: no limit.
         batch_size: records of an update, all processes together.
         lr, weight_decay, clip: AdamW's learning rate and decay, largest gradient norm.
         table_lr: how many times ``lr`` the embedding tables (tokens, whole words, prompts) learn at; None: 1 for a
             backbone with weights, :data:`RANDOM_TABLE_LR` for a preset.
         warmup: updates over which the learning rate rises from zero.
-        schedule: ``constant``, or ``cosine`` down to zero over ``epochs``.
+        schedule: ``constant``, or ``cosine`` down to zero over ``epochs`` or ``max_updates``, whichever ends first.
         patience: epochs without improvement before training stops.
         cumulative_patience: count them in all rather than in a row, as the published code does.
         targets: ``segment`` or ``all``, see :func:`podx_train.samplers.sequential_pool`.
         validation_users: validate on this many records a task, always the same; None: on all.
         save_minutes: how often to save within an epoch.
-        precision: ``auto`` is bf16 on a GPU that has it, fp32 elsewhere.
+        precision: ``auto`` is bf16 on a GPU that has it, fp32 elsewhere; ``bf16`` works on CPUs that have it as well.
+        inference: ``bare``: validation, test and serving read ids alone, as in the paper; ``discrete``: they read the
+            first worded template of the task (P5).
+        user_prompts, user_heads, neighbours: PeaPOD's prompt vectors of a user, see :class:`PodConfig`.
+        user_vectors: file with user embeddings; None: matrix factorisation of the training interactions.
+        adapter, lora_rank: which weights are trained, see :class:`PodConfig`.
     """
 
     tasks: tuple[Task, ...] | None = None
     prompts: int = DEFAULT_PROMPTS
     batching: str = "alternated"
     epochs: int = 30
+    max_updates: int | None = None
     max_minutes: float | None = None
     batch_size: int = 64
     lr: float = 5e-4
@@ -80,6 +136,13 @@ class TrainOptions:
     whole_word_on_prompt: bool = False
     validation_users: int | None = None
     save_minutes: float = 10.0
+    inference: str = "bare"
+    user_prompts: int = 0
+    user_heads: int = DEFAULT_USER_HEADS
+    neighbours: int = DEFAULT_NEIGHBOURS
+    user_vectors: str | None = None
+    adapter: str = NO_ADAPTER
+    lora_rank: int = DEFAULT_LORA_RANK
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
@@ -95,8 +158,10 @@ class TrainOptions:
                 raise ConfigError(f"{_flag(name)} must be above zero, not {value}")
         if not self.weight_decay >= 0:
             raise ConfigError(f"--weight-decay must be at least 0, not {self.weight_decay}")
-        if self.validation_users is not None and self.validation_users < 1:
-            raise ConfigError(f"--validation-users must be at least 1, not {self.validation_users}")
+        for name in ("validation_users", "max_updates"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{_flag(name)} must be at least 1, not {value}")
 
     def as_json(self) -> dict[str, Any]:
         """The options as JSON values."""
@@ -109,8 +174,9 @@ class TrainOptions:
             ConfigError: an option that shapes the result differs; all such options are named.
         """
         own = self.as_json()
-        free = _FREE_ON_RESUME - ({"epochs"} if self.schedule == "cosine" else set())
-        changed = [name for name in own if name not in free and earlier.get(name) != own[name]]
+        free = _FREE_ON_RESUME - ({"epochs", "max_updates"} if self.schedule == "cosine" else set())
+        usual = TrainOptions().as_json()  # of an option that is newer than the training
+        changed = [name for name in own if name not in free and earlier.get(name, usual[name]) != own[name]]
         if changed:
             listed = ", ".join(f"{_flag(name)} was {earlier.get(name)}, is {own[name]}" for name in changed)
             raise ConfigError(f"--resume goes on with the options training began with ({listed}): give the same ones")
@@ -201,7 +267,14 @@ def uses_bf16(precision: str, device: torch.device) -> bool:
     Raises:
         DeviceError: bf16 was asked for on a device without it.
     """
-    able = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    on_gpu = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    able = on_gpu or (device.type == "cpu" and cpu_multiplies_bf16())
     if precision == "bf16" and not able:
-        raise DeviceError("--precision bf16 needs a GPU that has bf16: use --precision fp32 or auto")
-    return able and precision != "fp32"
+        raise DeviceError("--precision bf16 needs a GPU or a CPU that has bf16: use --precision fp32 or auto")
+    return precision == "bf16" or (precision == "auto" and on_gpu)
+
+
+def cpu_multiplies_bf16() -> bool:
+    """Whether this CPU has instructions for matrix products in bf16 (AMX or AVX-512 BF16)."""
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))

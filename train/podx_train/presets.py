@@ -65,7 +65,12 @@ def vocabulary_rows(tokenizer: Tokenizer) -> int:
     """Embedding rows of a preset: T5's own 32,128 for T5's sentencepiece model, else the pieces rounded up."""
     if tokenizer.vocab_size == T5_PIECES:
         return T5_ROWS
-    return -(-tokenizer.vocab_size // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
+    return rounded_rows(tokenizer.vocab_size)
+
+
+def rounded_rows(pieces: int) -> int:
+    """Embedding rows for so many pieces."""
+    return -(-pieces // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
 
 
 def preset_config(name: str, tokenizer: Tokenizer) -> T5Config:

@@ -62,11 +62,13 @@ class Pool:
         task: the task.
         count: records in an epoch.
         draw: (indices [n], generator) → n records. Evaluation pools ignore the generator.
+        lengths: int [count], items in each record's input, where that is known before it is drawn.
     """
 
     task: Task
     count: int
     draw: Callable[[IntArray, np.random.Generator], list[Record]]
+    lengths: IntArray | None = None
 
 
 def draw_segments(lengths: IntArray, rng: np.random.Generator) -> tuple[IntArray, IntArray]:
@@ -156,7 +158,7 @@ def sequential_pool(dataset: Dataset, targets: ItemTargets, max_history: int, mo
             for user, a, b in zip(chosen.tolist(), start.tolist(), end.tolist(), strict=True)
         ]
 
-    return Pool(Task.SEQUENTIAL, len(users), draw)
+    return Pool(Task.SEQUENTIAL, len(users), draw, np.minimum(fixed_ends, max_history) if mode == "all" else None)
 
 
 def topn_pool(dataset: Dataset, targets: ItemTargets) -> Pool:

@@ -13,13 +13,14 @@ import torch
 from podx.catalog import Catalog
 from podx.encoding import InputEncoder
 from podx.errors import ConfigError, DataError
-from podx.tasks import Task, Template
+from podx.tasks import ITEM_PREFIX, Task, Template
 from podx.tokenizer import Tokenizer
 from podx_train.batching import BatchBuilder
 from podx_train.data.dataset import Dataset
+from podx_train.item_tokens import with_codes
 from podx_train.model import PodConfig, PodT5, backbone_fields
 from podx_train.options import Source, TrainOptions
-from podx_train.presets import backbone_tokenizer, load_backbone, preset_config
+from podx_train.presets import backbone_tokenizer, load_backbone, preset_config, rounded_rows
 from podx_train.samplers import Pool, evaluation_pool, training_pool
 from podx_train.tokenizer_training import train_tokenizer
 
@@ -44,14 +45,16 @@ def tokenizer_bytes(source: Source, dataset: Dataset, templates: Templates) -> b
         ConfigError: the backbone comes without one.
     """
     if source.trains_tokenizer:
-        return train_tokenizer(dataset, source.pieces, templates)
-    path = Path(source.tokenizer) if source.tokenizer else backbone_tokenizer(str(source.backbone))
-    Tokenizer(path)  # refuses what is no model before anything is written
-    return path.read_bytes()
+        model = train_tokenizer(dataset, source.pieces, templates)
+    else:
+        path = Path(source.tokenizer) if source.tokenizer else backbone_tokenizer(str(source.backbone))
+        Tokenizer(path)  # refuses what is no model before anything is written
+        model = path.read_bytes()
+    return model if dataset.item_codes is None else with_codes(model, dataset.item_codes)
 
 
 def new_model(
-    source: Source, options: TrainOptions, tasks: tuple[Task, ...], tokenizer: Tokenizer, scheme: str
+    source: Source, options: TrainOptions, tasks: tuple[Task, ...], tokenizer: Tokenizer, dataset: Dataset
 ) -> PodT5:
     """A model at the start of training; equal seeds give equal weights.
 
@@ -59,7 +62,10 @@ def new_model(
         ConfigError: no such preset or backbone, or the backbone has fewer rows than the tokeniser has pieces.
         CheckpointError: the backbone's weights are damaged.
     """
+    torch.manual_seed(options.seed)
     backbone = load_backbone(source.backbone) if source.backbone else None
+    if backbone is not None and dataset.item_codes is not None:
+        backbone.resize_token_embeddings(max(backbone.config.vocab_size, rounded_rows(tokenizer.vocab_size)))
     t5 = preset_config(source.preset_name, tokenizer) if backbone is None else backbone.config
     if t5.vocab_size < tokenizer.vocab_size:
         raise ConfigError(
@@ -77,8 +83,9 @@ def new_model(
         prompts=options.prompts,
         whole_word_on_prompt=options.whole_word_on_prompt,
         max_history=options.max_history,
-        scheme=scheme,
+        scheme=dataset.scheme,
         tied_output=backbone is None or backbone.lm_head.weight is backbone.shared.weight,
+        item_prefix=ITEM_PREFIX if dataset.item_codes is None else "",
     )
     torch.manual_seed(options.seed)
     return PodT5(config, backbone)
@@ -94,9 +101,9 @@ def make_parts(
         CatalogError: two items are written alike.
         DataError: a task has nothing to learn from, or no task can be validated.
     """
-    catalog = Catalog.create(dataset.item_ids, tokenizer)
+    catalog = Catalog.create(dataset.item_ids, tokenizer, dataset.item_texts)
     _ = catalog.trie  # two items of the same tokens are found now, not at export
-    encoder = InputEncoder(tokenizer, whole_word_rows=config.whole_word_rows)
+    encoder = InputEncoder(tokenizer, catalog.text, config.whole_word_rows, config.item_prefix, config.wordings())
     encoder.warm(dataset.user_count, dataset.item_count)
     shared = (dataset, catalog, tokenizer, config.max_history)
     training = tuple(training_pool(task, *shared, options.targets) for task in config.tasks)
@@ -117,6 +124,7 @@ def make_parts(
 def fingerprint(dataset: Dataset, templates: Templates) -> str:
     """Digest of all that training reads, to tell a resumed training that its data has changed."""
     digest = hashlib.sha256()
+    digest.update(b"" if dataset.item_codes is None else repr(dataset.item_codes).encode())
     for array in (dataset.items, dataset.offsets):
         digest.update(np.ascontiguousarray(array).tobytes())
     if dataset.validation_negatives is not None:

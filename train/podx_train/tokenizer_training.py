@@ -33,7 +33,8 @@ def word_counts(dataset: Dataset, templates: Mapping[Task, tuple[Template, ...]]
     """
     counts: Counter[str] = Counter()
     popularity = np.bincount(dataset.items[dataset.train_mask], minlength=dataset.item_count + 1)
-    for item in range(1, dataset.item_count + 1):
+    numbered = dataset.item_count if dataset.item_codes is None else 0  # codes become pieces without training
+    for item in range(1, numbered + 1):
         weight = _ITEM_WEIGHT_OF_CATALOGUE + int(popularity[item])
         counts[f"{ITEM_PREFIX}{item}"] += weight
         counts[str(item)] += weight

@@ -103,7 +103,7 @@ def _make_trainer(
     processes.wait()
     tokenizer = Tokenizer(folder / TOKENIZER_FILE)
     if earlier is None:
-        model = new_model(source, options, tasks, tokenizer, dataset.scheme)
+        model = new_model(source, options, tasks, tokenizer, dataset)
     else:
         model = build_model(PodConfig.from_json(earlier.header["config"]))
     parts = make_parts(model.config, options, dataset, tokenizer, templates)

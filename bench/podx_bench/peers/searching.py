@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 
 from podx.bundle import Bundle
-from podx.encoding import InputEncoder
 from podx.tasks import Task
 from podx_bench.engines.base import EngineContext
 from podx_bench.work import Answer, WorkItem
@@ -56,7 +55,7 @@ class PeerEngine:
         bundle = Bundle.load(context.bundle, verify=False)
         catalog = bundle.catalog
         self._task, self._bundle = context.task, bundle
-        self._encoder = InputEncoder(bundle.tokenizer, catalog.text, bundle.manifest.whole_word_rows)
+        self._encoder = bundle.input_encoder()
         self._item_of_text = {catalog.text(item): item for item in range(1, len(catalog) + 1)}
         self.plan = make_plan(context, bundle)
         self._search = open_search(self.plan)

@@ -43,6 +43,7 @@ class Dataset:
         explanations: records of the splits ``train``, ``val`` and ``test``.
         scheme: how the numbers were given (``train-first``, ``shuffled``, ``paper``, or ``unknown``).
         provenance: where the data came from and with which options; JSON values.
+        item_codes: how item number i + 1 is written, as codes that each become one token; None: as its number.
     """
 
     items: Int32Array
@@ -54,6 +55,7 @@ class Dataset:
     explanations: dict[str, list[ExplanationRecord]] = field(default_factory=_no_explanations)
     scheme: str = UNKNOWN_SCHEME
     provenance: dict[str, Any] = field(default_factory=dict)
+    item_codes: tuple[tuple[str, ...], ...] | None = None
 
     def __post_init__(self) -> None:
         """Check the sequences and make the arrays read-only, since every view handed out shares their memory."""
@@ -69,6 +71,8 @@ class Dataset:
             raise DataError(f"{len(self.user_ids)} raw user ids for {len(lengths)} sequences; give one per sequence")
         if int(self.items.min()) < 1 or int(self.items.max()) > len(self.item_ids):
             raise DataError(f"item numbers must lie in 1..{len(self.item_ids)}, the number of raw item ids")
+        if self.item_codes is not None and len(self.item_codes) != len(self.item_ids):
+            raise DataError(f"{len(self.item_codes)} items have codes, of {len(self.item_ids)}: give every item codes")
         for array in (self.items, self.offsets, self.test_negatives, self.validation_negatives):
             if array is not None:
                 array.flags.writeable = False
@@ -82,6 +86,11 @@ class Dataset:
     def item_count(self) -> int:
         """How many items the catalogue has; they are numbered 1 to this."""
         return len(self.item_ids)
+
+    @property
+    def item_texts(self) -> list[str] | None:
+        """How item number i + 1 is written: its codes side by side; None: as its number."""
+        return None if self.item_codes is None else ["".join(codes) for codes in self.item_codes]
 
     @property
     def interaction_count(self) -> int:
@@ -155,7 +164,11 @@ class Dataset:
             file = root / name
             targets = items[offsets[1:] - target]
             negatives.append(folder.read_negatives(file, targets, len(item_ids)) if file.exists() else None)
-        return cls(items, offsets, user_ids, item_ids, negatives[0], negatives[1], explanations, scheme, provenance)
+        codes = root / folder.CODES_FILE
+        item_codes = folder.read_codes(codes, len(item_ids)) if codes.exists() else None
+        return cls(
+            items, offsets, user_ids, item_ids, negatives[0], negatives[1], explanations, scheme, provenance, item_codes
+        )
 
     def save(self, path: Path | str, force: bool = False, attachments: Mapping[str, str] | None = None) -> None:
         """Write the folder under a temporary name and rename it, so that it is there whole or not at all.
@@ -181,6 +194,8 @@ class Dataset:
             folder.MAPS_FILE: folder.maps_text(self.user_ids, self.item_ids),
             folder.DESCRIPTION_FILE: json.dumps(self._description(), indent=2, ensure_ascii=False) + "\n",
         }
+        if self.item_codes is not None:
+            files[folder.CODES_FILE] = folder.codes_text(self.item_codes)
         if self.test_negatives is not None:
             files[folder.TEST_NEGATIVES_FILE] = folder.rows_text(self.test_negatives)
         if self.validation_negatives is not None:

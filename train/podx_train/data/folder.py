@@ -7,8 +7,9 @@ The format is the one POD, RDRec and PeaPOD publish their data in, so their fold
 - ``explanation.json``: ``{"train": [...], "val": [...], "test": [...]}``, records of user, item, explanation, feature;
 - ``datamaps.json``: ``{"id2user": {"1": raw}, "id2item": {"1": raw}}``.
 
-Two files are podx's own and optional: ``validation_negative.txt`` (as ``negative.txt``, for the validation item) and
-``dataset.json`` (ID scheme, counts, provenance).
+Three files are podx's own and optional: ``validation_negative.txt`` (as ``negative.txt``, for the validation item),
+``item_codes.json`` (``{"0": [code, …]}``: how item 1 is written; LETTER's index format) and ``dataset.json`` (ID
+scheme, counts, provenance).
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ TEST_NEGATIVES_FILE = "negative.txt"
 VALIDATION_NEGATIVES_FILE = "validation_negative.txt"
 EXPLANATIONS_FILE = "explanation.json"
 MAPS_FILE = "datamaps.json"
+CODES_FILE = "item_codes.json"
 DESCRIPTION_FILE = "dataset.json"
 
 EXPLANATION_SPLITS = ("train", "val", "test")
@@ -231,3 +233,24 @@ def explanations_text(explanations: Mapping[str, Sequence[ExplanationRecord]]) -
     """``explanation.json``."""
     plain = {split: [asdict(record) for record in explanations.get(split, ())] for split in EXPLANATION_SPLITS}
     return json.dumps(plain, ensure_ascii=False)
+
+
+def codes_text(codes: Sequence[Sequence[str]]) -> str:
+    """``item_codes.json``: the codes of item number i + 1 under the key i."""
+    return json.dumps({str(place): list(own) for place, own in enumerate(codes)}, ensure_ascii=False) + "\n"
+
+
+def read_codes(path: Path, item_count: int) -> tuple[tuple[str, ...], ...]:
+    """The codes of each item, as :func:`codes_text` wrote them.
+
+    Raises:
+        DataError: an item has none, or the file is damaged.
+    """
+    content = read_json(path)
+    codes = [content.get(str(place)) for place in range(item_count)]
+    for number, own in enumerate(codes, start=1):
+        if not isinstance(own, list) or not own or not all(isinstance(code, str) and code for code in own):
+            raise DataError(f"{path} has no list of codes for item number {number}: make it with podx data index")
+    if len(content) != item_count:
+        raise DataError(f"{path} has codes of {len(content)} items, the dataset {item_count}: make it again")
+    return tuple(tuple(own) for own in codes if own)

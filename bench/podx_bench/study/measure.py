@@ -1,0 +1,190 @@
+"""Measuring one bundle: a process of its own, fixed threads, every measurement kept as soon as it is made."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from podx.bundle import Bundle
+from podx.errors import ConfigError
+from podx.tasks import Task
+from podx_bench.accuracy import as_lists, item_numbers, text_metrics
+from podx_bench.engines import OURS, EngineContext
+from podx_bench.facts import model_facts
+from podx_bench.options import LEAST_ACCURACY_K
+from podx_bench.process import EngineProcess
+from podx_bench.scenarios import Workload, build_workload, choose_tasks, require_match
+from podx_bench.study.options import ModelInput, StudyOptions
+from podx_bench.study.rates import list_metrics
+from podx_bench.study.records import CONSTRAINED, TEXT, UNCONSTRAINED, MeasuredFile, Measurement, ModelRecord
+from podx_bench.work import Answer, write_work
+from podx_train.data.dataset import Dataset
+
+OURS_FREE = "podx-unconstrained"
+BATCHES_A_CALL = 8
+"""A call brings so many batches, which podx sorts by length; between calls progress is told."""
+TRAINING_FACTS = ("seed", "updates", "train_seconds", "best_epoch", "environment")
+TRAINING_OPTIONS = (
+    "method", "epochs", "max_minutes", "max_updates", "batch_size", "lr", "targets", "batching", "prompts",
+    "user_prompts", "adapter", "lora_rank",
+)  # fmt: skip
+
+Progress = Callable[[str, int, int], None]
+"""Told what is being done, how many users are done, and how many there are."""
+Keep = Callable[[ModelRecord], None]
+"""Called with the record after every measurement."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One measurement to be made."""
+
+    task: Task
+    decoding: str
+    users: int
+
+
+def plan_jobs(bundle: Bundle, dataset: Dataset, options: StudyOptions) -> list[Job]:
+    """All measurements of a model. Free search comes with the constrained one on the same users beside it.
+
+    Raises:
+        ConfigError, DataError: a task asked for is not in the bundle, or not in the data.
+    """
+    jobs = []
+    for task in choose_tasks(bundle, dataset, options.tasks):
+        total = len(dataset.explanations["test"]) if task is Task.EXPLANATION else dataset.user_count
+        users = min(total, options.limit(task) or total)
+        if task is Task.EXPLANATION:
+            jobs.append(Job(task, TEXT, users))
+            continue
+        jobs.append(Job(task, CONSTRAINED, users))
+        free = min(users, options.unconstrained_users)
+        jobs += [Job(task, decoding, free) for decoding in (CONSTRAINED, UNCONSTRAINED) if free]
+    return list(dict.fromkeys(jobs))
+
+
+def require_same_data(bundle: Bundle, dataset: Dataset, label: str) -> None:
+    """Check that a bundle was made from this dataset: ids, numbers and sequences.
+
+    Raises:
+        ConfigError: with the first difference.
+    """
+    try:
+        require_match(bundle, dataset)
+    except ConfigError as error:
+        raise ConfigError(f"{label}: {error}") from None
+    users = bundle.users
+    if not (np.array_equal(users.items, dataset.items) and np.array_equal(users.offsets, dataset.offsets)):
+        raise ConfigError(
+            f"{label}: the bundle's users have other items than the dataset's, under the same ids: give the dataset "
+            f"folder that the model was trained on"
+        )
+
+
+def new_record(
+    model: ModelInput,
+    bundle: Bundle,
+    dataset: Dataset,
+    digests: tuple[str, str],
+    environment: Mapping[str, Any],
+    options: StudyOptions,
+) -> ModelRecord:
+    """The record of a model that nothing was measured of. ``digests``: of its manifest and its data."""
+    manifest = bundle.manifest
+    training = manifest.provenance.get("training") or {}
+    own = training.get("options") or {}
+    facts: dict[str, Any] = {name: training.get(name) for name in TRAINING_FACTS}
+    facts["options"] = {name: own[name] for name in TRAINING_OPTIONS if name in own}
+    kept = getattr(manifest, "templates", None) or {}
+    return ModelRecord(
+        label=model.label,
+        digest=digests[0],
+        dataset=digests[1],
+        scheme=dataset.scheme,
+        facts=model_facts(bundle),
+        training=facts,
+        templates={str(Task(task).value): str(text) for task, text in kept.items()},
+        environment=environment,
+        options=options.measuring(),
+    )
+
+
+def measure_model(
+    record: ModelRecord,
+    model: ModelInput,
+    bundle: Bundle,
+    dataset: Dataset,
+    options: StudyOptions,
+    file: MeasuredFile,
+    progress: Progress,
+    keep: Keep,
+) -> ModelRecord:
+    """Make the measurements that a record lacks; each is in ``file`` and told to ``keep`` once it is made.
+
+    Raises:
+        EngineError: the model's process failed.
+        ConfigError, DataError: see :func:`plan_jobs`.
+    """
+    missing = [job for job in plan_jobs(bundle, dataset, options) if not record.find(job.task, job.decoding, job.users)]
+    for task in dict.fromkeys(job.task for job in missing):
+        jobs = [job for job in missing if job.task is task]
+        workload = build_workload(task, dataset, bundle, max(job.users for job in jobs), options.seed)
+        for job in jobs:
+            found = run_job(job, workload.head(job.users), model, dataset, options, progress)
+            record = dataclasses.replace(record, measurements=(*record.measurements, found))
+            file.save(record)
+            keep(record)
+    return record
+
+
+def run_job(
+    job: Job, workload: Workload, model: ModelInput, dataset: Dataset, options: StudyOptions, progress: Progress
+) -> Measurement:
+    """Let the model's process answer all requests, and score the answers."""
+    context = EngineContext(
+        bundle=model.bundle,
+        checkpoint=None,
+        task=job.task,
+        device=options.device,
+        threads=options.thread_count,
+        spin=False,
+        beams=options.beams,
+        k=LEAST_ACCURACY_K,
+        batch_size=options.batch_size,
+    )
+    engine = OURS_FREE if job.decoding == UNCONSTRAINED else OURS
+    with tempfile.TemporaryDirectory(prefix="podx-accuracy-") as name:
+        folder = Path(name)
+        write_work(folder / "work.npz", workload.requests)
+        (folder / "stderr").mkdir()
+        with EngineProcess(model.label, context, folder / "work.npz", folder / "stderr", loads=engine) as process:
+            answers, seconds = _collect(process, job, options, f"{model.label}, {job.task}, {job.decoding}", progress)
+    return Measurement(job.task, job.decoding, len(answers), seconds, answer_metrics(answers, workload, dataset))
+
+
+def _collect(
+    process: EngineProcess, job: Job, options: StudyOptions, what: str, progress: Progress
+) -> tuple[list[Answer], float]:
+    batches = 1 if job.decoding == UNCONSTRAINED else BATCHES_A_CALL
+    size, seconds = batches * options.batch_size, 0.0
+    answers: list[Answer] = []
+    progress(what, 0, job.users)
+    while len(answers) < job.users:
+        found, taken = process.answer(range(len(answers), min(job.users, len(answers) + size)))
+        answers += found
+        seconds += taken
+        progress(what, len(answers), job.users)
+    return answers, seconds
+
+
+def answer_metrics(answers: Sequence[Answer], workload: Workload, dataset: Dataset) -> dict[str, float]:
+    """The metrics of a :class:`podx_bench.study.records.Measurement`."""
+    if workload.task is Task.EXPLANATION:
+        return text_metrics([answer.text or "" for answer in answers], workload.references)
+    return list_metrics(as_lists(answers, item_numbers(dataset), LEAST_ACCURACY_K), workload, dataset)

@@ -1,0 +1,194 @@
+"""What ``podx bench accuracy`` measured, and the files it is kept in.
+
+Every model, peer and dataset has a file of its own under ``measured``, written after each measurement;
+``accuracy.json`` holds all of a report's, and every report is made from it alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from podx_bench.record_file import RecordFile
+
+STUDY_FILE = "accuracy.json"
+COMMAND = "podx bench accuracy"
+_FILE = RecordFile(STUDY_FILE, "podx-accuracy", 1, COMMAND)
+CONSTRAINED, UNCONSTRAINED, TEXT = "constrained", "unconstrained", "text"
+"""How answers were searched for: inside the catalogue, over the whole vocabulary; or an explanation."""
+MILLISECONDS = 1e3
+
+Kept = TypeVar("Kept", "DatasetRecord", "ModelRecord", "PeerRecord")
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Accuracy on one task.
+
+    Attributes:
+        decoding: ``constrained``, ``unconstrained`` or ``text``.
+        users: how many users (explanations: records) it was measured on.
+        seconds: time of all calls; None for rows that run no model here.
+        metrics: by name. Lists: ``hr_1`` … ``ndcg_10``, and shares of the answers that are no item (``invalid``),
+            repeat an earlier one (``duplicate``), are in the user's history (``seen``), or, top-N alone, are no
+            candidate (``outside``). Texts: ``bleu_4``, ``rouge_1``, ``rouge_2``, ``rouge_l``, in percent.
+    """
+
+    task: str
+    decoding: str
+    users: int
+    seconds: float | None
+    metrics: Mapping[str, float]
+
+    @property
+    def ms_per_user(self) -> float | None:
+        """Time of all calls over the users."""
+        return None if self.seconds is None else MILLISECONDS * self.seconds / self.users
+
+
+@dataclass(frozen=True)
+class DatasetRecord:
+    """A dataset, its leaks, and the rows that learn nothing.
+
+    Attributes:
+        name: of its folder. digest: of its files.
+        stats: see :class:`podx_train.data.stats.DatasetStats`. leaks: see :func:`podx_bench.study.leaks.leak_counts`.
+        rows: measurements by the row's name.
+    """
+
+    name: str
+    scheme: str
+    digest: str
+    stats: Mapping[str, Any]
+    leaks: Mapping[str, int]
+    rows: Mapping[str, tuple[Measurement, ...]] = field(default_factory=dict)
+
+    def find(self, name: str, task: str) -> Measurement | None:
+        """The measurement of a row that learns nothing, on the most users there are."""
+        own = [measurement for measurement in self.rows.get(name, ()) if measurement.task == task]
+        return max(own, key=lambda measurement: measurement.users, default=None)
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """A bundle.
+
+    Attributes:
+        label: name of its row; bundles with the same label and id scheme are seeds of one method.
+        digest: of its manifest, and so of all its files. dataset: digest of the data it was measured on.
+        facts: shape, precision, size. training: what it was trained with and for how long.
+        templates: discrete words kept at inference, by task; empty: the bare template.
+        environment: machine and versions. options: of measuring: device, threads, batch size.
+    """
+
+    label: str
+    digest: str
+    dataset: str
+    scheme: str
+    facts: Mapping[str, Any]
+    training: Mapping[str, Any]
+    templates: Mapping[str, str]
+    environment: Mapping[str, Any]
+    options: Mapping[str, Any]
+    measurements: tuple[Measurement, ...] = ()
+
+    def find(self, task: str, decoding: str, users: int | None = None) -> Measurement | None:
+        """The measurement of a task on so many users; None: on the most there are."""
+        own = [m for m in self.measurements if (m.task, m.decoding) == (task, decoding) and users in (None, m.users)]
+        return max(own, key=lambda measurement: measurement.users, default=None)
+
+
+@dataclass(frozen=True)
+class PeerRecord:
+    """A method measured from the lists in its file.
+
+    Attributes:
+        label: its name. digest: of the file. dataset: digest of the data.
+        training: seed, minutes, and whatever else of its budget the file says.
+    """
+
+    label: str
+    digest: str
+    dataset: str
+    scheme: str
+    training: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    measurements: tuple[Measurement, ...] = ()
+
+
+@dataclass(frozen=True)
+class Study:
+    """All that a report shows. ``environment``: of the report's own run; ``options``: what it was asked for."""
+
+    environment: Mapping[str, Any]
+    options: Mapping[str, Any]
+    datasets: tuple[DatasetRecord, ...] = ()
+    models: tuple[ModelRecord, ...] = ()
+    peers: tuple[PeerRecord, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def dataset(self, digest: str) -> DatasetRecord:
+        """The dataset of a digest."""
+        return next(record for record in self.datasets if record.digest == digest)
+
+    def save(self, folder: Path) -> Path:
+        """Write ``accuracy.json`` under a temporary name and rename it; returns its path."""
+        return _FILE.write(folder, dataclasses.asdict(self))
+
+    @classmethod
+    def load(cls, path: Path) -> Study:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            DataError: the file is missing, is no such file, or has another format version.
+        """
+        content = _FILE.read(path)
+        try:
+            kinds = {"datasets": DatasetRecord, "models": ModelRecord, "peers": PeerRecord}
+            lists = {name: tuple(_record(kind, one) for one in content.pop(name)) for name, kind in kinds.items()}
+            return cls(**{**content, "notes": tuple(content["notes"])}, **lists)
+        except (KeyError, TypeError) as error:
+            raise _FILE.damaged(path, error) from error
+
+
+def _record(kind: type[Any], content: Mapping[str, Any]) -> Any:
+    values = dict(content)
+    if "measurements" in values:
+        values["measurements"] = _measurements(values["measurements"])
+    if "rows" in values:
+        values["rows"] = {name: _measurements(rows) for name, rows in values["rows"].items()}
+    return kind(**values)
+
+
+def _measurements(content: Any) -> tuple[Measurement, ...]:
+    return tuple(Measurement(**one) for one in content)
+
+
+class MeasuredFile:
+    """The file of one model, peer or dataset. ``name``: its file name."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._folder = folder
+        self._file = RecordFile(name, "podx-accuracy-part", 1, COMMAND)
+
+    def load(self, kind: type[Kept]) -> Kept | None:
+        """What an earlier run wrote; None: nothing.
+
+        Raises:
+            DataError: the file cannot be read, or is not such a file.
+        """
+        path = self._folder / self._file.name
+        if not path.exists():
+            return None
+        try:
+            record: Kept = _record(kind, self._file.read(path))
+            return record
+        except (KeyError, TypeError) as error:
+            raise self._file.damaged(path, error) from error
+
+    def save(self, record: DatasetRecord | ModelRecord | PeerRecord) -> None:
+        """Write under a temporary name and rename."""
+        self._file.write(self._folder, dataclasses.asdict(record))

@@ -1,0 +1,59 @@
+"""What the commands of the bench print: how wide, and how far they are."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+TABLE_WIDTH = 150
+"""Characters that the widest table takes, and so the width where output does not go to a terminal."""
+TELL_SECONDS = 60.0
+"""Time between two lines of progress where output does not go to a terminal."""
+
+Count = Callable[[str, int, int], None]
+"""Told what is being done, how much of it is done, and how much there is."""
+
+
+def wide_console() -> Console:
+    """The terminal, or plain text of :data:`TABLE_WIDTH`."""
+    console = Console()
+    return console if console.is_terminal else Console(width=TABLE_WIDTH)
+
+
+def plain_lines() -> Callable[[str], None]:
+    """Progress for a log file: a line on stderr now and then."""
+    last = float("-inf")
+
+    def tell(text: str) -> None:
+        nonlocal last
+        if time.monotonic() - last >= TELL_SECONDS:
+            last = time.monotonic()
+            print(text, file=sys.stderr, flush=True)
+
+    return tell
+
+
+@contextmanager
+def counting(console: Console) -> Iterator[Count]:
+    """A bar of what is under way; lines on stderr where there is no terminal."""
+    if not console.is_terminal:
+        tell = plain_lines()
+        yield lambda what, done, total: tell(f"{what}: {done} of {total}")
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        shown = bar.add_task("", total=None)
+
+        def count(what: str, done: int, total: int) -> None:
+            nonlocal shown
+            if bar.tasks[0].description != what:  # a task of its own, so that the time left is not of the last one
+                bar.remove_task(shown)
+                shown = bar.add_task(what, total=total)
+            bar.update(shown, completed=done, total=total)
+
+        yield count

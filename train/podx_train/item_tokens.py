@@ -1,0 +1,61 @@
+"""Item codes as tokens: each code becomes one user-defined piece of a sentencepiece model.
+
+An item written as codes is as many tokens as it has codes, in inputs and as a target: the first code's piece begins
+with sentencepiece's mark of a word's start, so no piece is spent on that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import sentencepiece
+from google.protobuf.message import DecodeError
+from sentencepiece import sentencepiece_model_pb2
+
+from podx.errors import TokenizerError
+
+Codes = Sequence[Sequence[str]]
+WORD_START = "▁"
+_USER_DEFINED = sentencepiece_model_pb2.ModelProto.SentencePiece.USER_DEFINED
+
+
+def code_pieces(codes: Codes) -> list[str]:
+    """The pieces that items written as ``codes`` need, each once, sorted by place in the item and then by first use."""
+    firsts = dict.fromkeys(WORD_START + own[0] for own in codes)
+    others = dict.fromkeys(code for own in codes for code in own[1:])
+    return [*firsts, *others]
+
+
+def with_codes(model: bytes, codes: Codes) -> bytes:
+    """A sentencepiece model with a piece for every code, appended to those it has; a piece that is there stays.
+
+    Args:
+        model: the model file's bytes.
+        codes: codes of each item.
+
+    Raises:
+        TokenizerError: ``model`` is no sentencepiece model, or it does not read every item as its codes.
+    """
+    proto = sentencepiece_model_pb2.ModelProto()
+    try:
+        proto.ParseFromString(model)
+    except DecodeError as error:
+        raise TokenizerError(f"the tokeniser is no sentencepiece model ({error}): give another") from error
+    known = {piece.piece for piece in proto.pieces}
+    for piece in code_pieces(codes):
+        if piece not in known:
+            proto.pieces.add(piece=piece, score=0.0, type=_USER_DEFINED)
+    extended = proto.SerializeToString()
+    _require_one_token_each(extended, codes)
+    return extended
+
+
+def _require_one_token_each(model: bytes, codes: Codes) -> None:
+    processor = sentencepiece.SentencePieceProcessor(model_proto=model)
+    written = processor.encode(["".join(own) for own in codes], out_type=str)
+    for own, pieces in zip(codes, written, strict=True):
+        if pieces != [WORD_START + own[0], *own[1:]]:
+            raise TokenizerError(
+                f"the tokeniser reads the item codes {' '.join(own)} as {' '.join(pieces)}: write codes like <a_1>, "
+                f"in signs that the tokeniser's normalisation leaves alone"
+            )

@@ -1,0 +1,294 @@
+"""Read a pickle that someone else wrote without running anything that it asks for.
+
+``pickle.Unpickler`` calls what a pickle names, lets it choose keys to hash, and sets attributes of whatever lies on its
+stack; a subclass would have to close each of these doors. Here ``pickletools`` of the standard library cuts the pickle
+into instructions, and a small machine carries out those that build plain values. A class or function is kept as its
+name (:class:`Name`), an object as what it was made of (:class:`Inert`). Nothing is imported, looked up or called,
+except the functions that the caller hands in by name.
+"""
+
+from __future__ import annotations
+
+import pickletools
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from podx.errors import CheckpointError
+
+MAX_BYTES = 16 << 20
+"""The structure of a model of hundreds of layers is far smaller; its weights are not in the pickle."""
+MAX_INSTRUCTIONS = 4_000_000
+
+Calls = Mapping[str, Callable[..., Any]]
+
+_PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}  # pickles of protocol 2 and below use the old names
+_COMMON_CALLS = frozenset(
+    {
+        *(f"builtins.{name}" for name in ("set", "frozenset", "slice", "complex", "bytearray", "range", "getattr")),
+        *(f"collections.{name}" for name in ("OrderedDict", "defaultdict", "deque", "Counter")),
+        *("_codecs.encode", "copyreg._reconstructor", "functools.partial", "pathlib.PosixPath", "re._compile"),
+        *("datetime.date", "datetime.datetime", "datetime.timedelta"),
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Name:
+    """A class or function that a pickle names; it is not imported."""
+
+    module: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{_PYTHON_2.get(self.module, self.module)}.{self.name}"
+
+
+@dataclass(slots=True, eq=False)
+class Inert:
+    """What an object was made of.
+
+    Attributes:
+        of: its class, or the function that would have made it.
+        arguments: what that would have been called with.
+        state: what its attributes would have been set from; None if nothing.
+        items: elements it would have been given.
+        pairs: entries it would have been given.
+    """
+
+    of: Name
+    arguments: Any
+    state: Any = None
+    items: list[Any] = field(default_factory=list)
+    pairs: dict[Any, Any] = field(default_factory=dict)
+
+
+def read_pickle(content: bytes, calls: Calls, persistent: Callable[[Any], Any], where: str) -> Any:
+    """The value a pickle describes, of protocol 2 to 5.
+
+    Args:
+        content: the pickle.
+        calls: our own functions to call in place of those that the pickle names, by full name.
+        persistent: our own function from a persistent id to its value.
+        where: what to call the pickle in messages.
+
+    Returns:
+        plain values, :class:`Name`, :class:`Inert`, and what ``calls`` and ``persistent`` return. Structures may hold
+        themselves. Entries of a dictionary whose key is no plain scalar are left out: hashing a key of a stranger's
+        choosing can take for ever.
+
+    Raises:
+        CheckpointError: it is damaged, too large, or asks to run a function of the standard library that makes no data.
+    """
+    if len(content) > MAX_BYTES:
+        raise CheckpointError(
+            f"{where}: describes its structure in {len(content):,} bytes, podx reads at most {MAX_BYTES:,}: "
+            f"the file holds more than a model's weights; save the model alone"
+        )
+    machine = _Machine(calls, persistent, where)
+    try:
+        for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):
+            if count >= MAX_INSTRUCTIONS:
+                raise CheckpointError(f"{where}: has more than {MAX_INSTRUCTIONS:,} instructions: it is no model")
+            machine.step(opcode.name, argument)
+    except (ValueError, LookupError, TypeError, ArithmeticError, RecursionError, MemoryError) as error:
+        raise CheckpointError(
+            f"{where}: is damaged or no pickle of a model ({error!r:.200}): copy or download it again"
+        ) from error
+    return machine.stack[-1] if machine.stack else None
+
+
+class _Machine:
+    """The stack, the marks on it, and the memo of a pickle that is being read."""
+
+    def __init__(self, calls: Calls, persistent: Callable[[Any], Any], where: str) -> None:
+        self.stack: list[Any] = []
+        self._marks: list[int] = []
+        self._memo: dict[int, Any] = {}
+        self._calls = calls
+        self._persistent = persistent
+        self._where = where
+
+    def step(self, name: str, argument: Any) -> None:
+        """Carry out one instruction.
+
+        Raises:
+            CheckpointError: an instruction that saved models do not use, or a call that is refused.
+        """
+        if name in _VALUES:
+            self.stack.append(argument)
+        elif name in _EMPTY:
+            self.stack.append(_EMPTY[name]())
+        elif name in _CONSTANTS:
+            self.stack.append(_CONSTANTS[name])
+        elif name in _PUT:
+            self._memo[len(self._memo) if argument is None else argument] = self.stack[-1]
+        elif name in _GET:
+            self.stack.append(self._memo[argument])
+        elif name in _TUPLES:
+            self._tuple(_TUPLES[name])
+        elif name not in _IGNORED:
+            action = _ACTIONS.get(name)
+            if action is None:
+                raise CheckpointError(
+                    f"{self._where}: uses the pickle instruction {name}, which torch.save does not: refused"
+                )
+            action(self, argument)
+
+    def _pop(self) -> Any:
+        return self.stack.pop()
+
+    def _from_mark(self) -> list[Any]:
+        start = self._marks.pop()
+        found = self.stack[start:]
+        del self.stack[start:]
+        return found
+
+    def _mark(self, _: Any) -> None:
+        self._marks.append(len(self.stack))
+
+    def _drop(self, _: Any) -> None:
+        self._pop()
+
+    def _drop_mark(self, _: Any) -> None:
+        self._from_mark()
+
+    def _repeat(self, _: Any) -> None:
+        self.stack.append(self.stack[-1])
+
+    def _tuple(self, length: int | None) -> None:
+        if length is None:
+            self.stack.append(tuple(self._from_mark()))
+            return
+        if len(self.stack) < length:
+            raise IndexError("the stack is empty")
+        found = tuple(self.stack[-length:])
+        del self.stack[-length:]
+        self.stack.append(found)
+
+    def _frozen(self, _: Any) -> None:
+        self.stack.append(self._from_mark())
+
+    def _append(self, _: Any) -> None:
+        value = self._pop()
+        _elements(self.stack[-1]).append(value)
+
+    def _extend(self, _: Any) -> None:
+        values = self._from_mark()
+        _elements(self.stack[-1]).extend(values)
+
+    def _set_one(self, _: Any) -> None:
+        value = self._pop()
+        key = self._pop()
+        _set_entries(self.stack[-1], [key, value])
+
+    def _set_many(self, _: Any) -> None:
+        flat = self._from_mark()
+        _set_entries(self.stack[-1], flat)
+
+    def _global(self, argument: str) -> None:
+        module, _, name = argument.partition(" ")
+        self.stack.append(Name(module, name))
+
+    def _stack_global(self, _: Any) -> None:
+        name, module = self._pop(), self._pop()
+        if not isinstance(name, str) or not isinstance(module, str):
+            raise TypeError("a class is named by something else than text")
+        self.stack.append(Name(module, name))
+
+    def _reduce(self, _: Any) -> None:
+        arguments, called = self._pop(), self._pop()
+        if not isinstance(called, Name) or not isinstance(arguments, tuple):
+            raise TypeError("a call of something that is no function")
+        own = self._calls.get(str(called))
+        if own is not None:
+            self.stack.append(own(*arguments))
+            return
+        if str(called) not in _COMMON_CALLS and str(called).partition(".")[0] in sys.stdlib_module_names:
+            raise CheckpointError(
+                f"{self._where}: asks to run {called}, which no saved model needs. Nothing was run. "
+                f"Do not open this file with torch.load or pickle; get the model from its authors"
+            )
+        self.stack.append(Inert(called, arguments))
+
+    def _new(self, _: Any) -> None:
+        arguments, called = self._pop(), self._pop()
+        self._make(called, arguments)
+
+    def _new_with_keywords(self, _: Any) -> None:
+        keywords, arguments, called = self._pop(), self._pop(), self._pop()
+        self._make(called, (arguments, keywords))
+
+    def _make(self, called: Any, arguments: Any) -> None:
+        if not isinstance(called, Name):
+            raise TypeError("an object of something that is no class")
+        own = str(called) == "collections.OrderedDict"
+        self.stack.append({} if own else Inert(called, arguments))
+
+    def _build(self, _: Any) -> None:
+        state = self._pop()
+        target = self.stack[-1]
+        if isinstance(target, Inert):
+            target.state = state
+        elif not isinstance(target, dict):  # an ordered dictionary may have attributes; they are of no use
+            raise TypeError("the state of something that has none")
+
+    def _persistent_value(self, _: Any) -> None:
+        self.stack.append(self._persistent(self._pop()))
+
+
+def _elements(target: Any) -> list[Any]:
+    if isinstance(target, Inert):
+        return target.items
+    if isinstance(target, list):
+        return target
+    raise TypeError("elements of something that is no list")
+
+
+def _set_entries(target: Any, flat: list[Any]) -> None:
+    entries = target.pairs if isinstance(target, Inert) else target
+    if not isinstance(entries, dict) or len(flat) % 2:
+        raise TypeError("entries of something that is no dictionary")
+    for key, value in zip(flat[::2], flat[1::2], strict=True):
+        if key is None or isinstance(key, (str, bool)) or (isinstance(key, int) and abs(key) < 1 << 60):
+            entries[key] = value
+
+
+_VALUES = frozenset(
+    {
+        *("BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT"),
+        *("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
+    }
+)
+_CONSTANTS: Mapping[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+_EMPTY: Mapping[str, Callable[[], Any]] = {
+    "EMPTY_DICT": dict,
+    "EMPTY_LIST": list,
+    "EMPTY_SET": list,
+    "EMPTY_TUPLE": tuple,
+}
+"""What is empty at first; a set is kept as a list, because its elements would be hashed."""
+_PUT = frozenset({"BINPUT", "LONG_BINPUT", "MEMOIZE"})
+_GET = frozenset({"BINGET", "LONG_BINGET"})
+_TUPLES: Mapping[str, int | None] = {"TUPLE": None, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_IGNORED = frozenset({"PROTO", "FRAME", "STOP"})
+_ACTIONS: Mapping[str, Callable[[_Machine, Any], None]] = {
+    "MARK": _Machine._mark,
+    "POP": _Machine._drop,
+    "POP_MARK": _Machine._drop_mark,
+    "DUP": _Machine._repeat,
+    "APPEND": _Machine._append,
+    "APPENDS": _Machine._extend,
+    "ADDITEMS": _Machine._extend,
+    "FROZENSET": _Machine._frozen,
+    "SETITEM": _Machine._set_one,
+    "SETITEMS": _Machine._set_many,
+    "GLOBAL": _Machine._global,
+    "STACK_GLOBAL": _Machine._stack_global,
+    "REDUCE": _Machine._reduce,
+    "NEWOBJ": _Machine._new,
+    "NEWOBJ_EX": _Machine._new_with_keywords,
+    "BUILD": _Machine._build,
+    "BINPERSID": _Machine._persistent_value,
+}
