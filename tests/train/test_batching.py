@@ -124,3 +124,22 @@ def test_building_never_calls_the_tokeniser(make_model, tokenizer, world, pools,
     monkeypatch.setattr(tokenizer, "encode_many", refuse)
     for plan in plan_epoch(pools, "mixed", 16, plan_stream(0, 0)):
         assert builder.build(plan, batch_stream(0, 0, 0)).tokens > 0
+
+
+def test_records_of_like_length_share_a_batch() -> None:
+    lengths = np.random.default_rng(0).integers(1, 21, size=1000)
+    pool = Pool(Task.SEQUENTIAL, len(lengths), lambda indices, rng: [], lengths)
+    plan = plan_epoch([pool], "alternated", 16, np.random.default_rng(1))
+    batches = [indices for ((_, indices),) in plan]
+    assert sorted(np.concatenate(batches).tolist()) == list(range(1000))
+    assert [len(batch) for batch in batches] == [16] * 62 + [8]
+    spread = [int(np.ptp(lengths[batch])) for batch in batches]
+    assert max(spread) <= 4  # of 20; at random nearly every batch spans them all
+    means = [float(lengths[batch].mean()) for batch in batches]
+    assert means != sorted(means)  # whole batches are shuffled
+
+
+def test_lengths_change_nothing_in_mixed_batching() -> None:
+    pools = [Pool(Task.SEQUENTIAL, 100, lambda indices, rng: [], lengths) for lengths in (None, np.arange(100))]
+    plans = [plan_epoch([pool], "mixed", 8, np.random.default_rng(3)) for pool in pools]
+    assert all(np.array_equal(a[1], b[1]) for ((a,), (b,)) in zip(*plans, strict=True))
