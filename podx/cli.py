@@ -25,15 +25,21 @@ ENTRY_POINTS = "podx.commands"
 _SUMMARIES = {
     "data": "Prepare datasets from interactions, make a synthetic one, show statistics.  [podx\\[train]]",
     "train": "Train a POD model on a dataset folder.  [podx\\[train]]",
+    "distill": "Train a smaller student of a checkpoint.  [podx\\[train]]",
+    "import-pod": "Make a checkpoint from a model that POD's published code saved.  [podx\\[train]]",
     "export": "Export a checkpoint to a bundle of ONNX graphs.  [podx\\[export]]",
     "catalog": "Look at a bundle's catalogue, or change it without a new export.  [podx\\[export]]",
-    "bench": "Benchmark a bundle against eager PyTorch: latency and accuracy.  [podx\\[bench]]",
+    "bench": "Benchmark a bundle against eager PyTorch: latency and accuracy; bench accuracy.  [podx\\[bench]]",
     "bench-service": "Throughput and latency against the number of clients that ask at once.  [podx\\[bench]]",
     "bench-certainty": "How often the answer is certain to be the model's best, and what that costs.  [podx\\[bench]]",
+    "study": "Train and measure a sweep: k, batching, inference, heads.  [podx\\[bench]]",
     "bench-scale": "What the size of the catalogue costs: memory, loading, time of a step.  [podx\\[bench]]",
 }
 _EXTRAS = {
     "data": "train",
+    "distill": "train",
+    "import-pod": "train",
+    "study": "bench",
     "catalog": "export",
     "bench-service": "bench",
     "bench-scale": "bench",
@@ -46,6 +52,9 @@ Count = Annotated[int, typer.Option("-k", "--count", help="How many items.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 DeviceName = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 Threads = Annotated[int, typer.Option("--threads", help="Threads inside an operator; 0 = one per core.")]
+UnknownUserName = Annotated[
+    str, typer.Option("--unknown-user", help="error; nearest: read known users of a similar history instead.")
+]
 
 
 def _plugins() -> dict[str, EntryPoint]:
@@ -146,6 +155,7 @@ def recommend(
     keep_last: Annotated[
         bool, typer.Option("--keep-last", help="Read the last items of a history that is too long.")
     ] = False,
+    unknown_user: UnknownUserName = "error",
     k: Count = 10,
     as_json: AsJson = False,
     device: DeviceName = "auto",
@@ -154,11 +164,18 @@ def recommend(
     """The items a user most likely turns to next."""
     from podx.recommender import load
 
-    recommender = load(bundle, _device(device), threads=threads, long_history="keep-last" if keep_last else "error")
+    recommender = load(
+        bundle,
+        _device(device),
+        threads=threads,
+        long_history="keep-last" if keep_last else "error",
+        unknown_user=_unknown_user(unknown_user),
+    )
     answers = recommender.recommend(
         user, _split(history), k, _split(exclude) or (), _split(allow), exclude_seen=not include_seen
     )
-    _show(f"next for {user}", answers, as_json)
+    stood_in = {"known": "", "nearest": " (by the most similar known users)", "mean": " (of whom nothing is known)"}
+    _show(f"next for {user}{stood_in[answers.user]}", answers, as_json)
 
 
 @app.command()
@@ -212,6 +229,7 @@ def encode(
     keep_last: Annotated[
         bool, typer.Option("--keep-last", help="Read the last items of a history that is too long.")
     ] = False,
+    unknown_user: UnknownUserName = "error",
 ) -> None:
     """Write requests as recommend.onnx reads them, for a service in any language."""
     from podx.bundle import Bundle
@@ -219,7 +237,7 @@ def encode(
     from podx.request_lines import encode_lines, item_lines, write_lines
 
     loaded = Bundle.load(bundle)
-    encoder = RequestEncoder(loaded, "keep-last" if keep_last else "error")
+    encoder = RequestEncoder(loaded, "keep-last" if keep_last else "error", _unknown_user(unknown_user))
     encoded = encode_lines(requests, encoder, not include_seen)
     if out is not None:
         write_lines(out, encoded)
@@ -232,6 +250,11 @@ def encode(
 
 def _device(name: str) -> Any:
     """Checked by the session, which knows what there is."""
+    return name
+
+
+def _unknown_user(name: str) -> Any:
+    """Checked where it is used."""
     return name
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 from transformers import T5Config
 
@@ -127,7 +128,8 @@ def _config(saved: SavedModule, tokenizer: Tokenizer, max_history: int) -> PodCo
         CheckpointError: it is no POD model.
         ConfigError: the tokeniser does not belong to it.
     """
-    lacking = [name for name in (PROMPTS, WHOLE_WORDS, TOKENS, OUTPUT) if name not in saved.parameters]
+    tables = (PROMPTS, WHOLE_WORDS, TOKENS, OUTPUT)
+    lacking = [n for n in tables if n not in saved.parameters or len(saved.parameters[n].size) != 2]
     if lacking:
         raise CheckpointError(
             f"{saved.path} holds a {saved.class_name} without {', '.join(lacking)}: it is no POD model. podx imports "
@@ -172,13 +174,14 @@ def _backbone(saved: SavedModule, tokenizer: Tokenizer) -> T5Config:
         )
     if any(type(told.get(n)) is int and told[n] > len(saved.parameters) for n in ("num_layers", "num_decoder_layers")):
         raise CheckpointError(f"{saved.path} says it has more layers than weights: it is damaged, copy it again")
-    fields = {name: told[name] for name in backbone_fields(T5Config()) if told.get(name) is not None}
+    wanted = backbone_fields(T5Config(decoder_start_token_id=tokenizer.pad_id))
+    fields = {name: told[name] for name in wanted if told.get(name) is not None}
     fields |= {"pad_token_id": tokenizer.pad_id, "eos_token_id": tokenizer.eos_id}
     fields.setdefault("decoder_start_token_id", tokenizer.pad_id)
     fields.setdefault("scale_decoder_outputs", told.get("tie_word_embeddings") is not False)
     try:
         return T5Config.from_dict(fields)
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, StrictDataclassError) as error:
         raise CheckpointError(f"{saved.path}: its configuration describes no T5 ({error}): copy it again") from error
 
 

@@ -23,7 +23,8 @@ MAX_INSTRUCTIONS = 4_000_000
 
 Calls = Mapping[str, Callable[..., Any]]
 
-_PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}  # pickles of protocol 2 and below use the old names
+_PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg", "commands": "subprocess", "cPickle": "pickle"}
+"""Pickles of protocol 2 and below call these modules by their old names."""
 _COMMON_CALLS = frozenset(
     {
         *(f"builtins.{name}" for name in ("set", "frozenset", "slice", "complex", "bytearray", "range", "getattr")),

@@ -7,8 +7,8 @@ The pickle is read by :mod:`podx_train.safe_pickle`. torch wrote another format 
 from __future__ import annotations
 
 import math
+import struct
 import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +19,14 @@ import torch
 from torch import Tensor
 
 from podx.errors import CheckpointError
-from podx_train.safe_pickle import Inert, Name, read_pickle
+from podx_train.safe_pickle import Calls, Inert, Name, read_pickle
 
 MAX_DEPTH = 64
 MAX_MODULES = 100_000
 PICKLE_NAME = "data.pkl"
+
+_DAMAGE = (zipfile.BadZipFile, OSError, EOFError, ValueError, LookupError, ArithmeticError, RuntimeError, struct.error)
+"""What zipfile raises on archives that are not as they should be; what it does not support is a RuntimeError."""
 
 _DTYPES = MappingProxyType(
     {
@@ -168,13 +171,13 @@ def _storage(persistent_id: Any) -> Storage:
     word, kind, key, _, count = persistent_id
     if word != "storage" or not isinstance(kind, Name) or not isinstance(key, str):
         raise ValueError("not the reference to a storage that torch.save writes")
-    return Storage(kind.name, key, *_whole((count,)))
+    return Storage(kind.name, key, _whole((count,))[0])
 
 
 def _view(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> StoredTensor:
     if not isinstance(storage, Storage):
         raise ValueError("a tensor without numbers")
-    view = StoredTensor(storage, *_whole((offset,)), _whole(size), _whole(stride))
+    view = StoredTensor(storage, _whole((offset,))[0], _whole(size), _whole(stride))
     if len(view.size) != len(view.stride) or len(view.size) > 8:
         raise ValueError("a tensor of impossible shape")
     last = view.offset + sum((s - 1) * t for s, t in zip(view.size, view.stride, strict=True))
@@ -194,7 +197,7 @@ def _ordered(pairs: Any = (), *_: Any) -> dict[Any, Any]:
     return {}
 
 
-_CALLS = MappingProxyType(
+_CALLS: Calls = MappingProxyType(
     {
         "torch._utils._rebuild_tensor": _view,
         "torch._utils._rebuild_tensor_v2": _view,
@@ -213,16 +216,16 @@ class _Archive:
         self._files: dict[str, zipfile.ZipInfo] = {}
         if not path.is_file():
             raise CheckpointError(f"there is no file {path}: name the model.pt that POD's pretrain.py wrote")
-        if not zipfile.is_zipfile(path):
-            raise CheckpointError(
-                f"{path} is no zip archive: it is cut off, or torch older than 1.6 wrote it, whose format podx does "
-                f"not read. Copy it again, or save it anew with torch 1.6 or later"
-            )
 
     def __enter__(self) -> _Archive:
         try:
+            if not zipfile.is_zipfile(self._path):
+                raise CheckpointError(
+                    f"{self._path} is no zip archive: it is cut off, or torch older than 1.6 wrote it, whose format "
+                    f"podx does not read. Copy it again, or save it anew with torch 1.6 or later"
+                )
             self._zip = zipfile.ZipFile(self._path)
-        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+        except _DAMAGE as error:
             raise CheckpointError(f"{self._path} is a damaged archive ({error}): copy it again") from error
         try:
             self._check()
@@ -237,13 +240,6 @@ class _Archive:
     def _check(self) -> None:
         """Refuse archives that torch.save does not write: compressed, encrypted, overlapping, of odd names."""
         infos = self._zip.infolist()
-        stored = all(i.compress_type == zipfile.ZIP_STORED and i.compress_size == i.file_size for i in infos)
-        total = sum(info.file_size for info in infos)
-        if not stored or total > self._path.stat().st_size or any(info.flag_bits & 1 for info in infos):
-            raise CheckpointError(
-                f"{self._path} is compressed or says that it holds more than it does, which torch.save never writes: "
-                f"unpack it if it was packed again, or copy it again"
-            )
         heads = [info.filename for info in infos if info.filename.split("/")[1:] == [PICKLE_NAME]]
         if len(heads) != 1 or len({info.filename for info in infos}) != len(infos):
             raise CheckpointError(f"{self._path} is an archive, but not one of torch.save: name the model.pt of POD")
@@ -251,6 +247,13 @@ class _Archive:
         self._files = {i.filename.removeprefix(prefix): i for i in infos if i.filename.startswith(prefix)}
         if "constants.pkl" in self._files:
             raise CheckpointError(f"{self._path} is a TorchScript program: name a model saved with torch.save")
+        stored = all(i.compress_type == zipfile.ZIP_STORED and i.compress_size == i.file_size for i in infos)
+        total = sum(info.file_size for info in infos)
+        if not stored or total > self._path.stat().st_size or any(info.flag_bits & 1 for info in infos):
+            raise CheckpointError(
+                f"{self._path} is compressed or says that it holds more than it does, which torch.save never writes: "
+                f"unpack it if it was packed again, or copy it again"
+            )
         if "byteorder" in self._files and self._read("byteorder") != b"little":
             raise CheckpointError(f"{self._path} was written on a big-endian machine: save it on a little-endian one")
 
@@ -259,7 +262,7 @@ class _Archive:
             raise CheckpointError(f"{self._path} lacks its part {name[:40]!r}: it is damaged, copy it again")
         try:
             return self._zip.read(self._files[name])
-        except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, NotImplementedError) as error:
+        except _DAMAGE as error:
             raise CheckpointError(f"{self._path} is damaged in its part {name} ({error}): copy it again") from error
 
     def pickle(self) -> bytes:
