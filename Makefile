@@ -11,8 +11,10 @@ RUNTIME := $(if $(filter-out 0,$(GPU)),gpu,cpu)
 DEMO ?= demo
 # Other inference libraries, measured beside podx. They need versions of their own, so an environment of their own.
 PODX_PEERS ?= .venv-peers
+# SASRec, a recommender to compare accuracy with; its library needs other versions again.
+PODX_SASREC ?= .venv-sasrec
 
-.PHONY: demo test lint peers clean
+.PHONY: demo test lint peers peers-sasrec clean
 
 $(BIN)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -39,5 +41,14 @@ $(PODX_PEERS)/.ready: pyproject.toml constraints-peers.txt
 	$(PODX_PEERS)/bin/python -m pip install --quiet --constraint constraints-peers.txt --editable '.[cpu]' ctranslate2 onnx optimum-onnx psutil
 	touch $@
 
+peers-sasrec: $(PODX_SASREC)/.ready
+
+$(PODX_SASREC)/.ready: pyproject.toml constraints-sasrec.txt
+	$(PYTHON) -m venv $(PODX_SASREC)
+	$(PODX_SASREC)/bin/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) --constraint constraints-sasrec.txt torch
+	$(PODX_SASREC)/bin/python -m pip install --quiet --constraint constraints-sasrec.txt 'rectools[torch]'
+	$(PODX_SASREC)/bin/python -m pip install --quiet --no-deps --editable .
+	touch $@
+
 clean:
-	rm -rf $(VENV) .venv-peers $(DEMO)
+	rm -rf $(VENV) .venv-peers .venv-sasrec $(DEMO)

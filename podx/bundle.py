@@ -33,6 +33,7 @@ EARLIER_CATALOG_FILE = "catalog.npz"
 USERS_FILE = "users.npz"
 TOKENIZER_FILE = "spiece.model"
 _CHECKSUM = "manifest_sha256"
+_WITHOUT_VECTORS = "without_vectors"
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ class Manifest:
     Attributes:
         shape: what the graphs' tensors depend on.
         tasks: in the order of the graphs' ``task_id``.
-        prompts: prompt vectors per task (K).
+        prompts: prompt vectors per task (K). user_prompts: prompt vectors of each user (P), of which the encoder graph
+            holds a table; 0: users have none.
         max_history: items of a history that the model was trained to read.
         whole_word_rows: ids an input can hold, plus one.
         start_token: first token the decoder is fed.
@@ -65,10 +67,16 @@ class Manifest:
     start_token: int
     item_prefix: str = ITEM_PREFIX
     templates: Mapping[str, str] = field(default_factory=dict)
+    user_prompts: int = 0
     levels: int = 0
     files: Mapping[str, str] = field(default_factory=dict)
     parity: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def prompt_vectors(self) -> int:
+        """Vectors that stand before the text: the task's and the user's. The decoder's memory is as much longer."""
+        return self.prompts + self.user_prompts
 
     def to_json(self) -> str:
         """Text of ``manifest.json``."""
@@ -125,11 +133,14 @@ class UserTable:
 
     Attributes:
         items: int32 [total], item numbers of all users, oldest first; ``offsets``: int64 [n + 1].
+        without_vectors: int32, numbers of the users of whom a model with prompt vectors for each user has none; None:
+            there are no such users, or the model has no such vectors.
     """
 
     ids: IdTable
     items: npt.NDArray[np.int32]
     offsets: npt.NDArray[np.int64]
+    without_vectors: npt.NDArray[np.int32] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -140,7 +151,10 @@ class UserTable:
 
     def save(self, path: Path) -> None:
         """Write as ``.npz`` without pickled objects."""
-        np.savez(path, raw_ids=self.ids.raw_ids, items=self.items, offsets=self.offsets)
+        arrays: dict[str, Any] = {"raw_ids": self.ids.raw_ids, "items": self.items, "offsets": self.offsets}
+        if self.without_vectors is not None:
+            arrays[_WITHOUT_VECTORS] = self.without_vectors
+        np.savez(path, **arrays)
 
     @classmethod
     def load(cls, path: Path) -> UserTable:
@@ -150,7 +164,8 @@ class UserTable:
             CatalogError: the file is not such a table.
         """
         arrays = read_arrays(path, ("raw_ids", "items", "offsets"))
-        return cls(IdTable(arrays["raw_ids"], "user"), arrays["items"], arrays["offsets"])
+        without = arrays.get(_WITHOUT_VECTORS)
+        return cls(IdTable(arrays["raw_ids"], "user"), arrays["items"], arrays["offsets"], without)
 
 
 class Bundle:

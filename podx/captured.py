@@ -1,9 +1,9 @@
 """CUDA graphs: the whole search recorded once per shape and replayed without a launch from the host.
 
 A CUDA graph replays fixed shapes at fixed addresses. So requests are padded to a *bucket* (users, tokens, length of the
-lists), each bucket has a session of its own whose free dimensions are set to the bucket's, so that nothing is left to
-be computed from shapes, and its inputs and outputs lie in buffers that stay where they are. A bucket is made when it is
-first needed. One request at a time runs in a bucket; others wait.
+lists, rows of users' prompt vectors), each bucket has a session of its own whose free dimensions are set to the
+bucket's, so that nothing is left to be computed from shapes, and its inputs and outputs lie in buffers that stay where
+they are. A bucket is made when it is first needed. One request at a time runs in a bucket; others wait.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ EXCLUDED_LENGTHS = (32, 128)
 ALLOWED_LENGTHS = (1, 128)
 """One place for the mark that nothing is limited, or a top-N request's candidates."""
 
-_FILL = {sig.EXCLUDED_ITEMS: sig.NO_NUMBER, sig.ALLOWED_ITEMS: sig.NO_NUMBER}
+USER_ROWS = (1, 20)
+"""One for a user with prompt vectors, or all the similar users of one without."""
+
+_FILL = dict.fromkeys((sig.EXCLUDED_ITEMS, sig.ALLOWED_ITEMS, sig.USER_ROWS), sig.NO_NUMBER)
 """What inputs are padded with, where it is not 0."""
 
 Arrays = Mapping[str, npt.NDArray[np.int64]]
@@ -35,12 +38,13 @@ Arrays = Mapping[str, npt.NDArray[np.int64]]
 
 @dataclass(frozen=True)
 class Bucket:
-    """Sizes of the free dimensions of ``recommend_captured.onnx``."""
+    """Sizes of the free dimensions of ``recommend_captured.onnx``; ``user_rows``: 0 where a graph has no such input."""
 
     batch: int
     source: int
     excluded: int
     allowed: int
+    user_rows: int = 0
 
     @classmethod
     def holding(cls, feeds: Arrays) -> Bucket | None:
@@ -49,11 +53,14 @@ class Bucket:
         lists = feeds[sig.EXCLUDED_ITEMS].shape[1], feeds[sig.ALLOWED_ITEMS].shape[1]
         sizes = (BATCH_SIZES, SOURCE_LENGTHS, EXCLUDED_LENGTHS, ALLOWED_LENGTHS)
         chosen = [_at_least(size, among) for size, among in zip((batch, source, *lists), sizes, strict=True)]
+        rows = feeds.get(sig.USER_ROWS)
+        chosen.append(0 if rows is None else _at_least(rows.shape[1], USER_ROWS))
         return None if None in chosen else cls(*(size for size in chosen if size is not None))
 
     def pad(self, name: str, array: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """An input in the bucket's shape. Padded users are users without text."""
-        width = {sig.EXCLUDED_ITEMS: self.excluded, sig.ALLOWED_ITEMS: self.allowed}.get(name, self.source)
+        own = {sig.EXCLUDED_ITEMS: self.excluded, sig.ALLOWED_ITEMS: self.allowed, sig.USER_ROWS: self.user_rows}
+        width = own.get(name, self.source)
         shape = (self.batch,) if array.ndim == 1 else (self.batch, width)
         padded = np.full(shape, _FILL.get(name, 0), dtype=np.int64)
         padded[tuple(slice(0, size) for size in array.shape)] = array
@@ -62,7 +69,8 @@ class Bucket:
     def dimensions(self) -> dict[str, int]:
         """By the names that the graph gives them."""
         lists = {"excluded": self.excluded, "allowed": self.allowed, "answers": CAPTURED_K}
-        return {"batch": self.batch, "source": self.source, **lists}
+        rows = {"user_neighbours": self.user_rows} if self.user_rows else {}
+        return {"batch": self.batch, "source": self.source, **lists, **rows}
 
 
 def _at_least(size: int, among: tuple[int, ...]) -> int | None:

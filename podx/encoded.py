@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -15,8 +15,8 @@ import numpy.typing as npt
 from podx.bundle import Bundle
 from podx.encoding import EncodedInput
 from podx.errors import ConfigError
-from podx.lookup import LongHistory, Lookup, Numbers
-from podx.requests import ExplainRequest, RankRequest, RecommendRequest
+from podx.lookup import FoundUser, LongHistory, Lookup, Numbers, UnknownUser
+from podx.requests import ExplainRequest, RankRequest, RecommendRequest, UserKind
 from podx.tasks import Task
 from podx.trie import NO_ITEM
 
@@ -30,6 +30,7 @@ class EncodedRequest:
         task: what is asked for; ``task_id``: its number in the graphs.
         denied: int64 [denied], items never to be returned; some may occur twice.
         allowed: int64 [allowed], the only items that may be; None: the whole catalogue.
+        user: how the user was read.
     """
 
     text: EncodedInput
@@ -37,6 +38,7 @@ class EncodedRequest:
     task_id: int
     denied: Numbers
     allowed: Numbers | None
+    user: UserKind = "known"
 
     @property
     def allowed_row(self) -> Numbers:
@@ -55,9 +57,12 @@ def allowed_row(allowed: npt.NDArray[np.integer] | None) -> Numbers:
 class RequestEncoder:
     """Looks raw ids up and writes requests as tokens. Safe to share between threads."""
 
-    def __init__(self, bundle: Bundle, long_history: LongHistory = "error") -> None:
-        self.lookup = Lookup(bundle, long_history)
+    def __init__(
+        self, bundle: Bundle, long_history: LongHistory = "error", unknown_user: UnknownUser = "error"
+    ) -> None:
+        self.lookup = Lookup(bundle, long_history, unknown_user)
         self.inputs = bundle.input_encoder()
+        self.reads_user_rows = bundle.manifest.user_prompts > 0
 
     def encode(self, request: RecommendRequest | RankRequest, exclude_seen: bool = True) -> EncodedRequest:
         """A request and its limits. ``exclude_seen``: deny the items of the history as well.
@@ -65,8 +70,8 @@ class RequestEncoder:
         Raises:
             RequestError: of the kind that names what is wrong with the request.
         """
-        task, items = self._task_and_items(request)
-        text = self._write(task, request.user, items)
+        task, items, user = self._task_items_user(request)
+        text = self._write(task, user, items)
         denied = self.lookup.items(request.exclude)
         allowed: Numbers | None
         if isinstance(request, RankRequest):
@@ -74,7 +79,7 @@ class RequestEncoder:
         else:
             allowed = None if request.allow is None else self.lookup.items(request.allow)
             denied = np.concatenate([denied, items]) if exclude_seen else denied
-        return EncodedRequest(text, task, self.lookup.task_id(task), denied, allowed)
+        return EncodedRequest(text, task, self.lookup.task_id(task), denied, allowed, user.kind)
 
     def text(self, request: RecommendRequest | RankRequest) -> EncodedInput:
         """A request without its limits, for a search that knows none.
@@ -82,8 +87,8 @@ class RequestEncoder:
         Raises:
             RequestError: of the kind that names what is wrong with the request.
         """
-        task, items = self._task_and_items(request)
-        return self._write(task, request.user, items)
+        task, items, user = self._task_items_user(request)
+        return self._write(task, user, items)
 
     def explanation(self, request: ExplainRequest) -> EncodedInput:
         """A request for an explanation.
@@ -92,17 +97,20 @@ class RequestEncoder:
             UnknownUserError, UnknownItemError: an id the model does not know.
             UnsupportedTaskError: the model was not trained for this task.
         """
-        return self._write(Task.EXPLANATION, request.user, self.lookup.items([request.item]))
+        user = self.lookup.found_user(request.user)
+        return self._write(Task.EXPLANATION, user, self.lookup.items([request.item]))
 
-    def _task_and_items(self, request: RecommendRequest | RankRequest) -> tuple[Task, Numbers]:
+    def _task_items_user(self, request: RecommendRequest | RankRequest) -> tuple[Task, Numbers, FoundUser]:
         if isinstance(request, RankRequest):
-            return Task.TOPN, self.lookup.candidates(request)
-        return Task.SEQUENTIAL, self.lookup.history(request)
+            return Task.TOPN, self.lookup.candidates(request), self.lookup.found_user(request.user)
+        history = self.lookup.history(request)
+        return Task.SEQUENTIAL, history, self.lookup.found_user(request.user, history)
 
-    def _write(self, task: Task, user: str, items: Numbers) -> EncodedInput:
+    def _write(self, task: Task, user: FoundUser, items: Numbers) -> EncodedInput:
         self.lookup.task_id(task)  # an unsupported task is named before anything is run
         read = self.lookup.readable(items) if task is Task.SEQUENTIAL else items
-        return self.inputs.encode(task, self.lookup.user(user), read)
+        text = self.inputs.encode(task, user.number, read)
+        return text if user.rows == (user.number,) else replace(text, user_rows=user.rows)
 
 
 def common_task(requests: Sequence[RecommendRequest | RankRequest]) -> Task:

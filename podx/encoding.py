@@ -25,6 +25,9 @@ PLAIN_WORD = 0
 
 UNKNOWN_USER = 0
 
+NO_ROW = -1
+"""Fills up rows of users' prompt vectors."""
+
 NO_TEMPLATES: Mapping[Task, Template] = MappingProxyType({})
 
 
@@ -35,11 +38,18 @@ class EncodedInput:
     Attributes:
         input_ids, whole_word_ids: int64 [source], end of sequence included.
         user: number of its user, 0 for one that the model does not know.
+        user_rows: numbers of the users whose own prompt vectors are averaged, where that is not ``user`` alone.
     """
 
     input_ids: IntArray
     whole_word_ids: IntArray
     user: int = UNKNOWN_USER
+    user_rows: tuple[int, ...] | None = None
+
+    @property
+    def own_rows(self) -> tuple[int, ...]:
+        """Rows of the table of users' prompt vectors that stand for this user."""
+        return (self.user,) if self.user_rows is None else self.user_rows
 
     def __len__(self) -> int:
         return len(self.input_ids)
@@ -52,12 +62,14 @@ class Batch:
     Attributes:
         input_ids, whole_word_ids, attention_mask: int64 [batch, source].
         users: int64 [batch], user numbers, 0 for one that the model does not know; None: nobody is known.
+        user_rows: int64 [batch, rows], see :class:`EncodedInput`, filled up with -1; None: ``users`` alone.
     """
 
     input_ids: IntArray
     whole_word_ids: IntArray
     attention_mask: IntArray
     users: IntArray | None = None
+    user_rows: IntArray | None = None
 
     @property
     def size(self) -> int:
@@ -66,11 +78,11 @@ class Batch:
 
     def rows(self, chosen: Sequence[int] | npt.NDArray[np.integer]) -> Batch:
         """Some of the records, padded as they are."""
-        users = None if self.users is None else self.users[chosen]
-        return Batch(self.input_ids[chosen], self.whole_word_ids[chosen], self.attention_mask[chosen], users)
+        users, rows = (None if array is None else array[chosen] for array in (self.users, self.user_rows))
+        return Batch(self.input_ids[chosen], self.whole_word_ids[chosen], self.attention_mask[chosen], users, rows)
 
 
-def pad_rows(rows: Sequence[npt.NDArray[np.integer]], value: int) -> IntArray:
+def pad_rows(rows: Sequence[npt.NDArray[np.integer] | Sequence[int]], value: int) -> IntArray:
     """Rows of different length → int64 [rows, longest], filled up with ``value`` on the right."""
     width = max((len(row) for row in rows), default=0)
     padded = np.full((len(rows), width), value, dtype=np.int64)
@@ -115,6 +127,9 @@ class InputEncoder:
         item_text: how an item is written, by default as its number; ``item_prefix`` comes before it.
         whole_word_rows: rows of the model's whole-word table.
         templates: wording of a task where a call names none; the bare one for the tasks that are left out.
+
+    Attributes:
+        warmed: users and items from 1 up that :meth:`warm` has tokenised.
     """
 
     def __init__(
@@ -132,11 +147,25 @@ class InputEncoder:
         self._items = _WordCache(tokenizer, lambda number: item_prefix + item_text(number))
         self._words: dict[str, IntArray] = {}
         self._eos = np.array([tokenizer.eos_id], dtype=np.int64)
+        self.warmed = (0, 0)
 
     def warm(self, users: int, items: int) -> None:
         """Tokenise every id now, so that no later call meets the tokeniser."""
         self._users.warm(users)
         self._items.warm(items)
+        self.warmed = (users, items)
+
+    def user_tokens(self, number: int) -> IntArray:
+        """Tokens of a user as inputs have them."""
+        return self._users[number]
+
+    def item_tokens(self, number: int) -> IntArray:
+        """Tokens of an item as inputs have them, which may differ from its target tokens by a prefix."""
+        return self._items[number]
+
+    def wording(self, task: Task) -> Template:
+        """The template that words a record where a call names none."""
+        return self._templates.get(task) or bare_template(task)
 
     def _plain(self, word: str) -> IntArray:
         tokens = self._words.get(word)
@@ -152,14 +181,14 @@ class InputEncoder:
 
         Args:
             task: which of the task's templates apply.
-            user: user number.
+            user: user number; 0: nobody, so the text has no user in it.
             items: the history, the candidates, or the one item, by number.
             template: wording; when not given, the encoder's own for the task.
 
         Raises:
             ConfigError: the template belongs to another task, or there are more ids than whole-word rows.
         """
-        template = template or self._templates.get(task) or bare_template(task)
+        template = template or self.wording(task)
         if template.task is not task:
             raise ConfigError(f"a template of task {template.task} cannot word a record of task {task}")
         if len(items) + 1 >= self.whole_word_rows:
@@ -171,7 +200,7 @@ class InputEncoder:
         next_id = PLAIN_WORD + 1
         for word in template.words:
             if word == USER_PLACEHOLDER:
-                ids = [self._users[user]]
+                ids = [] if user == UNKNOWN_USER else [self._users[user]]
             elif word.startswith("{"):
                 ids = [self._items[int(item)] for item in items]
             else:
@@ -192,7 +221,9 @@ class InputEncoder:
         whole = pad_rows([r.whole_word_ids for r in records], PLAIN_WORD)
         lengths = np.array([len(r) for r in records], dtype=np.int64)
         mask = (np.arange(ids.shape[1])[None, :] < lengths[:, None]).astype(np.int64)
-        return Batch(ids, whole, mask, np.array([r.user for r in records], dtype=np.int64))
+        users = np.array([r.user for r in records], dtype=np.int64)
+        alone = all(r.user_rows is None for r in records)
+        return Batch(ids, whole, mask, users, None if alone else pad_rows([r.own_rows for r in records], NO_ROW))
 
 
 def item_target_tokens(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:

@@ -3,37 +3,65 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from podx.bundle import Bundle
+from podx.encoding import UNKNOWN_USER
 from podx.errors import (
     CandidatesError,
+    ConfigError,
     HistoryError,
     RequestError,
     UnknownItemError,
     UnknownUserError,
     UnsupportedTaskError,
 )
-from podx.requests import RankRequest, RecommendRequest
+from podx.requests import RankRequest, RecommendRequest, UserKind
+from podx.similar_users import SimilarUsers
 from podx.tasks import Task
 
 Numbers = npt.NDArray[np.int64]
 LongHistory = Literal["error", "keep-last"]
+UnknownUser = Literal["error", "nearest"]
+"""What to do about a user whom the model does not know: refuse, or read the most similar known users in its place."""
 
 RESERVED_WHOLE_WORDS = 2
 """Whole-word rows that no item can take: one is for plain words, one for the user."""
 
 
-class Lookup:
-    """Finds the numbers of a bundle's users and items."""
+@dataclass(frozen=True)
+class FoundUser:
+    """How the model reads a user.
 
-    def __init__(self, bundle: Bundle, long_history: LongHistory) -> None:
+    Attributes:
+        number: the user written in the text; 0: none.
+        rows: users whose own prompt vectors are averaged, for models that have them; 0 is the mean of all.
+        kind: what that is, see :data:`podx.requests.UserKind`.
+    """
+
+    number: int
+    rows: tuple[int, ...]
+    kind: UserKind
+
+
+class Lookup:
+    """Finds the numbers of a bundle's users and items.
+
+    Raises:
+        ConfigError: there is no such way with unknown users.
+    """
+
+    def __init__(self, bundle: Bundle, long_history: LongHistory, unknown_user: UnknownUser = "error") -> None:
+        if unknown_user not in ("error", "nearest"):
+            raise ConfigError(f"unknown_user must be 'error' or 'nearest', not {unknown_user!r}")
         self._manifest = bundle.manifest
         self._catalog, self._users = bundle.catalog, bundle.users
-        self._long_history = long_history
+        self._long_history, self._unknown_user = long_history, unknown_user
 
     def user(self, raw: str) -> int:
         """Number of a user.
@@ -43,11 +71,46 @@ class Lookup:
         """
         number = self._users.ids.number(raw)
         if number is None:
+            more = "load the bundle with unknown_user='nearest' and pass the user's history"
+            if self._unknown_user == "nearest":
+                more = "pass the user's history with a request to recommend"
             raise UnknownUserError(
                 f"user {raw!r} is not among the {len(self._users)} users this model knows: "
-                f"use an id of the training data, or train again with this user"
+                f"use an id of the training data, train again with this user, or {more}"
             )
         return number
+
+    def found_user(self, raw: str, history: Numbers | None = None) -> FoundUser:
+        """How the model is to read a user.
+
+        Args:
+            history: item numbers, where the request brings any.
+
+        Raises:
+            UnknownUserError: the model does not know this user, and nothing may or can stand in.
+        """
+        nearest = self._unknown_user == "nearest"
+        number = self._users.ids.number(raw)
+        if number is None:
+            if not nearest or history is None:
+                return FoundUser(self.user(raw), (), "known")  # which raises
+            similar = tuple(self._similar.nearest(history).tolist())
+            return FoundUser(similar[0], similar, "nearest") if similar else FoundUser(UNKNOWN_USER, (0,), "mean")
+        if number not in self._without_vectors:
+            return FoundUser(number, (number,), "known")
+        own = self._users.history(number) if history is None else history
+        similar = tuple(self._similar.nearest(own).tolist()) if nearest else ()
+        return FoundUser(number, similar or (0,), "nearest" if similar else "mean")
+
+    @cached_property
+    def _without_vectors(self) -> frozenset[int]:
+        without = self._users.without_vectors
+        return frozenset(() if without is None else without.tolist())
+
+    @cached_property
+    def _similar(self) -> SimilarUsers:
+        """Over users who have vectors, where the model has any; made when it is first needed."""
+        return SimilarUsers(self._users, np.array(sorted(self._without_vectors), dtype=np.int64))
 
     def items(self, raw_ids: Sequence[str]) -> Numbers:
         """Numbers of items, int64 [items].
@@ -74,7 +137,8 @@ class Lookup:
             UnknownUserError, UnknownItemError: an id the model does not know.
             HistoryError: no history is given or known, or it is longer than the model reads.
         """
-        user = self.user(request.user)
+        if request.history is None or self._unknown_user == "error":
+            user = self.user(request.user)
         if request.history is None:
             known = self._users.history(user).astype(np.int64)
             if not len(known):

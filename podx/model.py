@@ -17,7 +17,7 @@ from podx.decoding.items import FoundItems
 from podx.decoding.options import CAPTURED_K, DEFAULT_BEAMS, DEFAULT_LENGTH_PENALTY, ItemSearchOptions
 from podx.decoding.stepper import FloatArray, IntArray
 from podx.encoded import allowed_row
-from podx.encoding import Batch, pad_rows
+from podx.encoding import UNKNOWN_USER, Batch, pad_rows
 from podx.session import CUDA, GraphSession, SessionOptions, select_rows
 
 
@@ -62,13 +62,23 @@ class GraphStepper:
         self._past = {name: select_rows(value, users, device) for name, value in self._past.items()}
 
 
-def _text_feeds(batch: Batch, task_id: int) -> dict[str, npt.NDArray[np.int64]]:
-    """What the encoder reads."""
+def _user_rows(batch: Batch) -> npt.NDArray[np.int64]:
+    """Rows of the table of users' prompt vectors, [batch, user_neighbours]."""
+    if batch.user_rows is not None:
+        return batch.user_rows
+    users = np.full(batch.size, UNKNOWN_USER, dtype=np.int64) if batch.users is None else batch.users
+    return users[:, None]
+
+
+def _text_feeds(batch: Batch, task_id: int, user_rows: bool) -> dict[str, npt.NDArray[np.int64]]:
+    """What the encoder reads, see :func:`podx.signature.encoder_inputs`."""
+    own = {sig.USER_ROWS: _user_rows(batch)} if user_rows else {}
     return {
         sig.INPUT_IDS: batch.input_ids,
         sig.WHOLE_WORD_IDS: batch.whole_word_ids,
         sig.ATTENTION_MASK: batch.attention_mask,
         sig.TASK_ID: np.full(batch.size, task_id, dtype=np.int64),
+        **own,
     }
 
 
@@ -80,6 +90,7 @@ def recommend_with(
     allowed: Sequence[npt.NDArray[np.integer] | None],
     options: ItemSearchOptions,
     k: int,
+    user_rows: bool = False,
 ) -> FoundItems:
     """Run ``recommend.onnx`` on a batch.
 
@@ -88,9 +99,10 @@ def recommend_with(
         allowed: the only ones that may be, per request; None: all.
         options: scores must be over the catalogue.
         k: answers wanted, at most the number of items.
+        user_rows: whether the graph has prompt vectors of each user.
     """
     feeds = {
-        **fixed_feeds(batch, task_id, denied, allowed),
+        **fixed_feeds(batch, task_id, denied, allowed, user_rows),
         sig.BEAMS: np.array([max(options.beams, k)], dtype=np.int64),
         sig.K: np.array([k], dtype=np.int64),
         sig.LENGTH_PENALTY: np.array([options.length_penalty], dtype=np.float32),
@@ -103,10 +115,11 @@ def fixed_feeds(
     task_id: int,
     denied: Sequence[npt.NDArray[np.integer]],
     allowed: Sequence[npt.NDArray[np.integer] | None],
+    user_rows: bool = False,
 ) -> dict[str, npt.NDArray[np.int64]]:
-    """The inputs of ``recommend.onnx`` that have no default."""
+    """The inputs of ``recommend.onnx`` that have no default; ``user_rows``: see :func:`recommend_with`."""
     return {
-        **_text_feeds(batch, task_id),
+        **_text_feeds(batch, task_id, user_rows),
         sig.EXCLUDED_ITEMS: pad_rows(denied, sig.NO_NUMBER),
         sig.ALLOWED_ITEMS: pad_rows([allowed_row(items) for items in allowed], sig.NO_NUMBER),
     }
@@ -124,6 +137,7 @@ class GraphModel:
         self._options = options
         self._sessions: dict[str, GraphSession] = {}
         self._captured: CapturedRecommender | None = None
+        self._user_rows = bundle.manifest.user_prompts > 0
         self._lock = threading.Lock()
 
     @property
@@ -147,7 +161,7 @@ class GraphModel:
 
     def encode(self, batch: Batch, task_id: int) -> dict[str, Any]:
         """Memory of a batch: mask and cross-attention K and V of every decoder layer, on the device."""
-        return self.session(sig.ENCODER_FILE).run(_text_feeds(batch, task_id), to_host=())
+        return self.session(sig.ENCODER_FILE).run(_text_feeds(batch, task_id, self._user_rows), to_host=())
 
     def recommend(
         self,
@@ -161,10 +175,11 @@ class GraphModel:
         """The whole search by one graph, see :func:`recommend_with`. On CUDA by a captured one where it can."""
         captured = self._captured_for(options, k)
         if captured is not None:
-            found = captured.run(fixed_feeds(batch, task_id, denied, allowed))
+            found = captured.run(fixed_feeds(batch, task_id, denied, allowed, self._user_rows))
             if found is not None:
                 return _found(found)
-        return recommend_with(self.session(sig.RECOMMEND_FILE), batch, task_id, denied, allowed, options, k)
+        session = self.session(sig.RECOMMEND_FILE)
+        return recommend_with(session, batch, task_id, denied, allowed, options, k, self._user_rows)
 
     def _captured_for(self, options: ItemSearchOptions, k: int) -> CapturedRecommender | None:
         """The captured graph, where there is one and it does the search that is asked for."""

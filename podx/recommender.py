@@ -15,7 +15,7 @@ from podx.encoded import EncodedRequest, RequestEncoder, common_task
 from podx.encoding import EncodedInput
 from podx.errors import ConfigError
 from podx.generated import ItemReader
-from podx.lookup import LongHistory
+from podx.lookup import LongHistory, UnknownUser
 from podx.model import GraphModel
 from podx.requests import (
     ExplainRequest,
@@ -25,6 +25,7 @@ from podx.requests import (
     Recommendation,
     Recommendations,
     RecommendRequest,
+    UserKind,
 )
 from podx.session import Device, SessionOptions, resolve_device
 from podx.tasks import Task
@@ -44,6 +45,7 @@ def load(
     verify: bool = True,
     search_graph: SearchGraph = "auto",
     cuda_graph: bool = True,
+    unknown_user: UnknownUser = "error",
 ) -> Recommender:
     """Open a bundle that ``podx export`` wrote.
 
@@ -57,6 +59,8 @@ def load(
         search_graph: how items are searched for. ``one``: by ``recommend.onnx``, which does a whole search in one run;
             ``steps``: by the step graphs, the search itself in numpy; ``auto``: by the one graph where it can.
         cuda_graph: on CUDA, replay the whole search as a CUDA graph (:mod:`podx.captured`).
+        unknown_user: ``nearest``: recommend for users whom the model does not know by what is most like them, the known
+            users whose items are most similar to the given history (:mod:`podx.similar_users`).
 
     Raises:
         BundleError: the folder is incomplete or damaged, or (BundleVersionError) of another format version.
@@ -66,7 +70,7 @@ def load(
     if long_history not in ("error", "keep-last"):
         raise ConfigError(f"long_history must be 'error' or 'keep-last', not {long_history!r}")
     options = SessionOptions(resolve_device(device), threads, spin, cuda_graph)
-    return Recommender(Bundle.load(Path(path), verify), options, long_history, search_graph)
+    return Recommender(Bundle.load(Path(path), verify), options, long_history, search_graph, unknown_user)
 
 
 class Recommender:
@@ -81,9 +85,10 @@ class Recommender:
         options: SessionOptions,
         long_history: LongHistory = "error",
         search_graph: SearchGraph = "auto",
+        unknown_user: UnknownUser = "error",
     ) -> None:
         self.bundle = bundle
-        self._requests = RequestEncoder(bundle, long_history)
+        self._requests = RequestEncoder(bundle, long_history, unknown_user)
         self._model = GraphModel(bundle, options)
         self._search = CatalogueSearch(bundle, self._model, search_graph)
         self._catalog = bundle.catalog
@@ -234,11 +239,11 @@ class Recommender:
                 [request.allowed for request in own],
                 min(k, len(self._catalog)),
             )
-            return self._recommendations(find(batch, options))
+            return self._recommendations(find(batch, options), [request.user for request in own])
 
         return in_batches([request.text for request in pending], batch_size, run)
 
-    def _recommendations(self, found: FoundItems) -> list[Recommendations]:
+    def _recommendations(self, found: FoundItems, users: Sequence[UserKind]) -> list[Recommendations]:
         raw = self._catalog.items.raw
         exact = [None] * len(found.items) if found.exact is None else found.exact.tolist()
         return [
@@ -249,8 +254,11 @@ class Recommender:
                     if item
                 ),
                 certain,
+                user,
             )
-            for items, scores, certain in zip(found.items.tolist(), found.scores.tolist(), exact, strict=True)
+            for items, scores, certain, user in zip(
+                found.items.tolist(), found.scores.tolist(), exact, users, strict=True
+            )
         ]
 
     def _search_text(

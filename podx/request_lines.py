@@ -5,7 +5,8 @@ must be there, or ``{"user": "u1", "candidates": ["i1", "i2"], "exclude": []}``.
 and :class:`podx.RankRequest`.
 
 Written: ``input_ids``, ``whole_word_ids``, ``excluded_items``, ``allowed_items`` (lists of integers) and ``task_id``.
-They are rows of the inputs of ``recommend.onnx`` (:mod:`podx.signature`), not padded yet.
+They are rows of the inputs of ``recommend.onnx`` (:mod:`podx.signature`), not padded yet. Models with prompt vectors of
+each user have ``user_rows`` as well, which is filled up with -1.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def encode_lines(path: Path, encoder: RequestEncoder, exclude_seen: bool = True)
     """
     for place, line in _lines(path):
         try:
-            yield encoded_line(encoder.encode(parse_request(line), exclude_seen))
+            yield encoded_line(encoder.encode(parse_request(line), exclude_seen), encoder.reads_user_rows)
         except RequestError as error:
             raise type(error)(f"{place}: {error}") from error
 
@@ -67,8 +68,9 @@ def parse_request(line: str) -> RecommendRequest | RankRequest:
     return kind(**content)
 
 
-def encoded_line(request: EncodedRequest) -> str:
-    """A request as a line of JSON, without the line end."""
+def encoded_line(request: EncodedRequest, user_rows: bool = False) -> str:
+    """A request as a line of JSON, without the line end. ``user_rows``: the model has prompt vectors of each user."""
+    own = {sig.USER_ROWS: list(request.text.own_rows)} if user_rows else {}
     return json.dumps(
         {
             sig.INPUT_IDS: request.text.input_ids.tolist(),
@@ -76,6 +78,7 @@ def encoded_line(request: EncodedRequest) -> str:
             sig.TASK_ID: request.task_id,
             sig.EXCLUDED_ITEMS: np.unique(request.denied).tolist(),
             sig.ALLOWED_ITEMS: request.allowed_row.tolist(),
+            **own,
         }
     )
 

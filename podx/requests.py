@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
+
+UserKind = Literal["known", "nearest", "mean"]
+"""How a user was read: as itself; as the known users of the most similar history; as nobody, of whom nothing is known,
+in place of whose prompt vectors stands the mean of all (where the model has any)."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +59,15 @@ class Recommendations(list[Recommendation]):
     Attributes:
         exact: True: these are certainly the k permitted items to which the model gives the highest scores, as an
             exhaustive search would find them. False: the beam search may have missed one. None: not examined.
+        user: ``known``, or what stood in for the user, see :data:`UserKind`.
     """
 
-    def __init__(self, found: Iterable[Recommendation] = (), exact: bool | None = None) -> None:
+    def __init__(
+        self, found: Iterable[Recommendation] = (), exact: bool | None = None, user: UserKind = "known"
+    ) -> None:
         super().__init__(found)
         self.exact = exact
+        self.user = user
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 The exporter writes them, the runtime feeds them; nobody else spells them.
 
-Axes: ``batch`` users · ``source`` tokens of the longest input · ``memory`` = prompt vectors + source · ``beams`` live
-beams per user · ``past`` cache slots filled before this step · ``slots`` = past + beams · ``output_tokens`` tokens
-that are scored.
+Axes: ``batch`` users · ``source`` tokens of the longest input · ``memory`` = prompt vectors + source ·
+``user_neighbours`` rows that a user's own prompt vectors are the mean of · ``beams`` live beams per user · ``past``
+cache slots filled before this step · ``slots`` = past + beams · ``output_tokens`` tokens that are scored.
 
 The decoder's cache keeps one **slot** per beam and step and never moves it. Which slots lie on a beam's path is said
 by :data:`DISTANCE`, so reordering beams moves a few integers instead of the cache.
@@ -23,6 +23,7 @@ INPUT_IDS = "input_ids"
 WHOLE_WORD_IDS = "whole_word_ids"
 ATTENTION_MASK = "attention_mask"
 TASK_ID = "task_id"
+USER_ROWS = "user_rows"
 MEMORY_MASK = "memory_mask"
 TOKENS = "tokens"
 DISTANCE = "distance"
@@ -39,7 +40,8 @@ SCORES = "scores"
 EXACT = "exact"
 
 NO_NUMBER = -1
-"""Fills up a row of :data:`EXCLUDED_ITEMS` or :data:`ALLOWED_ITEMS`. A row of it alone sets no limit."""
+"""Fills up a row of :data:`EXCLUDED_ITEMS`, :data:`ALLOWED_ITEMS` (a row of it alone sets no limit) or
+:data:`USER_ROWS`."""
 
 NOT_ON_PATH = -1
 """Value in :data:`DISTANCE` of a cache slot that a beam must not see."""
@@ -50,6 +52,7 @@ ITEM_DECODER_FILE = "decoder_items.onnx"
 RECOMMEND_FILE = "recommend.onnx"
 CAPTURED_FILE = "recommend_captured.onnx"
 WEIGHTS_FILE = "weights.bin"
+USER_PROMPTS_FILE = "user_prompts.bin"
 
 
 @dataclass(frozen=True)
@@ -106,14 +109,21 @@ def _per_layer(shape: ModelShape, names: Sequence[Callable[[int], str]], length:
     return [TensorSpec(name(layer), "float32", axes) for layer in range(shape.decoder_layers) for name in names]
 
 
-def encoder_inputs() -> list[TensorSpec]:
-    """What the encoder graph reads."""
+def encoder_inputs(user_rows: bool = False) -> list[TensorSpec]:
+    """What the encoder graph reads.
+
+    Args:
+        user_rows: the model has prompt vectors of each user. Their table has a row per user number, and row 0 for one
+            of whom nothing is known; a user's vectors are the mean of the named rows. A known user names its own alone.
+    """
     text: tuple[Axis, ...] = ("batch", "source")
+    own = [TensorSpec(USER_ROWS, "int64", ("batch", "user_neighbours"))] if user_rows else []
     return [
         TensorSpec(INPUT_IDS, "int64", text),
         TensorSpec(WHOLE_WORD_IDS, "int64", text),
         TensorSpec(ATTENTION_MASK, "int64", text),
         TensorSpec(TASK_ID, "int64", ("batch",)),
+        *own,
     ]
 
 

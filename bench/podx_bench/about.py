@@ -75,7 +75,8 @@ def _model_line(results: Results) -> str:
     epoch = model["best_epoch"]
     trained = "untrained" if epoch in (None, 0) else f"best epoch {epoch}"
     stored = f"{model['bundle_mb']} MB, " if "bundle_mb" in model else ""
-    return f"{size}{stored}{model['precision']}, {model['prompts']} prompt vectors a task, {trained}"
+    own = f" and {model['user_prompts']} a user" if model.get("user_prompts") else ""
+    return f"{size}{stored}{model['precision']}, {model['prompts']} prompt vectors a task{own}, {trained}"
 
 
 def floor_tables(results: Results) -> list[TextTable]:

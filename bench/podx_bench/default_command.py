@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 DEFAULT = "BUNDLE"
-"""What the listing calls the command that needs no name. Words are never compared with it: a folder may be called so."""
+"""Name of the command that needs none, in the listing alone: a folder may be called so, too."""
 
 
 class DefaultGroup(TyperGroup):

@@ -21,6 +21,7 @@ def model_facts(bundle: Bundle) -> dict[str, Any]:
         "shape": dataclasses.asdict(manifest.shape),
         "tasks": [task.value for task in manifest.tasks],
         "prompts": manifest.prompts,
+        "user_prompts": manifest.user_prompts,
         "scheme": manifest.scheme,
         "precision": manifest.precision,
         "max_history": manifest.max_history,

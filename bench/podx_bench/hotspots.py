@@ -59,7 +59,8 @@ def feeds(bundle: Bundle, data: Path, task: Task, batch_size: int, seed: int) ->
     requests = rank_requests(work) if task is Task.TOPN else recommend_requests(work)
     encoded = [encoder.encode(request) for request in requests]
     batch = encoder.inputs.collate([one.text for one in encoded])
-    return dict(fixed_feeds(batch, encoded[0].task_id, [e.denied for e in encoded], [e.allowed for e in encoded]))
+    limits = [e.denied for e in encoded], [e.allowed for e in encoded]
+    return dict(fixed_feeds(batch, encoded[0].task_id, *limits, bundle.manifest.user_prompts > 0))
 
 
 def profile(path: Path, inputs: Mapping[str, Any], threads: int) -> list[dict[str, Any]]:

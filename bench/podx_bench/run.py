@@ -196,7 +196,7 @@ class _Run:
         mean, steps = record.source_tokens_mean, record.decoding_steps
         if self._arithmetic is None or mean is None or steps is None:
             return
-        tokens = mean + self._bundle.manifest.prompts
+        tokens = mean + self._bundle.manifest.prompt_vectors
         cell = FloorCell(record.task, record.batch_size, tokens, steps, self._options.beams)
         self._keep(floors=(*self.results.floors, *floors(cell, self._arithmetic, self.results.gemm)))
 

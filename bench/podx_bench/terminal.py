@@ -19,10 +19,10 @@ Count = Callable[[str, int, int], None]
 """Told what is being done, how much of it is done, and how much there is."""
 
 
-def wide_console() -> Console:
-    """The terminal, or plain text of :data:`TABLE_WIDTH`."""
+def wide_console(width: int = TABLE_WIDTH) -> Console:
+    """The terminal, or plain text of so many characters."""
     console = Console()
-    return console if console.is_terminal else Console(width=TABLE_WIDTH)
+    return console if console.is_terminal else Console(width=width)
 
 
 def plain_lines() -> Callable[[str], None]:

@@ -13,7 +13,7 @@ from podx.errors import ConfigError
 from podx_bench.engines import ENGINES, OURS, EngineKind
 
 FORM = "NAME=FOLDER"
-_SAME = ("tasks", "prompts", "max_history", "whole_word_rows", "scheme", "shape")
+_SAME = ("tasks", "prompts", "user_prompts", "max_history", "whole_word_rows", "scheme", "shape")
 """What the manifests of two bundles of one model have in common."""
 
 

@@ -42,6 +42,7 @@ struct Options {
 struct Request {
   Row input_ids, whole_word_ids, excluded_items, allowed_items;
   std::int64_t task_id = 0;
+  Row user_rows;  // only of a model with prompt vectors of each user
 };
 
 // ---- reading ------------------------------------------------------------------------------------------------------
@@ -78,7 +79,8 @@ Row numbers_of(const std::string& line, const std::string& name) {
 
 Request parsed(const std::string& line) {
   Request request{numbers_of(line, "input_ids"), numbers_of(line, "whole_word_ids"), numbers_of(line, "excluded_items"),
-                  numbers_of(line, "allowed_items"), numbers_of(line, "task_id").at(0)};
+                  numbers_of(line, "allowed_items"), numbers_of(line, "task_id").at(0), {}};
+  if (line.find("\"user_rows\"") != std::string::npos) request.user_rows = numbers_of(line, "user_rows");
   if (request.input_ids.empty() || request.input_ids.size() != request.whole_word_ids.size()) {
     throw std::runtime_error("input_ids and whole_word_ids must be equally long: write the file with podx encode");
   }
@@ -111,6 +113,9 @@ class Feeds {
     add("attention_mask", first, last, 0, [](const Request& r) { return Row(r.input_ids.size(), 1); });
     add("excluded_items", first, last, kNoNumber, [](const Request& r) { return r.excluded_items; });
     add("allowed_items", first, last, kNoNumber, [](const Request& r) { return r.allowed_items; });
+    if (!first->user_rows.empty()) {
+      add("user_rows", first, last, kNoNumber, [](const Request& r) { return r.user_rows; });
+    }
     Row tasks;
     for (const Request* request = first; request != last; ++request) tasks.push_back(request->task_id);
     add("task_id", std::move(tasks), {rows_});

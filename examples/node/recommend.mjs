@@ -12,7 +12,7 @@ import { withDefaults } from "./defaults.mjs";
 
 const ROWS = ["input_ids", "whole_word_ids", "excluded_items", "allowed_items"];
 const ERRORS_ONLY = 3; // of ONNX Runtime's log levels
-const NO_NUMBER = -1; // fills up a row of item numbers
+const NO_NUMBER = -1; // fills up a row of item or user numbers
 const NO_ITEM = 0; // stands for an answer where there are fewer than k
 const GRAPH_K = 10; // defaults in the graph
 const GRAPH_BEAMS = 20;
@@ -59,6 +59,8 @@ function feedsOf(requests) {
     task_id: new ort.Tensor("int64", BigInt64Array.from(column("task_id"), BigInt), [requests.length]),
     excluded_items: padded(column("excluded_items"), NO_NUMBER),
     allowed_items: padded(column("allowed_items"), NO_NUMBER),
+    // only of a model with prompt vectors of each user
+    ...(requests[0].user_rows === undefined ? {} : { user_rows: padded(column("user_rows"), NO_NUMBER) }),
   };
 }
 

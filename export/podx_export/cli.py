@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from podx.bundle import Manifest
@@ -25,6 +26,13 @@ def export(
             help="fp32; int8 (for CPUs: a quarter of the size, several times faster); fp16, bf16 (for GPUs).",
         ),
     ] = "fp32",
+    inference: Annotated[
+        str | None,
+        typer.Option(
+            "--inference",
+            help="bare: inputs are ids alone; discrete: a template's words stay: longer inputs. Default: as trained.",
+        ),
+    ] = None,
     parity_users: Annotated[
         int, typer.Option("--parity-users", min=1, help="Users per task on whom graphs and eager model are compared.")
     ] = DEFAULT_PARITY_USERS,
@@ -34,7 +42,7 @@ def export(
     console = Console()
     with console.status("export") as status:
         manifest = export_checkpoint(
-            checkpoint, out, precision, parity_users, force, progress=lambda stage: status.update(f"export: {stage}")
+            checkpoint, out, precision, parity_users, force, lambda stage: status.update(f"export: {stage}"), inference
         )
     console.print(_summary(manifest, out))
     console.print(f"bundle: {out}", soft_wrap=True)
@@ -44,6 +52,8 @@ def _summary(manifest: Manifest, out: Path) -> Table:
     table = Table(title="exported", show_header=False)
     table.add_row("tasks", ", ".join(manifest.tasks))
     table.add_row("precision", manifest.precision)
+    for task, template in manifest.templates.items():
+        table.add_row(f"{task}: words kept", escape(template))
     size = sum((out / name).stat().st_size for name in manifest.files)
     table.add_row("size", f"{size / _MEGABYTE:.1f} MB in {len(manifest.files)} files")
     if NOT_MEASURED in manifest.parity:

@@ -107,7 +107,8 @@ def _lists(session: GraphSession, checkpoint: Checkpoint, sample: Sample, task_i
 def _run(session: GraphSession, checkpoint: Checkpoint, sample: Sample, task_id: int) -> FoundItems:
     k = min(TOP, len(checkpoint.item_ids))
     batch = ItemBatch(sample.encode(checkpoint), task_id, sample.denied, sample.allowed, k)
-    return recommend_with(session, batch.text, task_id, batch.denied, batch.allowed, ItemSearchOptions(), k)
+    own = checkpoint.config.user_prompts > 0
+    return recommend_with(session, batch.text, task_id, batch.denied, batch.allowed, ItemSearchOptions(), k, own)
 
 
 def _compare(

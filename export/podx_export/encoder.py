@@ -2,17 +2,20 @@
 
     input_ids ── embedding ──(+)── whole-word embedding
     task_id ──── prompt table ──[concat]── N layers ── norm ── K, V per decoder layer (once per user, not per beam)
+    user_rows ── user table ────────┘
 
 The prompt vectors are constants of the graph (POD paper, section 3.3); they carry no whole-word embedding unless the
-model was trained so.
+model was trained so. Prompt vectors of users (PeaPOD) depend on nothing but the user, so the attention that makes them
+is computed for everybody at export; the graph holds the table, in a file of its own.
 """
 
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from podx import signature as sig
-from podx_export.graph import GraphBuilder
+from podx_export.graph import FLOAT, FP16, HALF_ARRAYS, INT8, GraphBuilder
 from podx_export.layers import (
     add_and_norm,
     additive_mask,
@@ -30,42 +33,65 @@ from podx_export.weights import WeightStore
 def build_encoder(model: SourceModel, weights: WeightStore, precision: str) -> GraphBuilder:
     """Graph of the encoder and the cross-attention projections."""
     graph = GraphBuilder("encoder", weights, precision)
-    memory = encode(graph, model, [graph.input(spec) for spec in sig.encoder_inputs()])
+    memory = encode(graph, model, [graph.input(spec) for spec in source_inputs(model)])
     for spec, value in zip(sig.memory_tensors(model.shape), memory, strict=True):
         graph.output(spec, value if spec.dtype == "int64" else graph.wide(value))
     return graph
 
 
+def source_inputs(model: SourceModel) -> list[sig.TensorSpec]:
+    """What the encoder of this model reads."""
+    return sig.encoder_inputs(user_rows=model.user_prompts is not None)
+
+
 def encode(graph: GraphBuilder, model: SourceModel, inputs: list[str]) -> list[str]:
     """The encoder's nodes: :func:`podx.signature.encoder_inputs` → :func:`podx.signature.memory_tensors`."""
-    ids, whole, mask, task = inputs
+    ids, whole, mask, task, *rows = inputs
     with graph.scope("encoder"):
-        hidden = _embed(graph, model, ids, whole, task)
+        hidden = _embed(graph, model, ids, whole, task, rows)
         memory_mask = _memory_mask(graph, model, mask)
         bias = _attention_bias(graph, model, memory_mask)
         hidden = _layers(graph, model, hidden, bias)
         return [memory_mask, *_cross_attention(graph, model, hidden)]
 
 
-def _embed(graph: GraphBuilder, model: SourceModel, ids: str, whole: str, task: str) -> str:
+def _embed(graph: GraphBuilder, model: SourceModel, ids: str, whole: str, task: str, rows: list[str]) -> str:
     """→ [batch, memory, d]: prompt vectors, then tokens plus their whole-word vectors (Eq. before (1): S = …)."""
     with graph.scope("embedding"):
         tokens = embed(graph, "embedding", model.embedding, ids)
         words = embed(graph, "whole_word", model.whole_word, whole)
         text = graph.make("Add", tokens, words)
         prompts = model.prompts + model.whole_word[0] if model.whole_word_on_prompt else model.prompts
-        if prompts.shape[1] == 0:
-            return text
-        prompt = graph.make("Gather", graph.weight("prompts", prompts), task)
-        return graph.make("Concat", prompt, text, axis=1)
+        front = [_user_prompts(graph, model, own) for own in rows]
+        if prompts.shape[1]:
+            front.insert(0, graph.make("Gather", graph.weight("prompts", prompts), task))
+        return graph.concat([*front, text], axis=1)
+
+
+def _user_prompts(graph: GraphBuilder, model: SourceModel, rows: str) -> str:
+    """Mean of each user's rows of the table: int64 [batch, user_neighbours] → float32 [batch, P, d]."""
+    table = model.user_prompts
+    assert table is not None  # else the graph has no such input
+    halved: npt.DTypeLike | None = HALF_ARRAYS.get(FP16 if graph.precision == INT8 else graph.precision)
+    stored = table.reshape(len(table), -1).astype(halved or np.float32)
+    weights = graph.beside(sig.USER_PROMPTS_FILE)
+    with graph.scope("user_prompts"):
+        name = graph.initializer(weights.tensor("user_prompts", stored))
+        named = graph.make("GreaterOrEqual", rows, graph.int_scalar(0))
+        found = graph.make("Gather", name, graph.make("Max", rows, graph.int_scalar(0)))
+        found = found if halved is None else graph.cast(found, FLOAT)
+        ones = graph.unsqueeze(graph.cast(named, FLOAT), 1)  # [batch, 1, user_neighbours]
+        count = graph.make("ReduceSum", ones, graph.ints(2), keepdims=1)
+        share = graph.make("Div", ones, graph.make("Max", count, graph.float_scalar(1.0)))  # no row at all: zeros
+        return graph.reshape(graph.make("MatMul", share, found), 0, table.shape[1], table.shape[2])
 
 
 def _memory_mask(graph: GraphBuilder, model: SourceModel, mask: str) -> str:
     """Prompt vectors are always visible: [batch, source] → [batch, memory]."""
-    if model.prompts.shape[1] == 0:
+    if model.prompt_vectors == 0:
         return mask
     with graph.scope("memory_mask"):  # no Pad: ONNX Runtime has none for integers on CUDA
-        shape = graph.make("Concat", graph.dimension(mask, 0), graph.ints(model.prompts.shape[1]), axis=0)
+        shape = graph.make("Concat", graph.dimension(mask, 0), graph.ints(model.prompt_vectors), axis=0)
         visible = graph.make("Expand", graph.ints(1), shape)
         return graph.make("Concat", visible, mask, axis=1)
 

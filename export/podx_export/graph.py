@@ -102,6 +102,10 @@ class GraphBuilder:
         """A constant int32 scalar."""
         return self.weight(f"int32.{value}".replace("-", "m"), np.array(value, dtype=np.int32))
 
+    def beside(self, file: str) -> WeightStore:
+        """The store of another file in the weight file's folder."""
+        return self._weights.beside(file)
+
     def initializer(self, tensor: onnx.TensorProto) -> str:
         """A constant whose data lie elsewhere than in the weight file."""
         self._initializers[tensor.name] = tensor

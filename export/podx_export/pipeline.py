@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import datetime
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ from podx_export.source import SourceModel, read_model
 from podx_export.validate import require_exportable
 from podx_export.weights import WeightStore
 from podx_train.checkpoint import Checkpoint, load_checkpoint
+from podx_train.wordings import kind_of_inference, with_inference
 
 DEFAULT_PARITY_USERS = 16
 NOT_MEASURED = "not_measured"
@@ -62,6 +63,7 @@ def export_checkpoint(
     parity_users: int = DEFAULT_PARITY_USERS,
     force: bool = False,
     progress: Progress = _silent,
+    inference: str | None = None,
 ) -> Manifest:
     """Export a checkpoint folder to a bundle folder.
 
@@ -69,21 +71,21 @@ def export_checkpoint(
         checkpoint: folder that ``podx train`` wrote.
         out: folder to make.
         precision: ``fp32``; ``int8``: weights and what they are multiplied with in 8 bits, for CPUs; ``fp16``,
-            ``bf16``:
-            matrix products and attention in 16 bits, for GPUs, with norms and residual sums in float32.
+            ``bf16``: matrix products and attention in 16 bits, for GPUs, with norms and residual sums in float32.
         parity_users: users per task on whom the graphs are compared with the eager model.
         force: replace a bundle that is already there.
         progress: told the name of each stage.
+        inference: words in inputs: ``bare``: none; ``discrete``: those of training's first worded template (POD paper,
+            section 5.5); None: as trained.
 
     Raises:
-        CheckpointError: the checkpoint cannot be read.
-        ExportError: it cannot be exported (all faults are listed), or ``out`` is in use.
-        ParityError: the graphs do not answer like the eager model.
+        CheckpointError: the checkpoint cannot be read. ConfigError: unknown ``inference``. ParityError: the graphs do
+            not answer like the eager model. ExportError: faults of the checkpoint, all listed, or ``out`` is in use.
     """
     out = out.resolve()  # "." has no name that a suffix could be put to
     _require_free(out, force)
     progress("load the checkpoint")
-    source = load_checkpoint(checkpoint)
+    source = with_inference(load_checkpoint(checkpoint), inference)
     progress("validate")
     require_exportable(source, precision)
     with partial_folder(out) as partial:
@@ -150,14 +152,21 @@ def write_bundle(
     progress("check the graphs")
     for path in folder.glob("*.onnx"):
         onnx.checker.check_model(str(path))
-    users = UserTable(
-        IdTable.of(source.user_ids, "user"), source.sequences.items, source.sequences.offsets.astype(np.int64)
-    )
-    users.save(folder / USERS_FILE)
+    _user_table(source).save(folder / USERS_FILE)
     shutil.copyfile(source.tokenizer.path, folder / TOKENIZER_FILE)
     manifest = _manifest(source, model, precision, levels, folder)
     (folder / MANIFEST_FILE).write_bytes(manifest.to_json().encode())
     return manifest
+
+
+def _user_table(source: Checkpoint) -> UserTable:
+    """Users and their items, and who of them has no embedding to make prompt vectors from."""
+    without, own = None, source.model.user_prompts
+    if own is not None and not bool(own.known[1:].all()):
+        without = np.flatnonzero(~own.known.numpy())[1:].astype(np.int32)  # the first is user 0, who is nobody
+    sequences = source.sequences
+    ids, offsets = IdTable.of(source.user_ids, "user"), sequences.offsets.astype(np.int64)
+    return UserTable(ids, sequences.items, offsets, without)
 
 
 def _save_graph(graph: GraphBuilder, path: Path) -> None:
@@ -171,6 +180,7 @@ def _manifest(source: Checkpoint, model: SourceModel, precision: str, levels: in
         shape=model.shape,
         tasks=config.tasks,
         prompts=config.prompts,
+        user_prompts=config.user_prompts,
         scheme=config.scheme,
         precision=precision,
         max_history=config.max_history,
@@ -183,7 +193,15 @@ def _manifest(source: Checkpoint, model: SourceModel, precision: str, levels: in
         provenance={
             "exported": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "onnx": onnx.__version__,
+            "inference": kind_of_inference(config),
             "parameters": sum(parameter.numel() for parameter in source.model.parameters()),
-            "training": {key: source.training.get(key) for key in ("seed", "best_epoch", "options", "environment")},
+            "training": _training_facts(source.training),
         },
     )
+
+
+def _training_facts(training: Mapping[str, Any]) -> dict[str, Any]:
+    """What a manifest says of the training; checkpoints that do not name the time have it in their curve."""
+    seconds = training.get("train_seconds", sum(entry["train_seconds"] for entry in training.get("curve", ())))
+    kept = ("seed", "best_epoch", "updates", "options", "environment")
+    return {**{key: training.get(key) for key in kept}, "train_seconds": seconds}

@@ -18,7 +18,7 @@ from podx import signature as sig
 from podx.decoding.options import CAPTURED_K, DEFAULT_BEAMS, DEFAULT_LENGTH_PENALTY
 from podx.tables import TableFile
 from podx_export.decoder import decode_step, memory_bias
-from podx_export.encoder import encode
+from podx_export.encoder import encode, source_inputs
 from podx_export.graph import GraphBuilder
 from podx_export.item_limits import ItemLimits
 from podx_export.layers import embed
@@ -42,7 +42,7 @@ def build_recommender(
             and dead beams are computed like live ones.
     """
     graph = GraphBuilder("recommend", weights, precision)
-    text = [graph.input(spec) for spec in sig.encoder_inputs()]
+    text = [graph.input(spec) for spec in source_inputs(model)]
     excluded, allowed = (graph.input(spec) for spec in sig.limit_inputs())
     inputs = _fixed_inputs(graph) if captured else _search_inputs(graph)
     for name in names.SEARCH_TABLES:

@@ -58,6 +58,7 @@ class SourceModel:
 
     Attributes:
         prompts: [tasks, K, d]; whole_word: [rows, d]; embedding: [vocab, d].
+        user_prompts: [users + 1, P, d], by user number, row 0 for users without any; None: users have no vectors.
         output: [vocab, d]; the same array as ``embedding`` where the model ties the two.
         output_scale: factor on the decoder state before the output layer (d^-0.5 when the output is tied).
         encoder_bias: [2·max_distance + 1, heads], position bias by (key - query) + max_distance.
@@ -84,6 +85,13 @@ class SourceModel:
     gated: bool
     max_distance: int
     start_token: int
+    user_prompts: Float32Array | None = None
+
+    @property
+    def prompt_vectors(self) -> int:
+        """Vectors in front of the text: the task's and the user's."""
+        own = 0 if self.user_prompts is None else self.user_prompts.shape[1]
+        return int(self.prompts.shape[1]) + int(own)
 
 
 def _array(tensor: torch.Tensor) -> Float32Array:
@@ -163,4 +171,5 @@ def read_model(model: PodT5) -> SourceModel:
         gated=bool(config.is_gated_act),
         max_distance=distance,
         start_token=config.decoder_start_token_id,
+        user_prompts=None if model.user_prompts is None else model.user_prompts.table().numpy(),
     )

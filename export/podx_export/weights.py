@@ -28,10 +28,18 @@ class WeightStore:
         self.path = path
         self._file = path.open("wb")
         self._places: dict[tuple[str, str, tuple[int, ...]], tuple[int, int]] = {}
+        self._siblings: dict[str, WeightStore] = {}
 
     def close(self) -> None:
-        """Finish the file."""
-        self._file.close()
+        """Finish the file, and those beside it."""
+        for store in (*self._siblings.values(), self):
+            store._file.close()
+
+    def beside(self, name: str) -> WeightStore:
+        """The store of another file in the same folder, created when it is first asked for."""
+        if name not in self._siblings:
+            self._siblings[name] = WeightStore(self.path.with_name(name))
+        return self._siblings[name]
 
     def tensor(self, name: str, array: npt.NDArray[np.generic]) -> TensorProto:
         """An initializer called ``name`` whose data lies in the file (or inside, when small)."""

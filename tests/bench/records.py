@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any
+
 from podx_bench.results import AccuracyRecord, SpeedRecord
 
 
@@ -30,3 +34,10 @@ def ranking_record(engine: str, hr_10: float, users: int = 100) -> AccuracyRecor
     """A record of the sequential task."""
     metrics = {"hr_1": 0.01, "hr_5": 0.02, "hr_10": hr_10, "ndcg_5": 0.015, "ndcg_10": 0.025}
     return AccuracyRecord(engine, "sequential", users, 1.0, {**metrics, "invalid": 0.0, "duplicate": 0.0})
+
+
+def write_peer(path: Path, users: list[int], lists: list[list[int]], **more: Any) -> Path:
+    """A peer's file."""
+    content = {"name": "SASRec", "seed": 1, "users": users, "lists": lists, "minutes": 2.5, "environment": {}}
+    path.write_text(json.dumps(content | more))
+    return path

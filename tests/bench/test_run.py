@@ -17,6 +17,7 @@ from podx.tasks import Task
 from podx_bench.cli import app
 from podx_bench.engines import EngineContext
 from podx_bench.engines.eager import EagerEngine
+from podx_bench.engines.runtime import RuntimeEngine
 from podx_bench.lengths import LengthMeter
 from podx_bench.options import BenchOptions
 from podx_bench.report import HTML_FILE, MARKDOWN_FILE
@@ -178,6 +179,17 @@ def test_many_requests_in_one_call_get_the_answers_of_few(made: Made) -> None:
     at_once = EagerEngine(context_of(made), "encode-once", constrained=True).run(requests)
     in_parts = EagerEngine(replace(context_of(made), batch_size=2), "encode-once", constrained=True).run(requests)
     assert [answer.items for answer in in_parts] == [answer.items for answer in at_once]
+
+
+def test_eager_reads_the_words_that_the_bundle_keeps(made: Made, tmp_path: Path) -> None:
+    export_checkpoint(made.checkpoint, tmp_path / "worded", parity_users=1, inference="discrete")
+    bundle, dataset = Bundle.load(made.bundle), Dataset.load(made.data)
+    requests = build_workload(Task.SEQUENTIAL, dataset, bundle, 5, 0).requests
+    worded = replace(context_of(made), bundle=tmp_path / "worded")
+    eager, bare = (EagerEngine(c, "encode-once", constrained=True).run(requests) for c in (worded, context_of(made)))
+    ours = RuntimeEngine(worded, "vocabulary").run(requests)
+    assert [answer.items for answer in eager] == [answer.items for answer in ours]
+    assert [answer.items for answer in eager] != [answer.items for answer in bare]
 
 
 def test_a_stream_can_be_all_that_is_measured(made: Made, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def bundle_of(items: tuple[str, ...] = ("a", "b"), prompts: int = 3, precision: 
         return SimpleNamespace(raw_ids=np.array([name.encode() for name in names]))
 
     manifest = SimpleNamespace(
-        tasks=(Task.SEQUENTIAL,), prompts=prompts, max_history=20, whole_word_rows=512, scheme="paper",
+        tasks=(Task.SEQUENTIAL,), prompts=prompts, user_prompts=0, max_history=20, whole_word_rows=512, scheme="paper",
         shape=ModelShape(2, 4, 16, 100), precision=precision,
     )  # fmt: skip
     users = SimpleNamespace(ids=table(("u",)))

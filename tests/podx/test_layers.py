@@ -18,7 +18,17 @@ PACKAGES = {
     "podx_bench": REPOSITORY / "bench" / "podx_bench",
 }
 ARROW = list(PACKAGES)
-NEVER_IN_THE_RUNTIME = {"torch", "transformers", "onnx", "accelerate", "safetensors", "polars", "matplotlib"}
+NEVER_IN_THE_RUNTIME = {
+    "torch",
+    "transformers",
+    "onnx",
+    "accelerate",
+    "safetensors",
+    "polars",
+    "matplotlib",
+    "peft",
+    "sklearn",
+}
 
 BLOCKER = """
 import sys

@@ -6,6 +6,7 @@ from podx.signature import (
     LOG_PROBS,
     MEMORY_MASK,
     OUTPUT_TOKENS,
+    USER_ROWS,
     ModelShape,
     encoder_inputs,
     log_probs_tensor,
@@ -23,6 +24,11 @@ def test_names_are_distinct_within_a_graph() -> None:
     decoder_specs = (*step_inputs(True), *memory_tensors(SHAPE), *past_tensors(SHAPE), *present_tensors(SHAPE))
     decoder = [LOG_PROBS, *(spec.name for spec in decoder_specs)]
     assert len(set(encoder)) == len(encoder) and len(set(decoder)) == len(decoder)
+
+
+def test_only_models_with_vectors_of_users_read_their_rows() -> None:
+    plain, more = encoder_inputs(), encoder_inputs(user_rows=True)
+    assert more[:-1] == plain and (more[-1].name, more[-1].axes) == (USER_ROWS, ("batch", "user_neighbours"))
 
 
 def test_there_is_one_key_and_value_per_layer() -> None:

@@ -40,7 +40,7 @@ def noted_build(self, plan, stream, rank=0, world=1):
 def noted_run(self):
     result = run(self)
     digest = hashlib.sha256()
-    for parameter in self._model.parameters():
+    for parameter in self.model.parameters():
         digest.update(parameter.detach().numpy().tobytes())
     note = {"digest": digest.hexdigest(), "losses": [e["validation_loss"] for e in result.curve], "first": shares[0]}
     Path(notes, f"{self._processes.rank}.json").write_text(json.dumps(note))

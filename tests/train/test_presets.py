@@ -10,6 +10,7 @@ from podx.errors import CheckpointError, ConfigError
 from podx.tasks import ALL_TASKS
 from podx.tokenizer import Tokenizer
 from podx_train.checkpoint import load_checkpoint
+from podx_train.data.dataset import Dataset
 from podx_train.model import PodT5
 from podx_train.options import Source, TrainOptions
 from podx_train.presets import backbone_tokenizer, load_backbone, preset_config, vocabulary_rows
@@ -18,26 +19,26 @@ from podx_train.training import train_model
 
 
 @pytest.mark.parametrize(("preset", "least", "most"), [("tiny", 2e5, 4e5), ("mini", 1e6, 2e6), ("t5-small", 4e7, 5e7)])
-def test_preset_sizes(preset: str, least: float, most: float, tokenizer) -> None:
+def test_preset_sizes(preset: str, least: float, most: float, tokenizer, world: Dataset) -> None:
     with torch.device("meta"):
-        model = new_model(Source(preset=preset), TrainOptions(), ALL_TASKS, tokenizer, "paper")
+        model = new_model(Source(preset=preset), TrainOptions(), ALL_TASKS, tokenizer, world)
     assert least < model.parameter_counts()["beyond_embedding"] < most
     assert model.config.tied_output
 
 
-def test_t5_small_has_the_true_shape(shared_data: Path) -> None:
+def test_t5_small_has_the_true_shape(shared_data: Path, world: Dataset) -> None:
     tokenizer = Tokenizer(shared_data / "t5" / "spiece.model")
     config = preset_config("t5-small", tokenizer)
     shape = (config.vocab_size, config.d_model, config.d_ff, config.num_layers, config.num_decoder_layers)
     assert shape == (32_128, 512, 2_048, 6, 6)
     assert (config.num_heads, config.d_kv, config.dense_act_fn, config.is_gated_act) == (8, 64, "relu", False)
     with torch.device("meta"):
-        weights = sum(p.numel() for p in PodT5(new_model_config(tokenizer)).backbone.parameters())
+        weights = sum(p.numel() for p in PodT5(new_model_config(tokenizer, world)).backbone.parameters())
     assert weights == 60_506_624  # as published for t5-small
 
 
-def new_model_config(tokenizer: Tokenizer):
-    return new_model(Source(preset="t5-small"), TrainOptions(), ALL_TASKS, tokenizer, "paper").config
+def new_model_config(tokenizer: Tokenizer, world: Dataset):
+    return new_model(Source(preset="t5-small"), TrainOptions(), ALL_TASKS, tokenizer, world).config
 
 
 def test_rows_follow_the_tokenizer(tokenizer) -> None:
@@ -46,9 +47,9 @@ def test_rows_follow_the_tokenizer(tokenizer) -> None:
     assert rows % 8 == 0
 
 
-def test_equal_seeds_give_equal_weights(tokenizer) -> None:
+def test_equal_seeds_give_equal_weights(tokenizer, world: Dataset) -> None:
     first, again, other = (
-        new_model(Source(), TrainOptions(seed=seed), ALL_TASKS, tokenizer, "paper").prompts for seed in (1, 1, 2)
+        new_model(Source(), TrainOptions(seed=seed), ALL_TASKS, tokenizer, world).prompts for seed in (1, 1, 2)
     )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)

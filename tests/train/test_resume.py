@@ -58,7 +58,7 @@ def test_equal_seeds_equal_weights(world: Dataset, quick: TrainOptions, tmp_path
     assert not torch.equal(weights_of(tmp_path / "a")[prompts], weights_of(tmp_path / "c")[prompts])
 
 
-@pytest.mark.parametrize(("method", "call"), [("_update", 4), ("_update", 14), ("_validate", 1), ("_save", 9)])
+@pytest.mark.parametrize(("method", "call"), [("update", 4), ("update", 14), ("_validate", 1), ("_save", 9)])
 def test_resume_after_a_kill_gives_the_same_result(
     world: Dataset,
     quick: TrainOptions,
@@ -104,7 +104,7 @@ def test_resume_of_a_training_killed_before_it_saved_anything(
 ) -> None:
     quick = dataclasses.replace(quick, epochs=1)
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        kill_at(patch, "_update", 2, Signal.GO_ON)
+        kill_at(patch, "update", 2, Signal.GO_ON)
         train_model(world, tmp_path / "killed", quick)
     with pytest.raises(CheckpointError, match="no finished checkpoint"):
         load_checkpoint(tmp_path / "killed")
@@ -216,7 +216,7 @@ def test_progress_lines_and_those_of_updates_that_come_again(
     quick = dataclasses.replace(quick, epochs=1)
     signals = [Signal.GO_ON, Signal.GO_ON, Signal.TELL, Signal.SAVE, Signal.TELL]
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        kill_at(patch, "_update", 5)
+        kill_at(patch, "update", 5)
         heard = iter(signals)
         patch.setattr(Trainer, "_signal", lambda self: next(heard, Signal.GO_ON))
         train_model(world, tmp_path / "out", quick)

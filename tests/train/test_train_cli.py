@@ -57,3 +57,25 @@ def test_errors_have_their_names(data: Path, tmp_path: Path) -> None:
     conflict = run(data, "--out", tmp_path / "o", "--preset", "tiny", "--backbone", "x").exception
     assert isinstance(conflict, ConfigError)
     assert "--preset and --backbone" in str(conflict)
+
+
+def test_method_p5_sets_what_p5_is_and_yields_to_explicit_options(data: Path, tmp_path: Path) -> None:
+    arguments = [data, "--method", "p5", "--epochs", 0, "--pieces", 150, "--device", "cpu"]
+    assert run(*arguments, "--out", tmp_path / "p5").exit_code == 0
+    assert run(*arguments, "--out", tmp_path / "own", "--inference", "bare", "--prompts", 2).exit_code == 0
+    p5, own = (load_checkpoint(tmp_path / name) for name in ("p5", "own"))
+    assert (p5.config.prompts, len(p5.config.inference_templates)) == (0, 3)
+    assert (own.config.prompts, own.config.inference_templates) == (2, {})
+    assert p5.training["options"]["batching"] == own.training["options"]["batching"] == "mixed"
+
+
+def test_help_says_which_recipe_when() -> None:
+    result = CliRunner(env={"COLUMNS": "100", "TERM": "dumb"}).invoke(app, ["--help"])
+    assert result.exit_code == 0
+    recipes = result.output.partition("Which recipe when")[2].partition("Arguments")[0]
+    for recipe in ("--method pod", "--method peapod", "--method p5", "--adapter lora", "--adapter prompt-only"):
+        assert recipe in recipes
+    assert "--targets all" in recipes and "podx data index" in recipes
+    assert max(map(len, recipes.splitlines())) <= 100
+    for panel in ("Recipe", "Model", "PeaPOD", "How long", "Optimiser", "Running"):
+        assert f"─ {panel} ─" in result.output

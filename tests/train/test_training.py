@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import podx_train.loop as loop_module
+import podx_train.options as options_module
 import podx_train.processes as processes_module
 import podx_train.training as training_module
 from podx.errors import ConfigError, DataError, DeviceError
@@ -134,9 +135,12 @@ def test_faulty_options(options: dict[str, object], message: str) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
-def test_gpu_that_is_not_there(world: Dataset, quick: TrainOptions, tmp_path: Path) -> None:
+def test_what_the_machine_lacks(
+    world: Dataset, quick: TrainOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(DeviceError, match="--device cuda"):
         train_model(world, tmp_path / "out", dataclasses.replace(quick, device="cuda"))
+    monkeypatch.setattr(options_module, "cpu_multiplies_bf16", lambda: False)
     with pytest.raises(DeviceError, match="bf16"):
         train_model(world, tmp_path / "out", dataclasses.replace(quick, precision="bf16"))
 

@@ -13,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from podx.encoding import InputEncoder, pad_rows
+from podx.encoding import PLAIN_WORD, InputEncoder, pad_rows
 from podx.errors import ConfigError, DataError
 from podx.tasks import Task, Template
 from podx_train.model import IGNORED_LABEL, ModelBatch, PodConfig
+from podx_train.row_writer import Rows, RowWriter, padded
 from podx_train.samplers import Pool, Record
 
 ROTATION: tuple[Task, ...] = (Task.EXPLANATION, Task.SEQUENTIAL, Task.TOPN)
@@ -129,11 +130,26 @@ class Built:
     tokens: int
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """Records of a batch before they are worded.
+
+    Attributes:
+        records: the records of this process.
+        choices: float64 [records], in [0, 1), from which each one's template follows.
+        weight: how much each counts.
+    """
+
+    records: Sequence[Record]
+    choices: npt.NDArray[np.float64]
+    weight: float
+
+
 class BatchBuilder:
     """Makes batches of planned records.
 
     Args:
-        encoder: writes inputs; warmed here, so that no batch calls the tokeniser.
+        encoder: how inputs are written; where it is warm, no batch calls the tokeniser.
         templates: wordings by task, drawn uniformly; None: always the encoder's own (validation and test).
     """
 
@@ -147,12 +163,8 @@ class BatchBuilder:
         self._rows = {pool.task: config.task_row(pool.task) for pool in pools}
         self._encoder = encoder
         self._pools = {pool.task: pool for pool in pools}
-        self._templates: dict[Task, tuple[Template | None, ...]] = {
-            pool.task: (None,) if templates is None else templates[pool.task] for pool in pools
-        }
-        for task, wordings in self._templates.items():
-            for wording in wordings:
-                encoder.encode(task, 1, [1], wording)
+        wordings = {pool.task: (None,) if templates is None else templates[pool.task] for pool in pools}
+        self._writer = RowWriter(encoder, wordings)
 
     def build(self, plan: PlannedBatch, rng: np.random.Generator, rank: int = 0, world: int = 1) -> Built:
         """The rows ``rank, rank + world, …`` of a planned batch.
@@ -160,40 +172,38 @@ class BatchBuilder:
         Every process draws the whole batch, which costs little, and words only its own rows: what is drawn does not
         depend on how many processes there are.
         """
+        drawn = self.draw(plan, rng, rank, world)
+        return self.pad(drawn, self.write(drawn))
+
+    def draw(self, plan: PlannedBatch, rng: np.random.Generator, rank: int = 0, world: int = 1) -> Drawn:
+        """This process's records of a planned batch, and how each is worded."""
         records = [record for task, indices in plan for record in self._pools[task].draw(indices, rng)]
         choices = rng.random(len(records))
         mine = range(rank, len(records), world)
         weight = world / len(records)
         if not mine:  # fewer records than processes: this one computes a row that counts nothing
             mine, weight = range(1), 0.0
-        rows = [records[i] for i in mine]
-        worded = [self._encode(record, float(choices[i])) for i, record in zip(mine, rows, strict=True)]
-        return self._tensors(rows, worded, weight)
+        return Drawn([records[i] for i in mine], choices[mine], weight)
 
-    def _encode(self, record: Record, choice: float) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        wordings = self._templates[record.task]
-        encoded = self._encoder.encode(record.task, record.user, record.items, wordings[int(choice * len(wordings))])
-        return encoded.input_ids, encoded.whole_word_ids
+    def write(self, drawn: Drawn) -> Rows:
+        """The records worded, as rows of tokens."""
+        return self._writer.write(drawn.records, drawn.choices)
 
-    def _tensors(
-        self,
-        records: Sequence[Record],
-        worded: Sequence[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]],
-        weight: float,
-    ) -> Built:
-        lengths = np.array([len(ids) for ids, _ in worded])
-        ids = pad_rows([ids for ids, _ in worded], self._encoder.tokenizer.pad_id)
-        whole_words = pad_rows([words for _, words in worded], 0)
-        mask = (np.arange(ids.shape[1])[None, :] < lengths[:, None]).astype(np.int64)
+    def pad(self, drawn: Drawn, written: Rows) -> Built:
+        """Rows and targets filled up to the longest of them, as tensors."""
+        records = drawn.records
+        inside = np.arange(written.lengths.max())[None, :] < written.lengths[:, None]
+        ids = padded(written.input_ids, inside, self._encoder.tokenizer.pad_id)
+        whole_words = padded(written.whole_word_ids, inside, PLAIN_WORD)
         labels = pad_rows([record.target for record in records], IGNORED_LABEL)
         task_rows = np.array([self._rows[record.task] for record in records], dtype=np.int64)
         users = np.array([record.user for record in records], dtype=np.int64)
-        arrays = (ids, whole_words, mask, task_rows, users)
+        arrays = (ids, whole_words, inside.astype(np.int64), task_rows, users)
         return Built(
             batch=ModelBatch(*(torch.from_numpy(array) for array in arrays)),
             labels=torch.from_numpy(labels),
-            weights=torch.full((len(records),), weight, dtype=torch.float32),
+            weights=torch.full((len(records),), drawn.weight, dtype=torch.float32),
             tasks=tuple(record.task for record in records),
-            pads=int((mask == 0).sum() + (labels == IGNORED_LABEL).sum()),
+            pads=int(inside.size - inside.sum() + (labels == IGNORED_LABEL).sum()),
             tokens=ids.size + labels.size,
         )

@@ -4,6 +4,7 @@ A folder holds
 
 - ``config.json``, ``model.safetensors``, ``spiece.model``, ``dataset/`` (sequences and raw ids) and ``training.json``:
   the checkpoint, of the epoch with the lowest validation loss so far;
+- ``users.safetensors``: frozen user embeddings, where users have prompt vectors of their own;
 - ``trainer.safetensors``: where training stands (weights, optimiser, counters), for ``--resume``;
 - ``train_log.jsonl`` and ``loss.png``, for people.
 
@@ -34,6 +35,7 @@ from podx.catalog import Catalog
 from podx.encoding import InputEncoder
 from podx.errors import CheckpointError, DataError, TokenizerError
 from podx.tokenizer import Tokenizer
+from podx_train.adapters import add_adapter, merge_adapter
 from podx_train.data.dataset import Dataset
 from podx_train.model import PodConfig, PodT5
 from podx_train.presets import TOKENIZER_FILE
@@ -42,6 +44,7 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 TRAINING_FILE = "training.json"
 TRAINER_FILE = "trainer.safetensors"
+USERS_FILE = "users.safetensors"
 DATASET_FOLDER = "dataset"
 PARTIAL_SUFFIX = ".partial"
 READABLE_MODE = 0o644
@@ -69,8 +72,8 @@ class Checkpoint:
     """A trained model and all that is needed to use it.
 
     Attributes:
-        model: on the CPU, in evaluation mode.
-        config: how the model is built.
+        model: on the CPU, in evaluation mode; what an adapter learnt is merged into the backbone's matrices.
+        config: how the model was trained.
         tokenizer: its sentencepiece model.
         user_ids, item_ids: raw id of user and item number i + 1.
         sequences: the users' items, held-out ones included.
@@ -165,6 +168,12 @@ def publish(folder: Path, model: PodT5, training: Mapping[str, Any], epoch: int)
     write_text(folder / CONFIG_FILE, model.config.to_json())
 
 
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
+    """A safetensors file that :func:`read_tensors` reads. ``header``: JSON values."""
+    metadata = {_HEADER: json.dumps(dict(header))}
+    replace_file(path, lambda partial: save_file(dict(tensors), partial, metadata=metadata))
+
+
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """All tensors of a safetensors file of ours, and its header.
 
@@ -186,6 +195,7 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
 
     Raises:
         CheckpointError: the folder is missing, unfinished, damaged, or of another format version.
+        DependencyError: it was trained with LoRA, and ``peft`` is not installed.
     """
     folder = Path(path)
     if not folder.is_dir():
@@ -204,9 +214,11 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     tensors, header = read_tensors(folder / WEIGHTS_FILE)
     model = build_model(config)
     set_model_tensors(model, tensors, folder / WEIGHTS_FILE)
+    if model.user_prompts is not None:
+        model.user_prompts.fill(read_tensors(folder / USERS_FILE)[0], folder / USERS_FILE)
     training = _read_training(folder / TRAINING_FILE) | {"weights_epoch": header.get("epoch")}
     return Checkpoint(
-        model=model.eval(),
+        model=merge_adapter(model).eval(),
         config=config,
         tokenizer=tokenizer,
         user_ids=dataset.user_ids,
@@ -225,7 +237,7 @@ def build_model(config: PodConfig) -> PodT5:
     """
     try:
         with torch.random.fork_rng(devices=[]):
-            return PodT5(config)
+            return add_adapter(PodT5(config))
     except (TypeError, ValueError, KeyError, RuntimeError, ZeroDivisionError) as error:
         raise CheckpointError(f"the checkpoint's configuration describes no T5 ({error}): copy it again") from error
 

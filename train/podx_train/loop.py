@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from podx.tasks import Task
 from podx_train.batching import Built, PlannedBatch, batch_stream, plan_epoch, plan_stream
 from podx_train.checkpoint import TRAINING_FILE, publish, save_trainer, write_text
 from podx_train.clock import Clock, Signal
+from podx_train.entries import epoch_entry, progress_entry, training_facts
 from podx_train.evaluate import plan_evaluation, pool_losses
 from podx_train.journal import Journal
 from podx_train.model import PodT5
 from podx_train.options import TrainOptions
+from podx_train.prefetch import BatchFeed, Ready, batches_ahead
 from podx_train.processes import Processes
-from podx_train.report import console, environment, epoch_line, progress_bar, progress_line
+from podx_train.report import console, epoch_line, progress_bar, progress_line
 from podx_train.setup import Parts
 from podx_train.state import MIXED_NAME, Totals, TrainState, dropout_seed, learning_rate
+from podx_train.wordings import TEMPLATES_KEY
 
 SECONDS_WORTH_A_PLOT = 20.0
 """Epochs longer than this bring the plot up to date each time, shorter ones at the end of training."""
@@ -53,6 +56,11 @@ class Trainer:
     Args:
         state: where to start from; the optimiser's state is to match.
         facts: what else a resumed training compares (source, fingerprint, …), JSON values.
+        objective: module around ``model`` whose forward is that of :meth:`PodT5.forward`, a training loss; None: the
+            model's own, Eq. (1).
+
+    Attributes:
+        model, parts: what was given.
     """
 
     def __init__(
@@ -65,11 +73,12 @@ class Trainer:
         processes: Processes,
         state: TrainState,
         facts: Mapping[str, Any],
+        objective: nn.Module | None = None,
     ) -> None:
-        self._folder, self._model, self._parts, self._options = folder, model, parts, options
+        self._folder, self.model, self.parts, self._options = folder, model, parts, options
         self._processes, self._state, self._facts = processes, state, facts
         self._optimizer, self._told = optimizer, Totals()
-        self._wrapped, self._stepper = processes.accelerator.prepare(model, optimizer)
+        self._wrapped, self._stepper = processes.accelerator.prepare(objective or model, optimizer)
         self._sums: dict[str, Tensor] = {}
         self._journal = Journal(folder, state.updates)
         plans = [plan_evaluation(p, options.batch_size, options.validation_users) for p in parts.held_out_pools]
@@ -104,9 +113,10 @@ class Trainer:
             return False
         return True
 
-    def _plan(self, epoch: int) -> list[PlannedBatch]:
+    def plan(self, epoch: int) -> list[PlannedBatch]:
+        """The batches of an epoch, numbered from 0."""
         options, stream = self._options, plan_stream(self._options.seed, epoch)
-        return plan_epoch(self._parts.training_pools, options.batching, options.batch_size, stream)
+        return plan_epoch(self.parts.training_pools, options.batching, options.batch_size, stream)
 
     def _schedule_end(self, batches: int) -> int | None:
         """Update at which the learning rate reaches zero; ``batches``: of an epoch."""
@@ -119,13 +129,15 @@ class Trainer:
     def _pass_epoch(self) -> bool:
         """Go on with the epoch in progress; True if time ran out within it."""
         state = self._state
-        plan = self._plan(state.epoch)
+        plan = self.plan(state.epoch)
         total = self._schedule_end(len(plan))
         if self._options.max_updates is not None:  # the last epoch may be a short one
             plan = plan[: self._options.max_updates - (state.updates - state.batch)]
-        self._model.train()
+        self.model.train()
         self._told = state.totals.copy()
-        with progress_bar(self._processes.is_main) as bar:
+        epoch, ahead = state.epoch, batches_ahead(self._processes.device)
+        feed = BatchFeed(lambda position: self._build(epoch, plan, position), state.batch, len(plan), ahead)
+        with feed, progress_bar(self._processes.is_main) as bar:
             shown = bar.add_task(f"epoch {state.epoch + 1}", total=len(plan), completed=state.batch)
             while state.batch < len(plan):
                 signal = Signal(self._processes.agree(self._signal()))
@@ -136,7 +148,7 @@ class Trainer:
                     self._save()
                 elif signal is Signal.TELL:
                     self._tell(len(plan))
-                self._update(plan[state.batch], total)
+                self.update(plan[state.batch], feed.take(), total)
                 bar.advance(shown)
         return False
 
@@ -147,17 +159,8 @@ class Trainer:
         """Log how far the epoch of so many batches is, and say so where no bar shows it."""
         self._read_sums()
         self._clock.told()
-        state = self._state
-        entry = {
-            "epoch": state.epoch + 1,
-            "partial": True,
-            "batch": state.batch,
-            "batches": batches,
-            "updates": state.updates,
-            "train_loss": state.totals.means(self._told),
-            "train_seconds": state.totals.seconds,
-        }
-        self._told = state.totals.copy()
+        entry = progress_entry(self._state, self._told, batches)
+        self._told = self._state.totals.copy()
         if not console.is_terminal:
             self._say(progress_line(entry))
         self._log(entry)
@@ -168,12 +171,16 @@ class Trainer:
             self._journal.add(entry)
             self._journal.write(self._state.curve)
 
-    def _update(self, plan: PlannedBatch, total_updates: int | None) -> None:
+    def _build(self, epoch: int, plan: Sequence[PlannedBatch], position: int) -> Built:
+        """This process's share of a batch; depends on no state, for it may run ahead of the updates."""
+        stream = batch_stream(self._options.seed, epoch, position)
+        rank, world = self._processes.rank, self._processes.world
+        return self.parts.training_builder.build(plan[position], stream, rank, world)
+
+    def update(self, plan: PlannedBatch, ready: Ready, total_updates: int | None) -> None:
+        """Take one optimiser step on the next batch. ``total_updates``: at which the rate is zero; None: it stays."""
         state, options, processes = self._state, self._options, self._processes
-        started = time.perf_counter()
-        stream = batch_stream(options.seed, state.epoch, state.batch)
-        built = self._parts.training_builder.build(plan, stream, processes.rank, processes.world)
-        building = time.perf_counter() - started
+        started, built = time.perf_counter(), ready.built
         torch.manual_seed(dropout_seed(options.seed, state.epoch, state.batch, processes.rank))
         rate = learning_rate(options.lr, state.updates, options.warmup, total_updates)
         for group in self._optimizer.param_groups:
@@ -187,8 +194,9 @@ class Trainer:
         self._count(plan, built, loss.detach())
         state.batch += 1
         state.updates += 1
-        state.totals.building_seconds += building
-        state.totals.seconds += time.perf_counter() - started
+        state.totals.building_seconds += ready.building_seconds
+        state.totals.waiting_seconds += ready.waiting_seconds
+        state.totals.seconds += ready.waiting_seconds + time.perf_counter() - started
 
     def _count(self, plan: PlannedBatch, built: Built, loss: Tensor) -> None:
         """Add to the epoch's totals; losses stay on the device until they are read, so no update waits for them."""
@@ -210,7 +218,7 @@ class Trainer:
         self._read_sums()
         if self._processes.is_main:
             save_trainer(
-                self._folder, self._model, self._optimizer, dict(self._facts) | {"state": self._state.as_json()}
+                self._folder, self.model, self._optimizer, dict(self._facts) | {"state": self._state.as_json()}
             )
         self._clock.saved()
         self._processes.wait()
@@ -218,31 +226,19 @@ class Trainer:
     def _validate(self, partial: bool) -> dict[str, Any]:
         """Validation losses of the weights as they are, and the epoch's entry in the curve."""
         self._read_sums()
-        state, processes, started = self._state, self._processes, time.monotonic()
-        with processes.accelerator.autocast():
+        started = time.monotonic()
+        with self._processes.accelerator.autocast():
             losses = self._held_out_losses()
         seconds = time.monotonic() - started
         self._clock.validated(seconds)
-        totals = state.totals
-        entry = {
-            "epoch": state.epoch + 1,
-            "partial": partial,
-            "updates": state.updates,
-            "train_loss": totals.means(),
-            "validation_loss": {task.value: loss for task, loss in losses.items()},
-            "criterion": sum(losses.values()) / len(losses),
-            "padding_share": totals.pads / max(1, totals.tokens),
-            "train_seconds": totals.seconds,
-            "building_share": totals.building_seconds / max(totals.seconds, 1e-9),
-            "validation_seconds": seconds,
-        }
+        entry = epoch_entry(self._state, losses, seconds, partial)
         self._say(epoch_line(entry))
         return entry
 
     def _held_out_losses(self) -> dict[Task, float]:
-        options, parts, processes = self._options, self._parts, self._processes
+        options, parts, processes = self._options, self.parts, self._processes
         return pool_losses(
-            self._model,
+            self.model,
             parts.held_out_builder,
             parts.held_out_pools,
             options.batch_size,
@@ -281,27 +277,17 @@ class Trainer:
             return
         state.best_loss, state.best_epoch = entry["criterion"], entry["epoch"]
         if self._processes.is_main:
-            publish(self._folder, self._model, self._training_facts(), state.best_epoch)
+            publish(self._folder, self.model, self._training_facts(), state.best_epoch)
 
     def _training_facts(self) -> dict[str, Any]:
-        state, processes = self._state, self._processes
-        return {
-            "seed": self._options.seed,
-            "best_epoch": state.best_epoch,
-            "best_loss": state.best_loss if state.best_epoch else None,
-            "updates": state.updates,
-            "curve": state.curve,
-            "options": self._options.as_json(),
-            "source": self._facts["source"],
-            "parameters": self._model.parameter_counts(),
-            "environment": environment(processes.device, processes.world) | {"bf16": processes.bf16},
-        }
+        own = training_facts(self._state, self._options, self._facts["source"], self.model, self._processes)
+        return own | {TEMPLATES_KEY: self._facts[TEMPLATES_KEY]}
 
     def _finish(self) -> None:
         """Bring the folder's text files up to date; without any training, publish the weights as they are."""
         state = self._state
         if not state.best_epoch and not state.updates:
-            publish(self._folder, self._model, self._training_facts(), epoch=0)
+            publish(self._folder, self.model, self._training_facts(), epoch=0)
         write_text(self._folder / TRAINING_FILE, json.dumps(self._training_facts(), indent=2))
         self._journal.write(state.curve)  # a kill after the last save leaves this to the resumed training
         self._journal.plot(state.curve)

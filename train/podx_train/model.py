@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as functional
 from torch import Tensor, nn
 from transformers import T5Config, T5ForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
@@ -17,6 +16,9 @@ from transformers.modeling_outputs import BaseModelOutput
 from podx.encoding import PLAIN_WORD
 from podx.errors import CheckpointError, ConfigError, PodxError
 from podx.tasks import ALL_TASKS, ITEM_PREFIX, Task, Template, parse_tasks
+from podx_train.losses import IGNORED_LABEL as IGNORED_LABEL
+from podx_train.losses import cross_entropies
+from podx_train.user_prompts import UserPrompts
 
 FORMAT_VERSION = 1
 DEFAULT_PROMPTS = 3
@@ -30,17 +32,10 @@ DEFAULT_LORA_RANK = 8
 PROMPT_INIT_RANGE = 0.1
 WHOLE_WORD_INIT_STD = 1.0
 _LEAST = {
-    "prompts": 0,
+    **dict.fromkeys(("prompts", "user_prompts", "user_heads", "user_count"), 0),
+    **dict.fromkeys(("max_history", "user_width", "neighbours", "lora_rank"), 1),
     "whole_word_rows": 2,
-    "max_history": 1,
-    "user_prompts": 0,
-    "user_heads": 0,
-    "user_width": 1,
-    "neighbours": 1,
-    "lora_rank": 1,
 }
-IGNORED_LABEL = -100
-"""Label of padding in the targets: it takes no part in the loss."""
 
 _BACKBONE_FIELDS = (
     "vocab_size",
@@ -88,7 +83,7 @@ class PodConfig:
         user_prompts: prompt vectors made for each user (PeaPOD); 0: none.
         user_heads: attention heads that make them; 0: a multi-layer perceptron instead.
         user_width: width of the user embeddings they are made from.
-        neighbours: most similar users whose embeddings are attended to.
+        neighbours: most similar users whose embeddings are attended to. user_count: users there are in all.
         adapter: ``none``, ``lora`` or ``prompt-only``: which weights were trained. lora_rank: rank of LoRA matrices.
         format_version: version of the checkpoint's format.
     """
@@ -107,6 +102,7 @@ class PodConfig:
     user_heads: int = DEFAULT_USER_HEADS
     user_width: int = DEFAULT_USER_WIDTH
     neighbours: int = DEFAULT_NEIGHBOURS
+    user_count: int = 0
     adapter: str = NO_ADAPTER
     lora_rank: int = DEFAULT_LORA_RANK
     format_version: int = FORMAT_VERSION
@@ -212,21 +208,25 @@ class PodT5(nn.Module):
         backbone: the T5.
         prompts: continuous prompts, [tasks, K, d].
         whole_word: whole-word table, rows [whole_word_rows, d].
+        trained_rows: how many rows of :meth:`token_tables` are trained; None: all.
+        user_prompts: makes P vectors of each user; None where P is 0.
     """
 
     def __init__(self, config: PodConfig, backbone: T5ForConditionalGeneration | None = None) -> None:
         """Build with the given backbone, or with one of random weights."""
         super().__init__()
         self.config = config
+        self.trained_rows: int | None = None
         self.backbone = T5ForConditionalGeneration(config.t5_config()) if backbone is None else backbone
         if not config.tied_output and self.backbone.lm_head.weight is self.backbone.shared.weight:
             # transformers ties every T5 it builds; v1.1 and flan weights need a matrix of their own to be loaded into
             self.backbone.lm_head.weight = nn.Parameter(self.backbone.shared.weight.detach().clone())
         width = self.backbone.config.d_model
-        self.prompts = nn.Parameter(torch.empty(len(config.tasks), config.prompts, width))
         self.whole_word = nn.Embedding(config.whole_word_rows, width)
-        nn.init.uniform_(self.prompts, -PROMPT_INIT_RANGE, PROMPT_INIT_RANGE)
+        vectors = torch.empty(len(config.tasks), config.prompts, width).uniform_(-PROMPT_INIT_RANGE, PROMPT_INIT_RANGE)
+        self.prompts = nn.Parameter(vectors, requires_grad=config.prompts > 0)  # P5 has none
         nn.init.normal_(self.whole_word.weight, std=WHOLE_WORD_INIT_STD)
+        self.user_prompts = UserPrompts.of(config, width)
 
     def encode(
         self,
@@ -244,12 +244,16 @@ class PodT5(nn.Module):
             users: int64 [batch], see :class:`ModelBatch`.
 
         Returns:
-            hidden states [batch, K + source, d] and the mask extended over the prompts, int64 [batch, K + source].
+            hidden states [batch, memory, d] and the mask extended over the prompts, int64 [batch, memory]; memory =
+            K + P + source: the task's vectors, the user's, the text.
         """
         text = self.backbone.shared(input_ids) + self.whole_word(whole_word_ids)
         prompts = self.prompts[task_index]  # [batch, K, d]
         if self.config.whole_word_on_prompt:
-            prompts = prompts + self.whole_word.weight[PLAIN_WORD]
+            prompts = prompts + self.whole_word.weight[PLAIN_WORD]  # the task's vectors only
+        if self.user_prompts is not None:
+            own = self.user_prompts(torch.zeros_like(task_index) if users is None else users)
+            prompts = torch.cat([prompts, own], dim=1)
         mask = torch.cat([attention_mask.new_ones(prompts.shape[:2]), attention_mask], dim=1)
         hidden = self.backbone.encoder(inputs_embeds=torch.cat([prompts, text], dim=1), attention_mask=mask)[0]
         return hidden, mask
@@ -267,11 +271,7 @@ class PodT5(nn.Module):
 
     def sample_losses(self, batch: ModelBatch, labels: Tensor) -> Tensor:
         """Mean negative log-likelihood of each record's target tokens, float [batch]."""
-        logits = self.logits(batch, labels).float()
-        losses = functional.cross_entropy(
-            logits.flatten(0, 1), labels.flatten(), ignore_index=IGNORED_LABEL, reduction="none"
-        ).view(labels.shape)
-        return losses.sum(dim=1) / (labels != IGNORED_LABEL).sum(dim=1)
+        return cross_entropies(self.logits(batch, labels), labels)
 
     def forward(self, batch: ModelBatch, labels: Tensor, weights: Tensor | None = None) -> Tensor:
         """Training loss, Eq. (1) of the POD paper: mean over a record's target tokens, then mean over records.
@@ -285,8 +285,15 @@ class PodT5(nn.Module):
         return losses.mean() if weights is None else (losses * weights).sum()
 
     def parameter_counts(self) -> dict[str, int]:
-        """Number of trained weights: in all, and without the token embedding and output layer."""
-        total = sum(parameter.numel() for parameter in self.parameters())
-        tables = {id(self.backbone.shared.weight), id(self.backbone.lm_head.weight)}
-        embedding = self.backbone.shared.weight.numel() * len(tables)
-        return {"all": total, "beyond_embedding": total - embedding}
+        """Number of weights: in all, without token embedding and output layer, and those that training changes."""
+        every, tables = list(self.parameters()), self.token_tables()
+        total, trained = sum(p.numel() for p in every), sum(p.numel() for p in every if p.requires_grad)
+        if self.trained_rows is not None:
+            trained -= sum((len(t) - self.trained_rows) * t.shape[1] for t in tables if t.requires_grad)
+        beyond = total - sum(table.numel() for table in tables)
+        return {"all": total, "beyond_embedding": beyond, "trained": trained}
+
+    def token_tables(self) -> list[nn.Parameter]:
+        """Token embedding, and the output layer where it is another matrix: [vocabulary, d] each."""
+        first, last = self.backbone.shared.weight, self.backbone.lm_head.weight
+        return [first] if first is last else [first, last]

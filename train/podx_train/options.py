@@ -191,15 +191,19 @@ class Source:
         backbone: name or folder of a T5 with weights; None with a preset.
         tokenizer: a sentencepiece file, or ``train``; None: the backbone's own, for a preset ``train``.
         pieces: vocabulary of a trained tokeniser.
+        layers: of encoder and decoder; None: the preset's.
     """
 
     preset: str | None = None
     backbone: str | None = None
     tokenizer: str | None = None
     pieces: int = DEFAULT_PIECES
+    layers: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         """Refuse conflicts; without either, the smallest preset is meant."""
+        if self.backbone and self.layers:
+            raise ConfigError("--backbone and --layers conflict: a backbone has its own layers")
         if self.preset and self.backbone:
             raise ConfigError("--preset and --backbone conflict: a preset has random weights, a backbone its own")
         if self.backbone and self.tokenizer == TRAIN_TOKENIZER:
@@ -222,7 +226,8 @@ class Source:
 
     def as_json(self) -> dict[str, Any]:
         """What a resumed training must agree on."""
-        return {"preset": None if self.backbone else self.preset_name, "backbone": self.backbone}
+        facts: dict[str, Any] = {"preset": None if self.backbone else self.preset_name, "backbone": self.backbone}
+        return facts if self.layers is None else facts | {"layers": list(self.layers)}
 
 
 def _flag(name: str) -> str:

@@ -8,9 +8,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+import torch
 import transformers
 from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
+from torch import nn
 from transformers import AutoConfig, T5Config, T5ForConditionalGeneration
 from transformers.utils.hub import cached_file
 
@@ -73,21 +75,42 @@ def rounded_rows(pieces: int) -> int:
     return -(-pieces // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
 
 
-def preset_config(name: str, tokenizer: Tokenizer) -> T5Config:
+def parse_layers(text: str) -> tuple[int, int]:
+    """Layers of encoder and decoder from ``ENCODER,DECODER``.
+
+    Raises:
+        ConfigError: it is not two numbers from 1 on.
+    """
+    try:
+        encoder, decoder = (int(part) for part in text.split(","))
+    except ValueError:
+        encoder = decoder = 0
+    if min(encoder, decoder) < 1:
+        raise ConfigError(f"--layers must be two numbers from 1 on, encoder and decoder, such as 2,6; not {text!r}")
+    return encoder, decoder
+
+
+def preset_config(name: str, tokenizer: Tokenizer, layers: tuple[int, int] | None = None) -> T5Config:
     """The T5Config of a preset, its vocabulary and special ids taken from the tokeniser.
+
+    Args:
+        layers: of encoder and decoder; None: the preset's.
 
     Raises:
         ConfigError: no such preset.
     """
     if name not in PRESETS:
         raise ConfigError(f"unknown preset {name!r}: choose among {', '.join(PRESETS)}, or give --backbone")
+    shape = dict(PRESETS[name])
+    if layers is not None:
+        shape["num_layers"], shape["num_decoder_layers"] = layers
     return T5Config(
         vocab_size=vocabulary_rows(tokenizer),
         feed_forward_proj="relu",
         pad_token_id=tokenizer.pad_id,
         eos_token_id=tokenizer.eos_id,
         decoder_start_token_id=tokenizer.pad_id,
-        **PRESETS[name],
+        **shape,
     )
 
 
@@ -136,6 +159,20 @@ def load_backbone(name_or_folder: str) -> T5ForConditionalGeneration:
     if report["missing_keys"]:
         raise CheckpointError(f"the weights of {where} lack {', '.join(sorted(report['missing_keys'])[:3])}, …")
     return model
+
+
+def grow_vocabulary(backbone: T5ForConditionalGeneration, rows: int) -> None:
+    """Give token embedding and output layer at least so many rows; new ones are drawn with the spread of the old.
+
+    An output layer of its own (T5 v1.1, flan) stays its own, where transformers would tie it to the embedding.
+    """
+    old = backbone.lm_head.weight.detach().clone()
+    tied = backbone.lm_head.weight is backbone.shared.weight
+    with _quiet_transformers():
+        backbone.resize_token_embeddings(max(backbone.config.vocab_size, rows))
+    if not tied:
+        new = old.mean(0) + old.std(0) * torch.randn(len(backbone.shared.weight) - len(old), old.shape[1])
+        backbone.lm_head.weight = nn.Parameter(torch.cat([old, new]))
 
 
 def backbone_tokenizer(name_or_folder: str) -> Path:

@@ -93,9 +93,7 @@ def draw_negatives(seen: IntArray, item_count: int, count: int, rng: np.random.G
     # a sample this large still holds `count` items once every seen one is taken out of it
     size = min(item_count, count + len(seen))
     sample = rng.choice(item_count, size=size, replace=False) + 1
-    allowed = np.ones(item_count + 1, dtype=np.bool_)
-    allowed[seen] = False
-    return sample[allowed[sample]][:count]
+    return sample[~(sample[:, None] == seen).any(axis=1)][:count]
 
 
 def evaluation_candidates(target: int, negatives: IntArray, user: int, split: EvaluationSplit) -> npt.NDArray[np.int64]:

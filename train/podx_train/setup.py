@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from transformers import T5ForConditionalGeneration
 
 from podx.catalog import Catalog
 from podx.encoding import InputEncoder
 from podx.errors import ConfigError, DataError
-from podx.tasks import ITEM_PREFIX, Task, Template
+from podx.tasks import DEFAULT_TEMPLATES, ITEM_PREFIX, Task
 from podx.tokenizer import Tokenizer
+from podx_train.adapters import add_adapter
 from podx_train.batching import BatchBuilder
 from podx_train.data.dataset import Dataset
 from podx_train.item_tokens import with_codes
 from podx_train.model import PodConfig, PodT5, backbone_fields
 from podx_train.options import Source, TrainOptions
-from podx_train.presets import backbone_tokenizer, load_backbone, preset_config, rounded_rows
+from podx_train.presets import backbone_tokenizer, grow_vocabulary, load_backbone, preset_config, rounded_rows
 from podx_train.samplers import Pool, evaluation_pool, training_pool
 from podx_train.tokenizer_training import train_tokenizer
-
-Templates = Mapping[Task, tuple[Template, ...]]
+from podx_train.user_vectors import user_fields
+from podx_train.wordings import Templates, inference_templates, training_wordings
 
 
 @dataclass(frozen=True)
@@ -54,31 +55,30 @@ def tokenizer_bytes(source: Source, dataset: Dataset, templates: Templates) -> b
 
 
 def new_model(
-    source: Source, options: TrainOptions, tasks: tuple[Task, ...], tokenizer: Tokenizer, dataset: Dataset
+    source: Source,
+    options: TrainOptions,
+    tasks: tuple[Task, ...],
+    tokenizer: Tokenizer,
+    dataset: Dataset,
+    templates: Templates = DEFAULT_TEMPLATES,
 ) -> PodT5:
     """A model at the start of training; equal seeds give equal weights.
 
     Raises:
-        ConfigError: no such preset or backbone, or the backbone has fewer rows than the tokeniser has pieces.
-        CheckpointError: the backbone's weights are damaged.
+        ConfigError: no such preset or backbone, one with fewer rows than the tokeniser has pieces, or a task that is
+            to keep words has none.
+        CheckpointError: the backbone's weights are damaged. DependencyError: ``peft`` is not installed.
     """
     torch.manual_seed(options.seed)
-    backbone = load_backbone(source.backbone) if source.backbone else None
-    if backbone is not None and dataset.item_codes is not None:
-        backbone.resize_token_embeddings(max(backbone.config.vocab_size, rounded_rows(tokenizer.vocab_size)))
-    t5 = preset_config(source.preset_name, tokenizer) if backbone is None else backbone.config
+    backbone = _pretrained(source, tokenizer, dataset)
+    t5 = preset_config(source.preset_name, tokenizer, source.layers) if backbone is None else backbone.config
     if t5.vocab_size < tokenizer.vocab_size:
         raise ConfigError(
             f"the tokeniser has {tokenizer.vocab_size} pieces, the backbone only {t5.vocab_size} rows for them: "
             f"give the sentencepiece model that belongs to the backbone"
         )
-    content = backbone_fields(t5) | {
-        "pad_token_id": tokenizer.pad_id,
-        "eos_token_id": tokenizer.eos_id,
-        "decoder_start_token_id": tokenizer.pad_id,
-    }
     config = PodConfig(
-        backbone=content,
+        backbone=backbone_fields(t5) | _special_ids(tokenizer),
         tasks=tasks,
         prompts=options.prompts,
         whole_word_on_prompt=options.whole_word_on_prompt,
@@ -86,9 +86,28 @@ def new_model(
         scheme=dataset.scheme,
         tied_output=backbone is None or backbone.lm_head.weight is backbone.shared.weight,
         item_prefix=ITEM_PREFIX if dataset.item_codes is None else "",
+        inference_templates=inference_templates(options.inference, templates, tasks),
+        adapter=options.adapter,
+        lora_rank=options.lora_rank,
+        **user_fields(options, dataset, t5.d_model),
     )
     torch.manual_seed(options.seed)
-    return PodT5(config, backbone)
+    return add_adapter(PodT5(config, backbone))
+
+
+def _special_ids(tokenizer: Tokenizer) -> dict[str, int]:
+    pad, eos = tokenizer.pad_id, tokenizer.eos_id
+    return {"pad_token_id": pad, "eos_token_id": eos, "decoder_start_token_id": pad}
+
+
+def _pretrained(source: Source, tokenizer: Tokenizer, dataset: Dataset) -> T5ForConditionalGeneration | None:
+    """The backbone that has weights, with rows for item codes; None for a preset."""
+    if not source.backbone:
+        return None
+    backbone = load_backbone(source.backbone)
+    if dataset.item_codes is not None:
+        grow_vocabulary(backbone, rounded_rows(tokenizer.vocab_size))
+    return backbone
 
 
 def make_parts(
@@ -116,7 +135,7 @@ def make_parts(
     return Parts(
         training_pools=training,
         held_out_pools=held_out,
-        training_builder=BatchBuilder(config, encoder, training, templates),
+        training_builder=BatchBuilder(config, encoder, training, training_wordings(config, templates)),
         held_out_builder=BatchBuilder(config, encoder, held_out),
     )
 

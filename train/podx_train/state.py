@@ -27,7 +27,9 @@ class Totals:
     Attributes:
         loss, batches: sum of batch losses and number of batches, by task.
         pads, tokens: pad tokens, and all tokens.
-        seconds, building_seconds: time spent on updates, and the part of it spent building batches.
+        seconds: time spent on updates.
+        building_seconds: time spent building their batches, maybe while the device worked.
+        waiting_seconds: the part of ``seconds`` spent waiting for batches.
     """
 
     loss: dict[str, float] = field(default_factory=dict)
@@ -36,6 +38,7 @@ class Totals:
     tokens: int = 0
     seconds: float = 0.0
     building_seconds: float = 0.0
+    waiting_seconds: float = 0.0
 
     def means(self, since: Totals | None = None) -> dict[str, float]:
         """Mean loss by task, of the batches after ``since`` alone where it is given."""

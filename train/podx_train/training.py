@@ -12,6 +12,7 @@ import torch
 from podx.errors import CheckpointError, ConfigError
 from podx.tasks import ALL_TASKS, DEFAULT_TEMPLATES, Task
 from podx.tokenizer import Tokenizer
+from podx_train.adapters import freeze, trained_groups
 from podx_train.checkpoint import (
     CONFIG_FILE,
     TRAINER_FILE,
@@ -26,12 +27,15 @@ from podx_train.data.dataset import Dataset
 from podx_train.data.stats import leaky_explanations
 from podx_train.loop import Trainer, TrainResult
 from podx_train.model import PodConfig, PodT5
-from podx_train.options import RANDOM_TABLE_LR, TRAIN_TOKENIZER, Source, TrainOptions, choose_tasks
+from podx_train.options import Source, TrainOptions, choose_tasks
 from podx_train.presets import TOKENIZER_FILE
 from podx_train.processes import Processes
 from podx_train.report import console
-from podx_train.setup import Templates, fingerprint, make_parts, new_model, tokenizer_bytes
+from podx_train.setup import fingerprint, make_parts
+from podx_train.start import Start, start_from
 from podx_train.state import TrainState
+from podx_train.user_vectors import attach_users
+from podx_train.wordings import TEMPLATES_KEY, Templates, templates_as_json
 
 
 @dataclass(frozen=True)
@@ -66,72 +70,92 @@ def train_model(
         CheckpointError: the backbone or the saved state is damaged.
         DeviceError: the device is not there.
     """
-    trainer = _make_trainer(
-        dataset, Path(out), options or TrainOptions(), source or Source(), templates, resume
+    options = options or TrainOptions()
+    start = start_from(source or Source(), options, dataset, templates)
+    trainer = make_trainer(
+        dataset, Path(out), options, start, templates, resume
     )  # what was read to make it, an earlier training's tensors among it, is released before training
     return trainer.run()
 
 
-def _make_trainer(
-    dataset: Dataset, folder: Path, options: TrainOptions, source: Source, templates: Templates, resume: bool
+def make_trainer(
+    dataset: Dataset, folder: Path, options: TrainOptions, start: Start, templates: Templates, resume: bool
 ) -> Trainer:
-    """All that comes before the first update; the arguments are those of :func:`train_model`."""
+    """All that comes before the first update; arguments and errors are those of :func:`train_model`."""
     tasks = choose_tasks(dataset, options.tasks)
     processes = Processes(options)
     earlier = _find_earlier(folder, resume)
     facts = {
         "options": options.as_json(),
-        "source": source.as_json(),
+        "source": dict(start.facts),
         "fingerprint": fingerprint(dataset, templates),
+        TEMPLATES_KEY: templates_as_json(templates),
     }
     if earlier is not None:
-        _refuse_changes(earlier.header, facts, options)
-        _refuse_other_tokenizer(folder / TOKENIZER_FILE, source, dataset, templates)
+        _refuse_changes(earlier.header, facts, options, start)
+        _refuse_other_tokenizer(folder / TOKENIZER_FILE, start)
     processes.wait()  # all have looked at the folder before the first writes to it
-    if processes.is_main and options.tasks is None and len(tasks) < len(ALL_TASKS):
-        console.print(f"no explanations in the dataset: training {' and '.join(tasks)} only", soft_wrap=True)
-    if processes.is_main and Task.EXPLANATION in tasks and (leaks := leaky_explanations(dataset)):
-        console.print(
-            f"note: {leaks} training explanations are of a user's own validation or test item, so accuracy on held-out "
-            f"items will be flattered; datasets made by podx data prepare have none unless asked",
-            soft_wrap=True,
-        )
+    if processes.is_main:
+        _tell_of_explanations(dataset, options, tasks)
     if processes.is_main and earlier is None:
         folder.mkdir(parents=True, exist_ok=True)
-        write_bytes(folder / TOKENIZER_FILE, tokenizer_bytes(source, dataset, templates))
+        write_bytes(folder / TOKENIZER_FILE, start.tokenizer())
         save_dataset(folder, dataset)
     processes.wait()
     tokenizer = Tokenizer(folder / TOKENIZER_FILE)
     if earlier is None:
-        model = new_model(source, options, tasks, tokenizer, dataset)
+        model = start.model(tasks, tokenizer)
     else:
         model = build_model(PodConfig.from_json(earlier.header["config"]))
+    began_with = None if earlier is None else earlier.header.get("user_vectors")
+    facts["user_vectors"] = attach_users(model, folder, options, dataset, processes, began_with, start.users)
     parts = make_parts(model.config, options, dataset, tokenizer, templates)
-    optimizer = _place(model, options, source, processes)
+    optimizer = _place(model, options, start.table_scale, processes, dataset, tokenizer)
     state = TrainState()
     if earlier is not None:
         restore_trainer(model, optimizer, earlier.tensors, folder / TRAINER_FILE)
         state = TrainState.from_json(earlier.header["state"])
     facts["config"] = model.config.to_json()
-    return Trainer(folder, model, optimizer, parts, options, processes, state, facts)
+    return Trainer(folder, model, optimizer, parts, options, processes, state, facts, start.objective(model))
 
 
-def _place(model: PodT5, options: TrainOptions, source: Source, processes: Processes) -> torch.optim.AdamW:
+def _tell_of_explanations(dataset: Dataset, options: TrainOptions, tasks: tuple[Task, ...]) -> None:
+    if options.tasks is None and len(tasks) < len(ALL_TASKS):
+        console.print(f"no explanations in the dataset: training {' and '.join(tasks)} only", soft_wrap=True)
+    if Task.EXPLANATION in tasks and (leaks := leaky_explanations(dataset)):
+        console.print(
+            f"note: {leaks} training explanations are of a user's own validation or test item, so accuracy on held-out "
+            f"items will be flattered; datasets made by podx data prepare have none unless asked",
+            soft_wrap=True,
+        )
+
+
+def _place(
+    model: PodT5,
+    options: TrainOptions,
+    table_scale: float,
+    processes: Processes,
+    dataset: Dataset,
+    tokenizer: Tokenizer,
+) -> torch.optim.AdamW:
     """Move the model to its device; returns its optimiser."""
     model.to(processes.device)
     if processes.device.type == "cpu":
         tune_for_cpu(model.backbone)
-    return _optimizer(model, options, source)
+    freeze(model, dataset, tokenizer)
+    return _optimizer(model, options, table_scale)
 
 
-def _optimizer(model: PodT5, options: TrainOptions, source: Source) -> torch.optim.AdamW:
+def _optimizer(model: PodT5, options: TrainOptions, table_scale: float) -> torch.optim.AdamW:
     """AdamW in two groups; the loop sets each group's rate to the update's rate times its ``scale``."""
-    scale = options.table_lr or (1.0 if source.backbone else RANDOM_TABLE_LR)
+    scale = options.table_lr or table_scale
     tables = [model.backbone.shared.weight, model.whole_word.weight, model.prompts]
     of_tables = {id(table) for table in tables}
     others = [parameter for parameter in model.parameters() if id(parameter) not in of_tables]
     groups = [{"params": others, "scale": 1.0}, {"params": tables, "scale": scale}]
-    return torch.optim.AdamW(groups, lr=options.lr, weight_decay=options.weight_decay, fused=True)
+    return torch.optim.AdamW(
+        trained_groups(model, groups), lr=options.lr, weight_decay=options.weight_decay, fused=True
+    )
 
 
 def _find_earlier(folder: Path, resume: bool) -> _Earlier | None:
@@ -159,16 +183,14 @@ def _find_earlier(folder: Path, resume: bool) -> _Earlier | None:
     return _Earlier(tensors, header)
 
 
-def _refuse_changes(header: Mapping[str, Any], facts: Mapping[str, Any], options: TrainOptions) -> None:
+def _refuse_changes(header: Mapping[str, Any], facts: Mapping[str, Any], options: TrainOptions, start: Start) -> None:
     options.refuse_changes(header["options"])
-    for name, what in (("source", "--preset or --backbone"), ("fingerprint", "the dataset or the templates")):
+    for name, what in (("source", start.options), ("fingerprint", "the dataset or the templates")):
         if header[name] != facts[name]:
             raise ConfigError(f"--resume: {what} changed since this training began: give the same, or train anew")
 
 
-def _refuse_other_tokenizer(own: Path, source: Source, dataset: Dataset, templates: Templates) -> None:
+def _refuse_other_tokenizer(own: Path, start: Start) -> None:
     """A resumed training reads the tokeniser in its folder; another one that is named must not be passed over."""
-    if source.tokenizer in (None, TRAIN_TOKENIZER) or not own.is_file():
-        return
-    if tokenizer_bytes(source, dataset, templates) != own.read_bytes():
+    if start.names_tokenizer and own.is_file() and start.tokenizer() != own.read_bytes():
         raise ConfigError(f"--resume: --tokenizer is not the one that training began with: leave it out, or give {own}")

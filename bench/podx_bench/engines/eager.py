@@ -62,7 +62,7 @@ class EagerEngine:
         catalog = checkpoint.catalog()
         model = checkpoint.model.to(torch.device(context.device))
         self._recommender = EagerRecommender(model, checkpoint.tokenizer, catalog, cast(Mode, mode))
-        self._encoder = checkpoint.encoder()
+        self._encoder = Bundle.load(context.bundle, verify=False).input_encoder()  # export may choose other words
         self.backbone = model.backbone
         self.user_ids, self.item_ids = checkpoint.user_ids, checkpoint.item_ids
         self._users, self._items = IdTable.of(checkpoint.user_ids, "user"), catalog.items

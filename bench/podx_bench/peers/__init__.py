@@ -7,4 +7,7 @@ peers``. Two halves, which import nothing of one another:
   finds that environment and has it convert the checkpoint, once per checkpoint;
 - the peers' side (everything else) runs in that environment. It imports podx and one library, and nothing of
   ``podx_train``, whose transformers is another one.
+
+SASRec is a peer of accuracy, not of speed, with an environment of its own again (``make peers-sasrec``):
+:mod:`~podx_bench.peers.sasrec_launch` starts :mod:`~podx_bench.peers.sasrec` in it.
 """

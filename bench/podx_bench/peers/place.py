@@ -12,12 +12,13 @@ VARIABLE = "PODX_PEERS"
 FOLDER = ".venv-peers"
 COMMAND = "make peers"
 PACKAGES = ("ctranslate2", "numpy", "onnxruntime", "optimum", "optimum-onnx", "torch", "transformers")
-_CHECKOUT = Path(__file__).resolve().parents[3]
+CHECKOUT = Path(__file__).resolve().parents[3]
+"""Where `make` puts environments, if podx runs from a checkout."""
 
 
 def environment() -> Path:
     """Folder of the peers' environment: what the variable ``PODX_PEERS`` names, or ``.venv-peers`` in the checkout."""
-    return Path(os.environ.get(VARIABLE) or _CHECKOUT / FOLDER)
+    return Path(os.environ.get(VARIABLE) or CHECKOUT / FOLDER)
 
 
 def interpreter() -> Path:

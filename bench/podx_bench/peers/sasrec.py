@@ -1,10 +1,10 @@
 """``python -m podx_bench.peers.sasrec DATA --out FILE.json``: SASRec from RecTools, on the split podx trains on.
 
-SASRec (Kang and McAuley, ICDM 2018) is not generative: it scores every item of the catalogue by one product. Runs in the
-environment that ``make peers-sasrec`` makes; the training loop, network and ranking are the library's. Ours are three
-parts that it lets one replace: rows are padded to the longest of their batch and not to the longest allowed; the softmax
-over the catalogue is computed where there is a target and not on pads (the same value); and validation ranks the
-catalogue, so that the epoch with the best NDCG@10 is kept.
+SASRec (Kang and McAuley, ICDM 2018) is not generative: it scores every item of the catalogue by one product. Runs in
+the environment that ``make peers-sasrec`` makes; the training loop, network and ranking are the library's. Ours are
+three parts that it lets one replace: rows are padded to the longest of their batch and not to the longest allowed; the
+softmax over the catalogue is computed where there is a target and not on pads (the same value); and validation ranks
+the catalogue, so that the epoch with the best NDCG@10 is kept.
 """
 
 from __future__ import annotations
@@ -190,12 +190,12 @@ def run(options: argparse.Namespace) -> None:
     users = np.fromiter(sequences, dtype=np.int64)
     found = model.recommend(users, dataset, k=options.k, filter_viewed=True, on_unsupported_targets="ignore")
     found = found.sort_values([Columns.User, Columns.Rank])
-    lists = as_lists(users, found[Columns.User].to_numpy(), found[Columns.Item].to_numpy(), options.k)
+    lists = as_lists(users, found[Columns.User].to_numpy(), found[Columns.Item].to_numpy())
     content = {
         "name": NAME,
         "seed": options.seed,
         "users": users.tolist(),
-        "lists": lists.tolist(),
+        "lists": lists,
         "minutes": minutes,
         "epochs": kept.epochs,
         "best_epoch": kept.best_epoch,
@@ -220,12 +220,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--factors", type=int, default=64, help="width of the embeddings")
     made.add_argument("--heads", type=int, default=2)
     made.add_argument("--blocks", type=int, default=2)
-    made.add_argument("--dropout", type=float, default=0.5)
+    made.add_argument("--dropout", type=float, default=0.3)
     made.add_argument("--loss", choices=("softmax", "sampled_softmax", "gBCE", "BCE"), default="softmax")
     made.add_argument("--negatives", type=int, default=256, help="per target, for losses other than softmax")
     made.add_argument("--max-length", type=int, default=50, help="last items of a history that are read")
     made.add_argument("--batch-size", type=int, default=128)
-    made.add_argument("--lr", type=float, default=1e-3)
+    made.add_argument("--lr", type=float, default=3e-3)
     made.add_argument("--threads", type=int, default=1, help="of PyTorch")
     made.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     made.add_argument("-k", type=int, default=10, help="items per list")

@@ -25,7 +25,6 @@ IntArray = npt.NDArray[np.int64]
 SEQUENCES_FILE = "sequential.txt"
 SHORTEST = 3
 """Items of a user that can be split: one to learn from, one for validation, one for the test."""
-NO_ITEM = 0
 NAME = "SASRec"
 
 
@@ -59,7 +58,9 @@ def read_sequences(folder: Path) -> dict[int, IntArray]:
         try:
             user, *items = (int(word) for word in line.split())
         except ValueError:
-            raise DataError(f"{path}:{number}: not `user item item …` in whole numbers; prepare the data again") from None
+            raise DataError(
+                f"{path}:{number}: not `user item item …` in whole numbers; prepare the data again"
+            ) from None
         if user < 1 or user in sequences or min(items, default=0) < 1 or len(items) < SHORTEST:
             raise DataError(
                 f"{path}:{number}: each user has one line, numbers from 1 and at least {SHORTEST} items; "
@@ -90,22 +91,17 @@ def validation_mask(users: npt.NDArray[np.integer], times: npt.NDArray[Any]) -> 
     return mask
 
 
-def as_lists(users: IntArray, answered: IntArray, items: IntArray, k: int) -> IntArray:
-    """Rows of k items, best first, one per user; filled up with 0, which is no item.
+def as_lists(users: IntArray, answered: IntArray, items: IntArray) -> list[list[int]]:
+    """Items recommended to each user, best first; none for a user of whom the model knows nothing.
 
     Args:
-        users: [n], in the order of the rows.
+        users: [n], in the order of the lists.
         answered, items: of each recommendation, a user's by falling score.
     """
-    row_of = {int(user): row for row, user in enumerate(users)}
-    lists = np.full((len(users), k), NO_ITEM, dtype=np.int64)
-    filled = np.zeros(len(users), dtype=np.int64)
+    lists: dict[int, list[int]] = {user: [] for user in users.tolist()}
     for user, item in zip(answered.tolist(), items.tolist(), strict=True):
-        row = row_of[user]
-        if filled[row] < k:
-            lists[row, filled[row]] = item
-            filled[row] += 1
-    return lists
+        lists[user].append(item)
+    return list(lists.values())
 
 
 def content_mark(folder: Path) -> str:
@@ -135,8 +131,8 @@ def write_result(out: Path, content: Mapping[str, Any]) -> None:
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             json.dump(content, file)
-        os.chmod(name, 0o644)
-        os.replace(name, out)
+        Path(name).chmod(0o644)
+        Path(name).replace(out)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise

@@ -69,7 +69,7 @@ class PeerEngine:
         items = [self._bundle.catalog.items.number(raw) or 0 for raw in request.items]
         user = self._bundle.users.ids.number(request.user) or 0
         tokens: Source = self._encoder.encode(Task(self._task), user, items).input_ids.tolist()
-        return tokens[:1] * self._bundle.manifest.prompts + tokens
+        return tokens[:1] * self._bundle.manifest.prompt_vectors + tokens
 
     def _answer(self, found: Hypotheses) -> Answer:
         texts = [self._bundle.tokenizer.decode(tokens).strip() for tokens in found]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from podx.tasks import Task
+from podx_bench.baselines import NEAR_USERS, NEXT_NUMBER
 from podx_bench.charts import BASELINE_COLOUR
 from podx_bench.drawing import OTHER_COLOUR, OURS_COLOUR, bar_figure
 from podx_bench.published import NUMBERED, published_rows
@@ -15,6 +16,10 @@ from podx_bench.study.tables import REPORTED, dataset_name
 LEAK_COLOUR, LEAK_REPORTED_COLOUR, LEAK_BASELINE_COLOUR = "#c2352b", "#d98a83", "#eac4c0"
 """Of rows whose ids give the held-out item away: our models, reported ones, and those that learn nothing."""
 METRIC = "hr_10"
+UNIT = "mean and deviation of the seeds"
+FROM_NUMBERS = (NEXT_NUMBER, NEAR_USERS)
+"""Rows that know nothing but the numbers; the others are the same under every id scheme and are drawn once."""
+NO_LINE = float("nan")
 
 
 def study_figures(study: Study) -> dict[str, Figure]:
@@ -35,20 +40,36 @@ def _figure(study: Study, task: Task, rows: list[Row]) -> Figure:
     for reported in published_rows(name, task) if name else []:
         bars.append((f"{reported.method} ({REPORTED})", reported.metrics[METRIC]))
         colours.append(LEAK_REPORTED_COLOUR if reported.method in NUMBERED else OTHER_COLOUR)
-        errors.append(0.0)
-    for row in rows:
+        errors.append(NO_LINE)
+    for row in _once(rows):
         mean, deviation = mean_and_deviation(row.values(METRIC))
-        bars.append((f"{row.name}, {row.dataset.scheme} ids", mean))
+        bars.append((f"{row.name}, {row.dataset.scheme} ids" if _by_scheme(row) else row.name, mean))
         colours.append(_colour(row))
-        errors.append(deviation or 0.0)
+        errors.append(NO_LINE if deviation is None else deviation)
     title = f"{task}{f', {name}' if name else ''}: HR@10; red: ids leak"
-    return bar_figure(title, "HR@10, mean and standard deviation of the seeds", bars, colours, _number, errors=errors)
+    return bar_figure(title, UNIT, bars, colours, _number, errors=errors)
+
+
+def _once(rows: list[Row]) -> list[Row]:
+    """Rows without the repetitions of those that learn nothing and know no numbers."""
+    known: set[str] = set()
+    kept = []
+    for row in rows:
+        if row.kind != LEARNS_NOTHING or _by_scheme(row) or row.name not in known:
+            kept.append(row)
+        known.add(row.name)
+    return kept
+
+
+def _by_scheme(row: Row) -> bool:
+    """Whether the figure hangs on how users and items are written."""
+    return row.kind == MODEL or row.name in FROM_NUMBERS
 
 
 def _colour(row: Row) -> str:
     leaky = leaks(row.dataset)
     if row.kind == LEARNS_NOTHING:
-        return LEAK_BASELINE_COLOUR if leaky else BASELINE_COLOUR
+        return LEAK_BASELINE_COLOUR if leaky and row.name in FROM_NUMBERS else BASELINE_COLOUR
     if row.kind == MODEL:
         return LEAK_COLOUR if leaky else OURS_COLOUR
     return OTHER_COLOUR

@@ -23,6 +23,9 @@ from podx_bench.study.report import all_tables, write_study
 from podx_bench.study.run import run_study
 from podx_bench.terminal import counting, wide_console
 
+LINE_WIDTH = 190
+"""Characters that the widest table takes with mean and deviation in each cell."""
+
 _DEFAULTS = StudyOptions()
 
 
@@ -34,6 +37,10 @@ def accuracy_command(
     ] = None,
     peer: Annotated[
         list[str] | None, typer.Option("--peer", metavar=PEER_FORM, help="Lists of another method; may be repeated.")
+    ] = None,
+    data: Annotated[
+        list[Path] | None,
+        typer.Option("--data", help="One more dataset whose leaks and rows that learn nothing to show; may repeat."),
     ] = None,
     tasks: Annotated[
         str | None,
@@ -57,15 +64,19 @@ def accuracy_command(
     ] = _DEFAULTS.batch_size,
     beams: Annotated[int, typer.Option("--beams", help="Width of the item search.")] = _DEFAULTS.beams,
     seed: Annotated[int, typer.Option("--seed", help="Which users are taken.")] = _DEFAULTS.seed,
+    timed_users: Annotated[
+        int, typer.Option("--timed-users", help="Users that all models are timed on, in turns; 0: none.")
+    ] = _DEFAULTS.timed_users,
+    rounds: Annotated[int, typer.Option("--rounds", help="Turns of each model.")] = _DEFAULTS.rounds,
     report_only: Annotated[
         bool, typer.Option("--report-only", help=f"Measure nothing: draw the report of OUT/{STUDY_FILE} again.")
     ] = False,
 ) -> None:
     """Accuracy of models beside the paper's figures and rows that learn nothing; a killed run goes on where it was."""
-    console = wide_console()
+    console = wide_console(LINE_WIDTH)
     if report_only:
-        if models or peer:
-            raise ConfigError(f"--report-only takes everything from OUT/{STUDY_FILE}: leave models and --peer out")
+        if models or peer or data:
+            raise ConfigError(f"--report-only takes everything from OUT/{STUDY_FILE}: leave models and data out")
         _print(console, Study.load(out / STUDY_FILE), out)
         return
     options = StudyOptions(
@@ -79,10 +90,12 @@ def accuracy_command(
         batch_size=batch_size,
         beams=beams,
         seed=seed,
+        timed_users=timed_users,
+        rounds=rounds,
     )
     chosen, peers = parse_models(models or ()), tuple(parse_peer(text) for text in peer or ())
     with counting(console) as progress:
-        study = run_study(chosen, peers, out, options, progress)
+        study = run_study(chosen, peers, out, options, progress, data or ())
     _print(console, study, out)
 
 

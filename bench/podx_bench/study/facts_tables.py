@@ -6,10 +6,11 @@ from podx.tasks import ALL_TASKS, Task
 from podx_bench.published import DROPPED, KEPT, TABLE_6, Published
 from podx_bench.study.records import CONSTRAINED, TEXT, Study
 from podx_bench.study.rows import MODEL, PODX, Row, ordered_datasets, rows_of, scheme_name, side_by_side, spread
-from podx_bench.study.tables import REPORTED, digits, figures, metric_columns, time_of
-from podx_bench.tables import NONE, PERCENT, RANKING_COLUMNS, TextTable
+from podx_bench.study.tables import REPORTED, digits, figures, metric_columns, time_note, time_of
+from podx_bench.tables import NONE, PERCENT, TextTable
 
-RATES = (("invalid", "invalid"), ("duplicate", "repeated"), ("seen", "seen"), ("outside", "no candidate"))
+HITS = (("hr_10", "HR@10"), ("ndcg_10", "NDCG@10"))
+RATES = (("invalid", "invalid %"), ("duplicate", "repeated %"), ("seen", "seen %"), ("outside", "no candidate %"))
 SECONDS_PER_MINUTE = 60.0
 
 
@@ -54,8 +55,8 @@ def _part(count: int, whole: int) -> str:
 
 
 _LEAK_NOTE = (
-    "Next number, next ten: test items that are max(history)+1, or among it and the nine after it. Near users: HR@10 of "
-    "what users with near numbers took in training / the same with shuffled user numbers. Explained: held-out pairs "
+    "Next number, next ten: test items that are max(history)+1, or among it and the nine after it. Near users: HR@10 "
+    "of what users with near numbers took in training / the same with shuffled user numbers. Explained: held-out pairs "
     "whose explanation is among the training records."
 )
 
@@ -64,23 +65,26 @@ def decoding_table(study: Study, task: Task) -> TextTable:
     """Constrained and free search side by side, on the same users."""
     rates = [(key, title) for key, title in RATES if task is Task.TOPN or key != "outside"]
     rows = [
-        (row.name, scheme_name(row.dataset), how, row.users, *figures(row, task), *_rates(row, rates), time_of(row))
+        (row.name, scheme_name(row.dataset), how, row.users, *_hits(row), *_rates(row, rates), time_of(row))
         for pair in side_by_side(study, task)
         for how, row in zip(("catalogue", "free"), pair, strict=True)
     ]
-    titles = [title for _, title in (*RANKING_COLUMNS, *rates)]
+    titles = [title for _, title in (*HITS, *rates)]
     header = ("method", "ids", "search", "users", *titles, "ms/user")
     return TextTable(f"Constrained and unconstrained decoding, {task}", header, tuple(rows), (_DECODING_NOTE,))
 
 
+def _hits(row: Row) -> list[str]:
+    return [spread(row.values(key), 4) for key, _ in HITS]
+
+
 def _rates(row: Row, rates: list[tuple[str, str]]) -> list[str]:
-    return [f"{spread([PERCENT * value for value in row.values(key)], 2)} %" for key, _ in rates]
+    return [spread([PERCENT * value for value in row.values(key)], 2) for key, _ in rates]
 
 
 _DECODING_NOTE = (
-    "Free: the paper's protocol, the whole vocabulary and nothing excluded. Shares of all answers: invalid names no item, "
-    "repeated was given before in the same list, seen is in the user's history. All of them count as misses or as what "
-    "they are; nothing is replaced."
+    "Free: the paper's protocol, the whole vocabulary and nothing excluded. Shares of all answers: invalid names no "
+    "item, repeated was given before in the same list, seen is in the user's history. No answer is replaced."
 )
 
 
@@ -97,6 +101,7 @@ def template_table(study: Study, task: Task) -> TextTable | None:
     templates = {record.templates[task] for row in own for record in row.records if task in record.templates}
     notes = (
         "reported: on Sports; time of the whole test set on a V100S, not per user.",
+        f"ms/user: {time_note(study, task)}.",
         *(f"Kept: {template}" for template in sorted(templates)),
     )
     return TextTable(f"Discrete template at inference, {task} (the paper's Table 6)", header, tuple(rows), notes)

@@ -75,7 +75,8 @@ def describe_dataset(
     record = file.load(DatasetRecord)
     if record is None:
         stats, leaks = dataset_stats(dataset).as_json(), leak_counts(dataset)
-        record = DatasetRecord(path.resolve().name, dataset.scheme, digest, stats, leaks)
+        codes = max(map(len, dataset.item_codes or ()), default=0)
+        record = DatasetRecord(path.resolve().name, dataset.scheme, digest, stats, leaks, codes=codes)
         file.save(record)
     for task in RANKING_TASKS if options.tasks is None else [t for t in options.tasks if t in RANKING_TASKS]:
         users = asked_users(task, dataset, options)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 
 from podx.bundle import Bundle
 from podx.errors import ConfigError
-from podx.tasks import Task
+from podx.tasks import Task, Template, bare_template
 from podx_bench.accuracy import as_lists, item_numbers, text_metrics
 from podx_bench.engines import OURS, EngineContext
 from podx_bench.facts import model_facts
@@ -101,7 +102,11 @@ def new_record(
     own = training.get("options") or {}
     facts: dict[str, Any] = {name: training.get(name) for name in TRAINING_FACTS}
     facts["options"] = {name: own[name] for name in TRAINING_OPTIONS if name in own}
-    kept = getattr(manifest, "templates", None) or {}
+    kept = {
+        task.value: text
+        for task in manifest.tasks
+        if (text := manifest.templates.get(task)) and Template.parse(task, text) != bare_template(task)
+    }
     return ModelRecord(
         label=model.label,
         digest=digests[0],
@@ -109,7 +114,7 @@ def new_record(
         scheme=dataset.scheme,
         facts=model_facts(bundle),
         training=facts,
-        templates={str(Task(task).value): str(text) for task, text in kept.items()},
+        templates=kept,
         environment=environment,
         options=options.measuring(),
     )
@@ -132,22 +137,37 @@ def measure_model(
         ConfigError, DataError: see :func:`plan_jobs`.
     """
     missing = [job for job in plan_jobs(bundle, dataset, options) if not record.find(job.task, job.decoding, job.users)]
-    for task in dict.fromkeys(job.task for job in missing):
-        jobs = [job for job in missing if job.task is task]
+    for task, decoding in dict.fromkeys((job.task, job.decoding) for job in missing):
+        jobs = [job for job in missing if (job.task, job.decoding) == (task, decoding)]
         workload = build_workload(task, dataset, bundle, max(job.users for job in jobs), options.seed)
-        for job in jobs:
-            found = run_job(job, workload.head(job.users), model, dataset, options, progress)
-            record = dataclasses.replace(record, measurements=(*record.measurements, found))
-            file.save(record)
-            keep(record)
+        with started(jobs[0], workload, model, options) as process:
+            for job in jobs:
+                answers, seconds = collect(process, job, model.label, options, progress)
+                metrics = answer_metrics(answers, workload.head(job.users), dataset)
+                found = Measurement(task, decoding, len(answers), seconds, metrics)
+                record = dataclasses.replace(record, measurements=(*record.measurements, found))
+                file.save(record)
+                keep(record)
     return record
 
 
-def run_job(
-    job: Job, workload: Workload, model: ModelInput, dataset: Dataset, options: StudyOptions, progress: Progress
-) -> Measurement:
-    """Let the model's process answer all requests, and score the answers."""
-    context = EngineContext(
+@contextmanager
+def started(job: Job, workload: Workload, model: ModelInput, options: StudyOptions) -> Iterator[EngineProcess]:
+    """A process that has loaded the model and the requests."""
+    context = model_context(job, model, options, options.batch_size)
+    with tempfile.TemporaryDirectory(prefix="podx-accuracy-") as name:
+        folder = Path(name)
+        write_work(folder / "work.npz", workload.requests)
+        (folder / "stderr").mkdir()
+        with EngineProcess(
+            model.label, context, folder / "work.npz", folder / "stderr", loads=engine_of(job)
+        ) as process:
+            yield process
+
+
+def model_context(job: Job, model: ModelInput, options: StudyOptions, batch_size: int | None) -> EngineContext:
+    """What a model's process is made from. ``batch_size``: how it divides a call; None: a call is a batch."""
+    return EngineContext(
         bundle=model.bundle,
         checkpoint=None,
         task=job.task,
@@ -156,23 +176,21 @@ def run_job(
         spin=False,
         beams=options.beams,
         k=LEAST_ACCURACY_K,
-        batch_size=options.batch_size,
+        batch_size=batch_size,
     )
-    engine = OURS_FREE if job.decoding == UNCONSTRAINED else OURS
-    with tempfile.TemporaryDirectory(prefix="podx-accuracy-") as name:
-        folder = Path(name)
-        write_work(folder / "work.npz", workload.requests)
-        (folder / "stderr").mkdir()
-        with EngineProcess(model.label, context, folder / "work.npz", folder / "stderr", loads=engine) as process:
-            answers, seconds = _collect(process, job, options, f"{model.label}, {job.task}, {job.decoding}", progress)
-    return Measurement(job.task, job.decoding, len(answers), seconds, answer_metrics(answers, workload, dataset))
 
 
-def _collect(
-    process: EngineProcess, job: Job, options: StudyOptions, what: str, progress: Progress
+def engine_of(job: Job) -> str:
+    """The engine that a job's process loads."""
+    return OURS_FREE if job.decoding == UNCONSTRAINED else OURS
+
+
+def collect(
+    process: EngineProcess, job: Job, label: str, options: StudyOptions, progress: Progress
 ) -> tuple[list[Answer], float]:
-    batches = 1 if job.decoding == UNCONSTRAINED else BATCHES_A_CALL
-    size, seconds = batches * options.batch_size, 0.0
+    """Answers to a job's requests, and the seconds all calls took."""
+    size = options.batch_size * (1 if job.decoding == UNCONSTRAINED else BATCHES_A_CALL)
+    what, seconds = f"{label}, {job.task}, {job.decoding}", 0.0
     answers: list[Answer] = []
     progress(what, 0, job.users)
     while len(answers) < job.users:

@@ -18,6 +18,7 @@ MODEL_FORM = "LABEL=BUNDLE@DATA"
 PEER_FORM = "FILE.json@DATA"
 DEFAULT_UNCONSTRAINED_USERS = 256
 DEFAULT_BATCH_SIZE = 32
+DEFAULT_TIMED_USERS, DEFAULT_ROUNDS = 192, 3
 _NOT_IN_A_FILE_NAME = re.compile(r"[^A-Za-z0-9.-]+")
 
 
@@ -93,6 +94,7 @@ class StudyOptions:
         device: ``cpu`` or ``cuda``. threads: of a model's process; 0: one per usable core.
         batch_size: requests that a model runs at a time.
         beams: width of the item search. seed: which users come first.
+        timed_users: users that all models are timed on in turns; 0: none. rounds: turns of each.
     """
 
     tasks: tuple[Task, ...] | None = None
@@ -105,14 +107,16 @@ class StudyOptions:
     batch_size: int = DEFAULT_BATCH_SIZE
     beams: int = DEFAULT_BEAMS
     seed: int = 0
+    timed_users: int = DEFAULT_TIMED_USERS
+    rounds: int = DEFAULT_ROUNDS
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
-        for name in ("users", "topn_users", "explanation_records", "batch_size"):
+        for name in ("users", "topn_users", "explanation_records", "batch_size", "rounds"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
-        for name in ("unconstrained_users", "threads", "seed"):
+        for name in ("unconstrained_users", "threads", "seed", "timed_users"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"--{name.replace('_', '-')} must not be negative")
         if self.beams < LEAST_ACCURACY_K:
@@ -144,6 +148,10 @@ class StudyOptions:
             "k": LEAST_ACCURACY_K,
             "user_order_seed": self.seed,
         }
+
+    def timing(self) -> dict[str, int]:
+        """What the times depend on beside that."""
+        return {"timed_users": self.timed_users, "rounds": self.rounds}
 
     def as_json(self) -> dict[str, Any]:
         """The options as JSON values."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
+from podx.bundle import file_sha256
 from podx.errors import DataError
 from podx.metrics import NOT_AN_ITEM
 from podx.tasks import Task
@@ -43,7 +43,7 @@ def read_peer(path: Path) -> dict[str, Any]:
     return content
 
 
-def _numbers(value: Any) -> bool:
+def _numbers(value: Any) -> TypeGuard[list[int]]:
     return isinstance(value, list) and all(type(number) is int for number in value)
 
 
@@ -87,8 +87,7 @@ def score_peer(path: Path, dataset: Dataset, digest: str, options: StudyOptions)
     lists = _lists([content["lists"][place[user]] for user in users.tolist()])
     metrics = list_metrics(lists, ranked_users(Task.SEQUENTIAL, dataset, users), dataset)
     found = Measurement(Task.SEQUENTIAL, CONSTRAINED, len(users), None, metrics)
-    own = hashlib.sha256(path.read_bytes()).hexdigest()
     training = {key: value for key, value in content.items() if key not in _OWN_PARTS}
     environment = content.get("environment")
     told = environment if isinstance(environment, Mapping) else {}
-    return PeerRecord(content["name"], own, digest, dataset.scheme, training, told, (found,)), notes
+    return PeerRecord(content["name"], file_sha256(path), digest, dataset.scheme, training, told, (found,)), notes

@@ -7,7 +7,7 @@ Every model, peer and dataset has a file of its own under ``measured``, written 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,7 +21,7 @@ CONSTRAINED, UNCONSTRAINED, TEXT = "constrained", "unconstrained", "text"
 """How answers were searched for: inside the catalogue, over the whole vocabulary; or an explanation."""
 MILLISECONDS = 1e3
 
-Kept = TypeVar("Kept", "DatasetRecord", "ModelRecord", "PeerRecord")
+Kept = TypeVar("Kept", "DatasetRecord", "ModelRecord", "PeerRecord", "TimingRecord")
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class DatasetRecord:
     """A dataset, its leaks, and the rows that learn nothing.
 
     Attributes:
-        name: of its folder. digest: of its files.
+        name: of its folder. digest: of its files. codes: most codes that an item is written as; 0: as its number.
         stats: see :class:`podx_train.data.stats.DatasetStats`. leaks: see :func:`podx_bench.study.leaks.leak_counts`.
         rows: measurements by the row's name.
     """
@@ -65,6 +65,7 @@ class DatasetRecord:
     stats: Mapping[str, Any]
     leaks: Mapping[str, int]
     rows: Mapping[str, tuple[Measurement, ...]] = field(default_factory=dict)
+    codes: int = 0
 
     def find(self, name: str, task: str) -> Measurement | None:
         """The measurement of a row that learns nothing, on the most users there are."""
@@ -95,6 +96,11 @@ class ModelRecord:
     options: Mapping[str, Any]
     measurements: tuple[Measurement, ...] = ()
 
+    @property
+    def key(self) -> str:
+        """Tells it from every other model of a study."""
+        return f"{self.label} {self.digest} {self.dataset}"
+
     def find(self, task: str, decoding: str, users: int | None = None) -> Measurement | None:
         """The measurement of a task on so many users; None: on the most there are."""
         own = [m for m in self.measurements if (m.task, m.decoding) == (task, decoding) and users in (None, m.users)]
@@ -120,6 +126,22 @@ class PeerRecord:
 
 
 @dataclass(frozen=True)
+class TimingRecord:
+    """Time of all models on one task, in turns.
+
+    Attributes:
+        rounds: turns of each. ms_per_user: over all its calls, by the model's key. round_ms: time of each round.
+    """
+
+    task: str
+    batch_size: int
+    users: int
+    rounds: int
+    ms_per_user: Mapping[str, float]
+    round_ms: Mapping[str, Sequence[float]]
+
+
+@dataclass(frozen=True)
 class Study:
     """All that a report shows. ``environment``: of the report's own run; ``options``: what it was asked for."""
 
@@ -128,11 +150,16 @@ class Study:
     datasets: tuple[DatasetRecord, ...] = ()
     models: tuple[ModelRecord, ...] = ()
     peers: tuple[PeerRecord, ...] = ()
+    timings: tuple[TimingRecord, ...] = ()
     notes: tuple[str, ...] = ()
 
     def dataset(self, digest: str) -> DatasetRecord:
         """The dataset of a digest."""
         return next(record for record in self.datasets if record.digest == digest)
+
+    def timing(self, task: str) -> TimingRecord | None:
+        """The times of a task; None: they were not taken."""
+        return next((record for record in self.timings if record.task == task), None)
 
     def save(self, folder: Path) -> Path:
         """Write ``accuracy.json`` under a temporary name and rename it; returns its path."""
@@ -147,11 +174,15 @@ class Study:
         """
         content = _FILE.read(path)
         try:
-            kinds = {"datasets": DatasetRecord, "models": ModelRecord, "peers": PeerRecord}
-            lists = {name: tuple(_record(kind, one) for one in content.pop(name)) for name, kind in kinds.items()}
+            lists: dict[str, Any] = {
+                name: tuple(_record(kind, one) for one in content.pop(name)) for name, kind in _KINDS.items()
+            }
             return cls(**{**content, "notes": tuple(content["notes"])}, **lists)
         except (KeyError, TypeError) as error:
             raise _FILE.damaged(path, error) from error
+
+
+_KINDS = {"datasets": DatasetRecord, "models": ModelRecord, "peers": PeerRecord, "timings": TimingRecord}
 
 
 def _record(kind: type[Any], content: Mapping[str, Any]) -> Any:
@@ -189,6 +220,6 @@ class MeasuredFile:
         except (KeyError, TypeError) as error:
             raise self._file.damaged(path, error) from error
 
-    def save(self, record: DatasetRecord | ModelRecord | PeerRecord) -> None:
+    def save(self, record: DatasetRecord | ModelRecord | PeerRecord | TimingRecord) -> None:
         """Write under a temporary name and rename."""
         self._file.write(self._folder, dataclasses.asdict(record))

@@ -31,10 +31,14 @@ def environments(study: Study) -> list[tuple[str, str]]:
     for record in study.models:
         own, options = record.environment, record.options
         packages = ", ".join(f"{name} {version}" for name, version in own.get("packages", {}).items())
-        said = (
-            f"{own['cpu']}, {own['usable_cores']} usable cores, {own['memory_gb']} GB; graphics: {own['gpu'] or 'none'}; "
-            f"{options['device']}, {options['threads']} threads, batch size {options['batch_size']}, "
-            f"{options['beams']} beams; podx {own['podx']} ({own['podx_commit'] or 'no commit known'}), {packages}"
+        said = "; ".join(
+            (
+                f"{own['cpu']}, {own['usable_cores']} usable cores, {own['memory_gb']} GB",
+                f"graphics: {own['gpu'] or 'none'}",
+                f"{options['device']}, {options['threads']} threads, batch size {options['batch_size']}, "
+                f"{options['beams']} beams",
+                f"podx {own['podx']} ({own['podx_commit'] or 'no commit known'}), {packages}",
+            )
         )
         labels = found.setdefault(said, [])
         if record.label not in labels:

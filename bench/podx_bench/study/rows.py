@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from podx.tasks import Task
-from podx_bench.baselines import NEXT_NUMBER, POPULARITY
+from podx_bench.baselines import POPULARITY
 from podx_bench.study.records import (
     CONSTRAINED,
     UNCONSTRAINED,
@@ -19,6 +20,7 @@ from podx_bench.study.records import (
     Study,
 )
 from podx_bench.tables import NONE
+from podx_train.data.numbering import IdScheme
 
 SCHEMES = ("paper", "shuffled", "train-first", "collaborative", "semantic")
 """The order of the id schemes in every table; others follow."""
@@ -34,6 +36,7 @@ class Row:
     Attributes:
         kind: :data:`LEARNS_NOTHING`, :data:`PEER` or :data:`MODEL`.
         found: a measurement per seed. records: the models they are of; empty for other rows.
+        timed: ms per user as taken in turns with the other models; empty where it was not.
     """
 
     name: str
@@ -41,6 +44,7 @@ class Row:
     dataset: DatasetRecord
     found: tuple[Measurement, ...]
     records: tuple[ModelRecord, ...] = ()
+    timed: tuple[float, ...] = ()
 
     @property
     def users(self) -> str:
@@ -52,8 +56,8 @@ class Row:
         return [one.metrics[metric] for one in self.found if metric in one.metrics]
 
     def milliseconds(self) -> list[float]:
-        """Time per user of every seed."""
-        return [one.ms_per_user for one in self.found if one.ms_per_user is not None]
+        """Time per user as taken in turns; without that, in each seed's own run."""
+        return list(self.timed) or [one.ms_per_user for one in self.found if one.ms_per_user is not None]
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
@@ -71,15 +75,17 @@ def spread(values: Sequence[float], digits: int) -> str:
 
 def leaks(dataset: DatasetRecord) -> bool:
     """Whether item numbers alone tell the held-out item better than popularity does."""
-    told, popular = (dataset.find(name, Task.SEQUENTIAL) for name in (NEXT_NUMBER, POPULARITY))
-    if told is None or popular is None:
+    popular = dataset.find(POPULARITY, Task.SEQUENTIAL)
+    if popular is None:
         return dataset.scheme == SCHEMES[0]
-    return told.metrics["hr_10"] > popular.metrics["hr_10"]
+    return bool(dataset.stats["max_plus_one_hr10"] > popular.metrics["hr_10"])
 
 
 def scheme_name(dataset: DatasetRecord) -> str:
-    """The id scheme, with a word of warning where it leaks."""
-    return f"{dataset.scheme}, leaks" if leaks(dataset) else dataset.scheme
+    """The id scheme, with how items are written where it does not say so, and a word of warning where it leaks."""
+    coded = dataset.codes and dataset.scheme in {scheme.value for scheme in IdScheme}
+    name = f"{dataset.scheme}, items as codes" if coded else dataset.scheme
+    return f"{name} (leaks)" if leaks(dataset) else name
 
 
 def ordered_datasets(study: Study) -> list[DatasetRecord]:
@@ -95,8 +101,17 @@ def rows_of(study: Study, task: str, decoding: str) -> list[Row]:
         if decoding == CONSTRAINED:
             rows += _baseline_rows(dataset, task)
         rows += _record_rows(study.peers, dataset, task, decoding, PEER)
-        rows += _record_rows(study.models, dataset, task, decoding, MODEL)
+        rows += [_timed(study, task, row) for row in _record_rows(study.models, dataset, task, decoding, MODEL)]
     return rows
+
+
+def _timed(study: Study, task: str, row: Row) -> Row:
+    """A row with the times that were taken in turns; free search was not timed so."""
+    timing = study.timing(task)
+    if timing is None or any(one.decoding == UNCONSTRAINED for one in row.found):
+        return row
+    times = (timing.ms_per_user.get(record.key) for record in row.records)
+    return dataclasses.replace(row, timed=tuple(time for time in times if time is not None))
 
 
 def _baseline_rows(dataset: DatasetRecord, task: str) -> list[Row]:

@@ -8,15 +8,16 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from podx.bundle import MANIFEST_FILE, Bundle
+from podx.bundle import MANIFEST_FILE, Bundle, file_sha256
 from podx.errors import ConfigError
 from podx_bench.environment import describe
 from podx_bench.options import BenchOptions
 from podx_bench.study.leaks import dataset_digest, describe_dataset
 from podx_bench.study.measure import Progress, measure_model, new_record, plan_jobs, require_same_data
-from podx_bench.study.options import ModelInput, PeerInput, StudyOptions, slug
+from podx_bench.study.options import MODEL_FORM, ModelInput, PeerInput, StudyOptions, slug
 from podx_bench.study.peers import score_peer
 from podx_bench.study.records import DatasetRecord, MeasuredFile, ModelRecord, Study
+from podx_bench.study.timing import Timed, time_all
 from podx_train.data.dataset import Dataset
 
 MEASURED_FOLDER = "measured"
@@ -29,8 +30,12 @@ def run_study(
     out: Path,
     options: StudyOptions,
     progress: Progress = lambda *_: None,
+    data: Sequence[Path] = (),
 ) -> Study:
     """Measure what earlier runs into ``out`` have not measured yet.
+
+    Args:
+        data: further datasets whose leaks and rows that learn nothing are shown.
 
     Raises:
         ConfigError: nothing is given, bundle and dataset do not belong together, or a task is not in the bundle.
@@ -39,14 +44,28 @@ def run_study(
     """
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out} is a file: choose another --out")
-    if not models and not peers:
-        raise ConfigError("nothing to measure: give models as LABEL=BUNDLE@DATA, or a --peer")
-    return _Run(out, options, progress).all(models, peers)
+    if not models and not peers and not data:
+        raise ConfigError(f"nothing to measure: give models as {MODEL_FORM}, a --peer, or --data")
+    return _Run(out, options, progress).all(models, peers, data)
 
 
 def manifest_digest(bundle: Path) -> str:
     """Hex digest of a bundle's manifest, which names the digest of every file."""
-    return hashlib.sha256((bundle / MANIFEST_FILE).read_bytes()).hexdigest()
+    return file_sha256(bundle / MANIFEST_FILE)
+
+
+def refuse_copies(models: Sequence[ModelInput]) -> None:
+    """Bundles of one label are seeds, so none may be there twice.
+
+    Raises:
+        ConfigError: two of them are the same, under whatever path.
+    """
+    known: set[tuple[str, str]] = set()
+    for model in models:
+        key = (model.label, manifest_digest(model.bundle))
+        if key in known:
+            raise ConfigError(f"{model.label}: {model.bundle} is a copy of a bundle given before, not another seed")
+        known.add(key)
 
 
 class _Run:
@@ -59,13 +78,24 @@ class _Run:
         bench = BenchOptions(device=options.device, threads=options.threads)
         self._study = Study(describe(bench), options.as_json())
 
-    def all(self, models: Sequence[ModelInput], peers: Sequence[PeerInput]) -> Study:
+    def all(self, models: Sequence[ModelInput], peers: Sequence[PeerInput], data: Sequence[Path]) -> Study:
         bundles = [self._checked(model) for model in models]  # before anything takes long
+        refuse_copies(models)
+        for path in data:
+            self._dataset(path)
         for peer in peers:
             self._peer(peer)
         for model, bundle in zip(models, bundles, strict=True):
             self._model(model, bundle)
+        if self._options.timed_users and models:
+            self._time(models, bundles)
         return self._study
+
+    def _time(self, models: Sequence[ModelInput], bundles: Sequence[Bundle]) -> None:
+        rows = zip(self._study.models, models, bundles, strict=True)
+        timed = [Timed(record, model, bundle, self._loaded(model.data)) for record, model, bundle in rows]
+        found = time_all(timed, self._options, self._file, lambda what: self._progress(what, 0, 1))
+        self._keep(timings=tuple(found))
 
     def _checked(self, model: ModelInput) -> Bundle:
         bundle = Bundle.load(model.bundle)
@@ -98,14 +128,14 @@ class _Run:
     def _peer(self, peer: PeerInput) -> None:
         dataset, data = self._dataset(peer.data)
         record, notes = score_peer(peer.file, dataset, data.digest, self._options)
+        if any((one.digest, one.dataset) == (record.digest, record.dataset) for one in self._study.peers):
+            raise ConfigError(f"{peer.file} was given before: the same lists are not another seed")
         self._file(f"peer-{slug(record.label)}-{record.digest[:DIGEST_LENGTH]}").save(record)
         self._keep(peers=(*self._study.peers, record), notes=(*self._study.notes, *notes))
 
     def _model(self, model: ModelInput, bundle: Bundle) -> None:
         dataset, data = self._dataset(model.data)
         digest = manifest_digest(model.bundle)
-        if any((one.label, one.digest) == (model.label, digest) for one in self._study.models):
-            raise ConfigError(f"{model.label}: {model.bundle} is a copy of a bundle given before, not another seed")
         key = json.dumps([model.label, digest, data.digest, self._options.measuring()], sort_keys=True)
         file = self._file(f"{slug(model.label)}-{hashlib.sha256(key.encode()).hexdigest()[:DIGEST_LENGTH]}")
         record = file.load(ModelRecord)

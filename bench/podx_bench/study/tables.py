@@ -32,18 +32,22 @@ def accuracy_tables(study: Study) -> list[TextTable]:
 
 
 def metric_columns(task: Task) -> Sequence[tuple[str, str]]:
+    """Name and title of each metric of a task."""
     return TEXT_COLUMNS if task is Task.EXPLANATION else RANKING_COLUMNS
 
 
 def digits(task: Task) -> int:
+    """Decimals that the paper's tables have."""
     return 3 if task is Task.EXPLANATION else 4
 
 
 def figures(row: Row, task: Task) -> tuple[str, ...]:
+    """A cell for each metric of a task."""
     return tuple(spread(row.values(key), digits(task)) for key, _ in metric_columns(task))
 
 
 def time_of(row: Row) -> str:
+    """Milliseconds per user as a cell."""
     return spread(row.milliseconds(), 1)
 
 
@@ -54,7 +58,7 @@ def dataset_name(study: Study) -> str | None:
 
 
 def _reported(row: Published, task: Task) -> tuple[str, ...]:
-    scheme = "paper, leaks" if row.method in NUMBERED and task is not Task.EXPLANATION else "paper"
+    scheme = "paper (leaks)" if row.method in NUMBERED and task is not Task.EXPLANATION else "paper"
     metrics = dict(row.metrics)
     if row.method == POD and task is Task.SEQUENTIAL and row.dataset in LOGGED_HR_1:
         metrics["hr_1"] = LOGGED_HR_1[row.dataset]
@@ -81,14 +85,20 @@ def _seeds(row: Row) -> str:
     return NONE if row.kind == LEARNS_NOTHING else str(len(row.found))
 
 
+def time_note(study: Study, task: Task) -> str:
+    """How the times of a table were taken."""
+    timing = study.timing(task)
+    if timing is None:
+        return _ONE_AFTER_ANOTHER
+    return _IN_TURNS.format(timing.batch_size, timing.users, timing.rounds)
+
+
 def _accuracy_notes(study: Study, task: Task) -> list[str]:
+    note = _NOTE.format(time_note(study, task))
     if task is Task.EXPLANATION:
-        return [
-            _NOTE,
-            "Our BLEU-4 is sacrebleu's, our ROUGE rouge-score's F1 without stemming; the paper's tools differ.",
-        ]
+        return [note, _TEXT_NOTE]
     warnings = [_warning(record) for record in ordered_datasets(study) if task is Task.SEQUENTIAL and leaks(record)]
-    return [_NOTE, _LISTS_NOTE, *warnings]
+    return [note, _LISTS_NOTE, *warnings]
 
 
 def _warning(dataset: DatasetRecord) -> str:
@@ -120,10 +130,16 @@ def _leak_free_table(study: Study) -> TextTable | None:
 
 
 _NOTE = (
-    "reported: figures of the paper, not measured here. Several seeds: mean ± sample standard deviation. ms/user: of the "
-    "measuring run, one model after another, from raw ids to raw ids; for small differences use podx bench --variant."
+    "reported: figures of the paper, not measured here. Several seeds: mean ± sample standard deviation. "
+    "ms/user: from raw ids to raw ids; {}."
 )
+_IN_TURNS = "all models in turns, the first seed of each, batch size {}, {} users, {} rounds"
+_ONE_AFTER_ANOTHER = "of the accuracy runs, one model after another, so small differences mean nothing"
 _LISTS_NOTE = (
     "Rows of podx: search inside the catalogue; sequential: seen items left out; top-N: candidates alone. The paper's "
     "rows: search over the whole vocabulary, nothing left out."
+)
+_TEXT_NOTE = (
+    "BLEU-4: of the corpus, unsmoothed, words split at white space. Our ROUGE is rouge-score's F1 without stemming, "
+    "the paper's is over sets of n-grams. Our references are cut to 20 sub-words, as the training targets are."
 )

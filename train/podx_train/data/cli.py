@@ -18,6 +18,7 @@ from rich.table import Table
 
 from podx_train.data.columns import ColumnNames
 from podx_train.data.dataset import Dataset
+from podx_train.data.index_cli import index_command
 from podx_train.data.interactions import Interactions
 from podx_train.data.negatives import PAPER_NEGATIVES
 from podx_train.data.numbering import IdScheme
@@ -40,6 +41,8 @@ PaperExplanationsOption = Annotated[
         "--paper-explanations", help="Split explanations as the paper does: held-out pairs may be trained on (a leak)."
     ),
 ]
+
+app.command("index")(index_command)
 
 
 @app.command("prepare")

@@ -1,0 +1,55 @@
+"""The most similar users by cosine, a block of users at a time: the matrix of all pairs is never there at once."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+BLOCK_ELEMENTS = 1 << 22
+"""Similarities computed together: 16 MB."""
+DECIMALS = 6
+"""Similarities are rounded to so many, for equal vectors must tie whatever a matrix product did to the last bit."""
+
+NOBODY = 0
+"""Stands for a neighbour where a user has none."""
+
+
+@torch.no_grad()
+def nearest_users(vectors: npt.NDArray[np.floating], known: npt.NDArray[np.bool_], count: int) -> npt.NDArray[np.int32]:
+    """The users most similar to each, most similar first; of equal ones the lower number first.
+
+    Args:
+        vectors: [users, width], row u - 1 of user number u.
+        known: bool [users], who has a vector; the others are nobody's neighbour and have none.
+        count: neighbours wanted.
+
+    Returns:
+        user numbers, int32 [users, n], n = ``count`` or all others who have a vector; 0 where a user has none.
+    """
+    who = np.flatnonzero(known)
+    wanted = max(0, min(count, len(who) - 1))
+    found = np.full((len(vectors), wanted), NOBODY, dtype=np.int32)
+    if not wanted:
+        return found
+    unit = torch.nn.functional.normalize(torch.from_numpy(vectors[who].astype(np.float32)), dim=1)
+    step = max(1, BLOCK_ELEMENTS // len(who))
+    for first in range(0, len(who), step):
+        similarity = torch.round(unit[first : first + step] @ unit.T, decimals=DECIMALS)
+        own = torch.arange(len(similarity))
+        similarity[own, own + first] = -torch.inf
+        found[who[first : first + step]] = who[_best(similarity, wanted)] + 1
+    return found
+
+
+def _best(similarity: Tensor, wanted: int) -> npt.NDArray[np.int64]:
+    """Columns of the ``wanted`` largest of each row, largest first; of ties the lower column first."""
+    last = similarity.topk(wanted, dim=1).values[:, -1:]
+    rows, columns = torch.nonzero(similarity >= last, as_tuple=True)  # a few more than wanted, where the last is tied
+    values = similarity[rows, columns].numpy()
+    row, column = rows.numpy(), columns.numpy()
+    order = np.lexsort((column, -values, row))
+    starts = np.searchsorted(row, np.arange(len(similarity)))  # sorting within rows leaves where each begins
+    chosen: npt.NDArray[np.int64] = column[order][starts[:, None] + np.arange(wanted)]
+    return chosen
