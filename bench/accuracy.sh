@@ -49,3 +49,40 @@ train pod-shuffled-0 shuffled 0 --pieces 2048
 train pod-train-first-0 train-first 0 --pieces 2048
 train teacher-0 collaborative 0 --layers 3,6
 finish
+
+# A student with two decoder layers of a teacher with six.
+podx distill "$runs/teacher-0" --data "$runs/data-collaborative" --out "$runs/student-0" --decoder-layers 2 \
+    --targets all --batch-size 64 --lr 5e-4 --table-lr 10 --warmup 100 --schedule cosine --updates "$((updates * 5 / 8))" \
+    --epochs 40 --patience 40 --validation-users 2048 --precision "$precision" --resume
+
+for name in pod-collaborative-0 pod-collaborative-1 pod-collaborative-2 pod-semantic-0 peapod-collaborative-0 \
+    p5-collaborative-0 pod-paper-0 pod-shuffled-0 pod-train-first-0 teacher-0 student-0; do
+    [ -d "$runs/bundle-$name" ] || podx export "$runs/$name" --out "$runs/bundle-$name"
+done
+# the same checkpoint with words kept at inference (the paper's Table 6)
+worded="$runs/bundle-pod-collaborative-0-worded"
+[ -d "$worded" ] || podx export "$runs/pod-collaborative-0" --out "$worded" --inference discrete
+
+sasrec=${PODX_SASREC:-.venv-sasrec}/bin/python
+peers=
+if [ -x "$sasrec" ]; then
+    [ -f "$runs/sasrec-0.json" ] ||
+        "$sasrec" -m podx_bench.peers.sasrec "$runs/data-train-first" --out "$runs/sasrec-0.json" --seed 0 --minutes 12
+    peers="--peer $runs/sasrec-0.json@$runs/data-train-first"
+fi
+unset OMP_NUM_THREADS
+# shellcheck disable=SC2086 # $peers is two words, or none
+podx bench accuracy \
+    "POD=$runs/bundle-pod-paper-0@$runs/data-paper" \
+    "POD=$runs/bundle-pod-shuffled-0@$runs/data-shuffled" \
+    "POD=$runs/bundle-pod-train-first-0@$runs/data-train-first" \
+    "POD=$runs/bundle-pod-semantic-0@$runs/data-semantic" \
+    "POD=$runs/bundle-pod-collaborative-0@$runs/data-collaborative" \
+    "POD=$runs/bundle-pod-collaborative-1@$runs/data-collaborative" \
+    "POD=$runs/bundle-pod-collaborative-2@$runs/data-collaborative" \
+    "POD, words kept=$worded@$runs/data-collaborative" \
+    "P5=$runs/bundle-p5-collaborative-0@$runs/data-collaborative" \
+    "PeaPOD=$runs/bundle-peapod-collaborative-0@$runs/data-collaborative" \
+    "POD, 6 decoder layers=$runs/bundle-teacher-0@$runs/data-collaborative" \
+    "student, 2 decoder layers=$runs/bundle-student-0@$runs/data-collaborative" \
+    $peers --tasks sequential --threads 1 --out "$results"

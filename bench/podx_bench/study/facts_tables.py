@@ -148,19 +148,13 @@ def budget_table(study: Study) -> TextTable:
 
 def peer_table(study: Study) -> TextTable:
     """What each peer's file says of its training."""
-    rows = [
-        (
-            record.label,
-            record.scheme,
-            "; ".join(f"{key} {value}" for key, value in record.training.items() if _plain(value)) or NONE,
-        )
-        for record in study.peers
-    ]
-    return TextTable("Peers, as their files say", ("peer", "ids", "training"), tuple(rows))
-
-
-def _plain(value: object) -> bool:
-    return isinstance(value, (str, int, float)) and not isinstance(value, bool)
+    rows = []
+    for record in study.peers:
+        training = record.training
+        minutes = training.get("minutes")
+        said = f"{minutes:.1f}" if isinstance(minutes, int | float) else NONE
+        rows.append((record.label, record.scheme, _said(training.get("seed")), _said(training.get("epochs")), said))
+    return TextTable("Peers, as their files say", ("peer", "ids", "seed", "epochs", "minutes"), tuple(rows))
 
 
 def _said(value: object) -> str:
