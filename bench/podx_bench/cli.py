@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from podx.tasks import parse_tasks
+from podx_bench.accuracy_report.cli import accuracy_command
 from podx_bench.default_command import group_of
 from podx_bench.engines import DEFAULT_ENGINES, ENGINES
 from podx_bench.options import BenchOptions, parse_numbers
@@ -17,7 +18,6 @@ from podx_bench.report import write_report
 from podx_bench.results import RESULTS_FILE, Results
 from podx_bench.run import Inputs, run_bench
 from podx_bench.sections import all_tables
-from podx_bench.study.cli import accuracy_command
 from podx_bench.terminal import TABLE_WIDTH, TELL_SECONDS, plain_lines
 from podx_bench.variants import FORM, parse_variants
 

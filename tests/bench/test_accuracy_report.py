@@ -12,16 +12,16 @@ from typer.testing import CliRunner
 
 from podx.errors import ConfigError
 from podx.tasks import Task
+from podx_bench.accuracy_report.facts_tables import decoding_table, template_table
+from podx_bench.accuracy_report.measure import Job, collect
+from podx_bench.accuracy_report.options import ModelInput, StudyOptions
+from podx_bench.accuracy_report.records import CONSTRAINED, STUDY_FILE, UNCONSTRAINED, Study
+from podx_bench.accuracy_report.report import all_tables, write_study
+from podx_bench.accuracy_report.rows import rows_of
+from podx_bench.accuracy_report.run import MEASURED_FOLDER, run_study
+from podx_bench.accuracy_report.tables import accuracy_tables
 from podx_bench.cli import app
 from podx_bench.process import EngineProcess
-from podx_bench.study.facts_tables import decoding_table, template_table
-from podx_bench.study.measure import Job, collect
-from podx_bench.study.options import ModelInput, StudyOptions
-from podx_bench.study.records import CONSTRAINED, STUDY_FILE, UNCONSTRAINED, Study
-from podx_bench.study.report import all_tables, write_study
-from podx_bench.study.rows import rows_of
-from podx_bench.study.run import MEASURED_FOLDER, run_study
-from podx_bench.study.tables import accuracy_tables
 from podx_bench.work import Answer
 from podx_export.pipeline import export_checkpoint
 from podx_train.data.dataset import Dataset
@@ -117,9 +117,9 @@ def test_what_is_measured_is_not_measured_again(
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("a process was started")
 
-    monkeypatch.setattr("podx_bench.study.measure.EngineProcess", refuse)
-    monkeypatch.setattr("podx_bench.study.timing.EngineProcess", refuse)
-    monkeypatch.setattr("podx_bench.study.leaks.baseline_lists", refuse)
+    monkeypatch.setattr("podx_bench.accuracy_report.measure.EngineProcess", refuse)
+    monkeypatch.setattr("podx_bench.accuracy_report.timing.EngineProcess", refuse)
+    monkeypatch.setattr("podx_bench.accuracy_report.leaks.baseline_lists", refuse)
     again = run_study(seeds(folder), [], out, QUICK)
     assert again.models == study.models
     assert again.timings == study.timings
@@ -139,7 +139,7 @@ def test_a_killed_run_goes_on_where_it_was(folder: Path, tmp_path: Path, monkeyp
         made.append(job)
         return collect(process, job, *rest)
 
-    monkeypatch.setattr("podx_bench.study.measure.collect", killed)
+    monkeypatch.setattr("podx_bench.accuracy_report.measure.collect", killed)
     with pytest.raises(KeyboardInterrupt):
         run_study(seeds(folder)[:1], [], tmp_path, options)
     assert len(Study.load(tmp_path / STUDY_FILE).models[0].measurements) == 2

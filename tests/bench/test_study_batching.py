@@ -11,17 +11,17 @@ import pytest
 from typer.testing import CliRunner
 
 from podx.errors import ConfigError
-from podx_bench import study_batching
 from podx_bench.engines import EngineError
-from podx_bench.study_batching import run_batching
-from podx_bench.study_batching_report import batching_tables, reported_ratio, write_batching
-from podx_bench.study_chart import PNG_FILE, SVG_FILE
-from podx_bench.study_cli import app
-from podx_bench.study_options import BatchingOptions
-from podx_bench.study_record import STUDY_FILE
-from podx_bench.study_report import HTML_FILE
-from podx_bench.study_step import MEMORY, TIME, StepPlan, Steps, heaviest, measure_memory, measure_time, prepare
-from podx_bench.study_strategies import ALTERNATED, MIXED, BatchingResults
+from podx_bench.study import batching as study_batching
+from podx_bench.study.batching import run_batching
+from podx_bench.study.batching_report import batching_tables, reported_ratio, write_batching
+from podx_bench.study.chart import PNG_FILE, SVG_FILE
+from podx_bench.study.cli import app
+from podx_bench.study.options import BatchingOptions
+from podx_bench.study.record import STUDY_FILE
+from podx_bench.study.report import HTML_FILE
+from podx_bench.study.step import MEMORY, TIME, StepPlan, Steps, heaviest, measure_memory, measure_time, prepare
+from podx_bench.study.strategies import ALTERNATED, MIXED, BatchingResults
 from podx_train.options import Source, TrainOptions
 from podx_train.training import train_model
 from tests.bench.test_run import USERS, small_world
@@ -201,7 +201,7 @@ def test_processes_that_die_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
         script = tmp_path / "python"
         script.write_text(f"#!/bin/sh\nexec python3 -c '{code}'\n")
         script.chmod(0o755)
-        monkeypatch.setattr("podx_bench.study_batching.sys.executable", str(script))
+        monkeypatch.setattr("podx_bench.study.batching.sys.executable", str(script))
         assert study_batching.run_step(plan, {"PATH": "/usr/bin:/bin:/usr/local/bin"}) == wanted
     script.write_text("#!/bin/sh\necho out of luck >&2; exit 3\n")
     with pytest.raises(EngineError, match="out of luck"):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from podx_bench.study_memory import FIRST_SIZE, MOST_GROWTH, Probe, search_largest
+from podx_bench.study.memory import FIRST_SIZE, MOST_GROWTH, Probe, search_largest
 
 
 class Machine:

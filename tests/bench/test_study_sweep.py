@@ -11,16 +11,17 @@ import pytest
 from typer.testing import CliRunner
 
 from podx.errors import ConfigError, DataError
-from podx_bench import study_run, study_train
 from podx_bench.engines import EngineError
-from podx_bench.study_chart import PNG_FILE, SVG_FILE
-from podx_bench.study_cli import app
-from podx_bench.study_options import RunOptions
-from podx_bench.study_record import MEASURED, STUDY_FILE, PointRecord, SweepResults
-from podx_bench.study_report import HTML_FILE, sweep_tables, write_sweep
-from podx_bench.study_run import gpu_names, run_sweep
-from podx_bench.study_sweep import Point, heads_sweep, inference_sweep, k_sweep
-from podx_bench.study_train import CUT, FAILED, FINISHED, WAITING, alone, outcome_of, run_training
+from podx_bench.study import run as study_run
+from podx_bench.study import train as study_train
+from podx_bench.study.chart import PNG_FILE, SVG_FILE
+from podx_bench.study.cli import app
+from podx_bench.study.options import RunOptions
+from podx_bench.study.record import MEASURED, STUDY_FILE, PointRecord, SweepResults
+from podx_bench.study.report import HTML_FILE, sweep_tables, write_sweep
+from podx_bench.study.run import gpu_names, run_sweep
+from podx_bench.study.sweep import Point, heads_sweep, inference_sweep, k_sweep
+from podx_bench.study.train import CUT, FAILED, FINISHED, WAITING, alone, outcome_of, run_training
 from tests.bench.test_run import small_world
 
 TINY = ("--preset", "tiny", "--pieces", "120", "--tasks", "sequential", "--epochs", "1", "--validation-users", "4")

@@ -1,159 +1,129 @@
-"""What ``podx bench accuracy`` may be asked to do. Frozen, and verified where it is made."""
+"""What ``podx study`` may be asked to do. Frozen, and verified where it is made."""
 
 from __future__ import annotations
 
 import dataclasses
-import re
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from podx.decoding.options import DEFAULT_BEAMS
 from podx.errors import ConfigError
-from podx.tasks import Task
-from podx_bench.options import DEVICES, LEAST_ACCURACY_K, usable_cores
+from podx_bench.accuracy_report.options import DEFAULT_BATCH_SIZE, DEFAULT_ROUNDS, DEFAULT_TIMED_USERS, StudyOptions
+from podx_bench.options import DEVICES, usable_cores
 
-MODEL_FORM = "LABEL=BUNDLE@DATA"
-PEER_FORM = "FILE.json@DATA"
-DEFAULT_UNCONSTRAINED_USERS = 256
-DEFAULT_BATCH_SIZE = 32
-DEFAULT_TIMED_USERS, DEFAULT_ROUNDS = 192, 3
-_NOT_IN_A_FILE_NAME = re.compile(r"[^A-Za-z0-9.-]+")
+CPU = "cpu"
+SECONDS = 60.0
 
 
 @dataclass(frozen=True)
-class ModelInput:
-    """A bundle to be measured on a dataset folder, under a label."""
-
-    label: str
-    bundle: Path
-    data: Path
-
-
-@dataclass(frozen=True)
-class PeerInput:
-    """A file with a peer's lists, and the dataset folder they are about."""
-
-    file: Path
-    data: Path
-
-
-def parse_model(text: str) -> ModelInput:
-    """A model argument; the dataset follows the last ``@``.
-
-    Raises:
-        ConfigError: a part is missing.
-    """
-    label, equals, rest = text.partition("=")
-    bundle, at, data = rest.rpartition("@")
-    if not (equals and at and label.strip() and bundle and data):
-        raise ConfigError(f"a model is given as {MODEL_FORM}, as in POD=bundle@data, not {text!r}")
-    return ModelInput(label.strip(), Path(bundle), Path(data))
-
-
-def parse_peer(text: str) -> PeerInput:
-    """A ``--peer`` argument; the dataset follows the last ``@``.
-
-    Raises:
-        ConfigError: a part is missing.
-    """
-    file, _, data = text.rpartition("@")
-    if not (file and data):
-        raise ConfigError(f"--peer takes {PEER_FORM}, as in sasrec.json@data, not {text!r}")
-    return PeerInput(Path(file), Path(data))
-
-
-def parse_models(texts: Sequence[str]) -> tuple[ModelInput, ...]:
-    """All model arguments.
-
-    Raises:
-        ConfigError: a part is missing, or a bundle is given twice under one label.
-    """
-    models = tuple(parse_model(text) for text in texts)
-    for place, model in enumerate(models):
-        if model in models[:place]:
-            raise ConfigError(f"{model.label}={model.bundle} is given twice: the same bundle is not another seed")
-    return models
-
-
-def slug(label: str) -> str:
-    """A label as part of a file name."""
-    return _NOT_IN_A_FILE_NAME.sub("-", label).strip("-.") or "model"
-
-
-@dataclass(frozen=True)
-class StudyOptions:
-    """Options of a run.
+class RunOptions:
+    """How the runs of a sweep are made.
 
     Attributes:
-        tasks: None: all that a model has and its dataset has test records for.
-        users: test users of sequential recommendation; None: all. Always the first ones of one seeded order.
-        topn_users: likewise for top-N. explanation_records: test records of explanations.
-        unconstrained_users: users whose lists are also searched for over the whole vocabulary; 0: nobody's.
-        device: ``cpu`` or ``cuda``. threads: of a model's process; 0: one per usable core.
-        batch_size: requests that a model runs at a time.
-        beams: width of the item search. seed: which users come first.
-        timed_users: users that all models are timed on in turns; 0: none. rounds: turns of each.
+        minutes_per_run: the most that one training takes; None: as long as podx train is asked to.
+        budget_minutes: after this long no training is begun or goes on; measuring comes on top. None: no limit.
+        jobs: trainings at a time. With ``cuda`` each has a GPU of its own, on a CPU its share of the threads.
+        device: ``cpu`` or ``cuda``, of training and measuring. threads: in all; 0: one per usable core.
+        users, topn_users, explanation_records: what accuracy is measured on; None: all.
+        batch_size, timed_users, rounds: of the times per user. seed: which users come first.
     """
 
-    tasks: tuple[Task, ...] | None = None
+    minutes_per_run: float | None = None
+    budget_minutes: float | None = None
+    jobs: int = 1
+    device: str = CPU
+    threads: int = 0
     users: int | None = None
     topn_users: int | None = None
     explanation_records: int | None = None
-    unconstrained_users: int = DEFAULT_UNCONSTRAINED_USERS
-    device: str = "cpu"
-    threads: int = 0
     batch_size: int = DEFAULT_BATCH_SIZE
-    beams: int = DEFAULT_BEAMS
-    seed: int = 0
     timed_users: int = DEFAULT_TIMED_USERS
     rounds: int = DEFAULT_ROUNDS
+    seed: int = 0
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
-        for name in ("users", "topn_users", "explanation_records", "batch_size", "rounds"):
+        for name in ("minutes_per_run", "budget_minutes"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
-        for name in ("unconstrained_users", "threads", "seed", "timed_users"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"--{name.replace('_', '-')} must not be negative")
-        if self.beams < LEAST_ACCURACY_K:
-            raise ConfigError(f"--beams {self.beams} is too few: HR@10 needs {LEAST_ACCURACY_K} answers or more")
+            if value is not None and not value > 0:
+                raise ConfigError(f"--{name.replace('_', '-')} must be above zero, not {value}")
+        if self.jobs < 1:
+            raise ConfigError(f"--jobs must be at least 1, not {self.jobs}")
         if self.device not in DEVICES:
             raise ConfigError(f"--device must be one of {', '.join(DEVICES)}, not {self.device!r}")
+        _ = self.measuring(timed=True)  # checks the rest
 
     @property
     def thread_count(self) -> int:
-        """Threads of a model's process."""
+        """Threads of all trainings together."""
         return self.threads or usable_cores()
 
-    def limit(self, task: Task) -> int | None:
-        """The most users (explanations: records) of a task; None: all."""
-        limits = {
-            Task.SEQUENTIAL: self.users,
-            Task.TOPN: self.topn_users,
-            Task.EXPLANATION: self.explanation_records,
-        }
-        return limits[task]
+    @property
+    def training_threads(self) -> int:
+        """Threads of one training."""
+        return max(1, self.thread_count // self.jobs)
 
-    def measuring(self) -> dict[str, Any]:
-        """What a measurement depends on beside model, data, task and number of users."""
-        return {
-            "device": self.device,
-            "threads": self.thread_count,
-            "batch_size": self.batch_size,
-            "beams": self.beams,
-            "k": LEAST_ACCURACY_K,
-            "user_order_seed": self.seed,
-        }
-
-    def timing(self) -> dict[str, int]:
-        """What the times depend on beside that."""
-        return {"timed_users": self.timed_users, "rounds": self.rounds}
+    def measuring(self, timed: bool) -> StudyOptions:
+        """How a bundle is measured. ``timed``: take the times of all bundles in turns, too."""
+        return StudyOptions(
+            users=self.users,
+            topn_users=self.topn_users,
+            explanation_records=self.explanation_records,
+            unconstrained_users=0,
+            device=self.device,
+            threads=self.threads,
+            batch_size=self.batch_size,
+            seed=self.seed,
+            timed_users=self.timed_users if timed else 0,
+            rounds=self.rounds,
+        )
 
     def as_json(self) -> dict[str, Any]:
         """The options as JSON values."""
-        tasks = None if self.tasks is None else [task.value for task in self.tasks]
-        return dataclasses.asdict(self) | {"tasks": tasks}
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True)
+class BatchingOptions:
+    """How the two ways of forming batches are compared.
+
+    Attributes:
+        memory_gb: the most memory (10^9 bytes) that training may take: of the whole process on a CPU, of its tensors
+            on a GPU.
+        closeness: the largest batch size is found to within this share of itself.
+        updates: updates whose time is taken, in each of ``rounds`` turns of both ways.
+        full_epoch: take the time of a whole epoch instead, once.
+        budget_minutes: after this long nothing more is measured; None: no limit.
+        device: ``cpu`` or ``cuda``. threads: 0: one per usable core.
+    """
+
+    memory_gb: float
+    closeness: float = 0.05
+    updates: int = 20
+    rounds: int = 3
+    full_epoch: bool = False
+    budget_minutes: float | None = None
+    device: str = CPU
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant."""
+        for name in ("memory_gb", "closeness", "budget_minutes"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ConfigError(f"--{name.replace('_', '-')} must be above zero, not {value}")
+        for name in ("updates", "rounds"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"--{name} must be at least 1, not {getattr(self, name)}")
+        if self.device not in DEVICES:
+            raise ConfigError(f"--device must be one of {', '.join(DEVICES)}, not {self.device!r}")
+        if self.threads < 0:
+            raise ConfigError(f"--threads must not be negative, not {self.threads}")
+
+    @property
+    def thread_count(self) -> int:
+        """Threads of a measured process."""
+        return self.threads or usable_cores()
+
+    def as_json(self) -> dict[str, Any]:
+        """The options as JSON values."""
+        return dataclasses.asdict(self)

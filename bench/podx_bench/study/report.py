@@ -1,85 +1,129 @@
-"""``report.html``, ``report.md`` and the charts as files, from ``accuracy.json`` and nothing else."""
+"""The tables and the page of a sweep, from ``study.json`` and nothing else."""
 
 from __future__ import annotations
 
-import html
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from podx_bench.drawing import svg
+from podx.tasks import Task
+from podx_bench.accuracy_report.tables import REPORTED, digits, metric_columns
+from podx_bench.published import TABLE_6
 from podx_bench.record_file import PARTIAL_SUFFIX
-from podx_bench.render import html_facts, html_page, html_table, markdown_table
-from podx_bench.study.charts import study_figures
-from podx_bench.study.facts_tables import facts_tables
-from podx_bench.study.records import Study
-from podx_bench.study.rows import PODX
-from podx_bench.study.tables import accuracy_tables
-from podx_bench.tables import TextTable
+from podx_bench.render import html_facts, html_page, html_table
+from podx_bench.speed import paired_ratio
+from podx_bench.study.chart import save_figure, sweep_figure
+from podx_bench.study.record import MEASURED, PointRecord, SweepResults
+from podx_bench.tables import NONE, TextTable, short
 
-TITLE = "podx bench accuracy"
-HTML_FILE, MARKDOWN_FILE = "report.html", "report.md"
-PNG_DPI = 200
-
-
-def all_tables(study: Study) -> list[TextTable]:
-    """Every table that the study can fill, in the order of the report."""
-    return [*accuracy_tables(study), *facts_tables(study)]
+HTML_FILE = "report.html"
+INFERENCE = "inference"
+NO_ROW = "\n"
+"""Begins no label: no row of these tables is tinted."""
+Facts = list[tuple[str, str]]
 
 
-def environments(study: Study) -> list[tuple[str, str]]:
-    """The machines that measured, each once with the models it measured, and how."""
-    found: dict[str, list[str]] = {}
-    for record in study.models:
-        own, options = record.environment, record.options
-        packages = ", ".join(f"{name} {version}" for name, version in own.get("packages", {}).items())
-        said = "; ".join(
-            (
-                f"{own['cpu']}, {own['usable_cores']} usable cores, {own['memory_gb']} GB",
-                f"graphics: {own['gpu'] or 'none'}",
-                f"{options['device']}, {options['threads']} threads, batch size {options['batch_size']}, "
-                f"{options['beams']} beams",
-                f"podx {own['podx']} ({own['podx_commit'] or 'no commit known'}), {packages}",
-            )
+def sweep_tables(results: SweepResults) -> list[TextTable]:
+    """How each value was trained, then a table per task."""
+    return [_training_table(results), *(_task_table(results, task) for task in results.tasks)]
+
+
+def _training_table(results: SweepResults) -> TextTable:
+    rows = tuple(
+        (
+            point.label,
+            " ".join((*point.train, *point.export)) or NONE,
+            point.state,
+            f"{point.minutes:.1f}",
+            *(NONE if value is None else f"{value:,}" for value in (point.updates, point.best_epoch, point.parameters)),
         )
-        labels = found.setdefault(said, [])
-        if record.label not in labels:
-            labels.append(record.label)
-    return [(", ".join(labels), said) for said, labels in found.items()]
+        for point in results.points
+    )
+    header = (results.sweep["axis"], "options", "state", "minutes", "updates", "best epoch", "parameters")
+    notes = ["Minutes: of the training's process, loading and validation included."]
+    if results.extra:
+        notes.append(f"Every training: podx train {' '.join(results.extra)}")
+    return TextTable(results.sweep["title"], header, rows, (results.sweep["note"], *notes, *results.notes))
 
 
-def write_study(study: Study, folder: Path) -> Path:
-    """Write report and charts; returns the path of the page."""
-    figures = study_figures(study)
-    drawings = {name: svg(figure) for name, figure in figures.items()}
-    for name, figure in figures.items():
-        _write(folder / f"{name}.svg", drawings[name])
-        partial = folder / f"{name}.png{PARTIAL_SUFFIX}"
-        figure.savefig(partial, format="png", dpi=PNG_DPI, metadata={"Software": None})
-        partial.replace(folder / f"{name}.png")
-    _write(folder / MARKDOWN_FILE, markdown_study(study))
+def _task_table(results: SweepResults, task: Task) -> TextTable:
+    points = [point for point in results.points if task in point.accuracy]
+    rows = _reported(task) if results.sweep["name"] == INFERENCE else []
+    rows += [_row(point, points[0], task) for point in points]
+    columns = [title for _, title in metric_columns(task)]
+    header = (results.sweep["axis"], "records" if task is Task.EXPLANATION else "users", *columns, "ms/user", "×")
+    options = results.options
+    notes = [
+        f"Test split, search inside the catalogue. ms/user: all bundles in turns, {options['rounds']} rounds, batch "
+        f"size {options['batch_size']}, {options['timed_users']} users at most, {options['device']}. ×: how many times "
+        f"as fast as the first row that was measured here, median of the rounds' ratios."
+    ]
+    notes += [f"{point.label}: {point.template[task]}" for point in points if task in point.template]
+    if results.sweep["name"] == INFERENCE:
+        notes.append(f"{REPORTED}: by the paper on Sports; its time is that of the whole test set on a V100S.")
+    return TextTable(f"{results.sweep['title']}, {task}", header, tuple(rows), tuple(notes))
+
+
+def _row(point: PointRecord, first: PointRecord, task: Task) -> tuple[str, ...]:
+    metrics = point.accuracy[task]
+    ratio = paired_ratio(first.round_ms.get(task), point.round_ms.get(task, ()))
+    time = point.ms_per_user.get(task)
+    return (
+        point.label,
+        f"{point.users[task]:,}",
+        *(f"{metrics[key]:.{digits(task)}f}" for key, _ in metric_columns(task)),
+        NONE if time is None else short(time),
+        NONE if ratio is None else f"{ratio:.2f}×",
+    )
+
+
+def _reported(task: Task) -> list[tuple[str, ...]]:
+    """Rows of the paper's Table 6."""
+    rows = []
+    for row in TABLE_6:
+        if row.task is task:
+            found = [
+                f"{row.metrics[k]:.{digits(task)}f}" if k in row.metrics else NONE for k, _ in metric_columns(task)
+            ]
+            rows.append((f"{row.method} ({REPORTED})", NONE, *found, row.time or NONE, NONE))
+    return rows
+
+
+def environment_facts(
+    environment: Mapping[str, Any], dataset: Mapping[str, Any], more: Sequence[tuple[str, str]] = ()
+) -> Facts:
+    """What a reader must know of machine and data."""
+    packages = ", ".join(f"{name} {version}" for name, version in environment["packages"].items())
+    return [
+        ("processor", f"{environment['cpu']}, {environment['usable_cores']} usable cores"),
+        ("memory", f"{environment['memory_gb']} GB"),
+        ("graphics", environment["gpu"] or "none"),
+        ("device", f"{environment['device']}, {environment['threads']} threads"),
+        ("versions", f"podx {environment['podx']} ({environment['podx_commit'] or 'no commit known'}), {packages}"),
+        (
+            "data",
+            f"{dataset['name']}: {dataset['users']:,} users, {dataset['items']:,} items, {dataset['interactions']:,} "
+            f"interactions, {dataset['scheme']} ids",
+        ),
+        *more,
+    ]
+
+
+def write_page(folder: Path, title: str, body: Sequence[str]) -> Path:
+    """Write ``report.html`` under a temporary name and rename it; returns its path."""
     page = folder / HTML_FILE
-    _write(page, html_study(study, list(drawings.values())))
+    partial = folder / (HTML_FILE + PARTIAL_SUFFIX)
+    partial.write_text(html_page(title, body), encoding="utf-8")
+    partial.replace(page)
     return page
 
 
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(path.name + PARTIAL_SUFFIX)
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
-
-
-def markdown_study(study: Study) -> str:
-    """The report as Markdown, without charts."""
-    parts = [f"# {TITLE}\n", *[f"- **{name}**: {said}" for name, said in environments(study)], ""]
-    parts += [markdown_table(table) for table in all_tables(study)]
-    if study.notes:
-        parts += ["## Notes\n", *[f"- {note}" for note in study.notes]]
-    return "\n".join(parts) + "\n"
-
-
-def html_study(study: Study, drawings: list[str]) -> str:
-    """The report as one page, charts inside."""
-    body = [html_facts(environments(study)), *drawings]
-    body += [html_table(table, PODX) for table in all_tables(study)]
-    if study.notes:
-        body += ["<h2>Notes</h2>", "<ul>", *[f"<li>{html.escape(note)}</li>" for note in study.notes], "</ul>"]
-    return html_page(TITLE, body)
+def write_sweep(results: SweepResults, folder: Path) -> Path:
+    """Write chart and page; returns the path of the page. Without any measurement there is no chart."""
+    figure = sweep_figure(results)
+    drawings = [] if figure is None else [save_figure(figure, folder)]
+    unfinished = [point.label for point in results.points if point.state != MEASURED]
+    told = [("not measured", ", ".join(unfinished))] if unfinished else []
+    body = [html_facts(environment_facts(results.environment, results.dataset, told)), *drawings]
+    body += [html_table(table, NO_ROW) for table in sweep_tables(results)]
+    return write_page(folder, results.sweep["title"], body)

@@ -1,155 +1,202 @@
-"""One run: models, peers and datasets in, ``accuracy.json`` out, kept after every measurement."""
+"""A sweep: trains every value, exports it, measures it, and keeps all that is finished for the next call."""
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+import os
+import queue
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from podx.bundle import MANIFEST_FILE, Bundle, file_sha256
 from podx.errors import ConfigError
+from podx_bench.accuracy_report.leaks import dataset_digest
+from podx_bench.accuracy_report.options import ModelInput, slug
+from podx_bench.accuracy_report.records import Study
+from podx_bench.accuracy_report.run import run_study
+from podx_bench.engines import EngineError
 from podx_bench.environment import describe
+from podx_bench.facts import dataset_facts
 from podx_bench.options import BenchOptions
-from podx_bench.study.leaks import dataset_digest, describe_dataset
-from podx_bench.study.measure import Progress, measure_model, new_record, plan_jobs, require_same_data
-from podx_bench.study.options import MODEL_FORM, ModelInput, PeerInput, StudyOptions, slug
-from podx_bench.study.peers import score_peer
-from podx_bench.study.records import DatasetRecord, MeasuredFile, ModelRecord, Study
-from podx_bench.study.timing import Timed, time_all
+from podx_bench.process import thread_environment
+from podx_bench.study.options import CPU, SECONDS, RunOptions
+from podx_bench.study.record import PointRecord, SweepResults, with_measurements
+from podx_bench.study.sweep import Point, Sweep
+from podx_bench.study.train import (
+    CHECKPOINT_FOLDER,
+    CUT,
+    FAILED,
+    FINISHED,
+    LOG_FILE,
+    PODX,
+    SAID_CHARACTERS,
+    WAITING,
+    Outcome,
+    run_logged,
+    run_training,
+)
 from podx_train.data.dataset import Dataset
 
-MEASURED_FOLDER = "measured"
+RUNS_FOLDER, ACCURACY_FOLDER = "runs", "accuracy"
 DIGEST_LENGTH = 12
+DEVICES_VARIABLE = "CUDA_VISIBLE_DEVICES"
+
+Progress = Callable[[str, int, int], None]
+"""Told what is being done, how much of it is done, and how much there is."""
 
 
-def run_study(
-    models: Sequence[ModelInput],
-    peers: Sequence[PeerInput],
+def run_sweep(
+    sweep: Sweep,
+    data: Path,
     out: Path,
-    options: StudyOptions,
+    options: RunOptions,
+    extra: Sequence[str] = (),
     progress: Progress = lambda *_: None,
-    data: Sequence[Path] = (),
-) -> Study:
-    """Measure what earlier runs into ``out`` have not measured yet.
+) -> SweepResults:
+    """Train and measure what earlier calls into ``out`` have not finished, and write ``study.json``.
 
     Args:
-        data: further datasets whose leaks and rows that learn nothing are shown.
+        extra: options of podx train for every value.
 
     Raises:
-        ConfigError: nothing is given, bundle and dataset do not belong together, or a task is not in the bundle.
-        DataError, BundleError: what was given cannot be read, or a peer's lists are not about the dataset.
-        EngineError: a model's process failed.
+        ConfigError: options conflict. DataError: the dataset cannot be read.
+        EngineError: every training failed, or a bundle could not be measured.
     """
     if out.exists() and not out.is_dir():
         raise ConfigError(f"{out} is a file: choose another --out")
-    if not models and not peers and not data:
-        raise ConfigError(f"nothing to measure: give models as {MODEL_FORM}, a --peer, or --data")
-    return _Run(out, options, progress).all(models, peers, data)
+    sweep.refuse(extra)
+    return _Run(sweep, data, out, options, tuple(extra), progress).all()
 
 
-def manifest_digest(bundle: Path) -> str:
-    """Hex digest of a bundle's manifest, which names the digest of every file."""
-    return file_sha256(bundle / MANIFEST_FILE)
-
-
-def refuse_copies(models: Sequence[ModelInput]) -> None:
-    """Bundles of one label are seeds, so none may be there twice.
+def gpu_names(jobs: int) -> list[str]:
+    """What stands for each job's GPU in CUDA_VISIBLE_DEVICES.
 
     Raises:
-        ConfigError: two of them are the same, under whatever path.
+        ConfigError: there are fewer GPUs than jobs.
     """
-    known: set[tuple[str, str]] = set()
-    for model in models:
-        key = (model.label, manifest_digest(model.bundle))
-        if key in known:
-            raise ConfigError(f"{model.label}: {model.bundle} is a copy of a bundle given before, not another seed")
-        known.add(key)
+    given = os.environ.get(DEVICES_VARIABLE)
+    if given is not None:
+        names = [name.strip() for name in given.split(",") if name.strip()]
+    else:
+        from torch import cuda  # late, for it is long in coming
+
+        names = [str(number) for number in range(cuda.device_count())]
+    if len(names) < jobs:
+        raise ConfigError(f"--jobs {jobs} needs as many GPUs, there are {len(names)}: give fewer jobs, or --device cpu")
+    return names[:jobs]
 
 
 class _Run:
-    """A run under way: the study so far, on disk after every change."""
+    """A sweep under way."""
 
-    def __init__(self, out: Path, options: StudyOptions, progress: Progress) -> None:
-        self._out, self._options, self._progress = out, options, progress
-        self._loads: dict[Path, Dataset] = {}
-        self._datasets: dict[Path, DatasetRecord] = {}
-        bench = BenchOptions(device=options.device, threads=options.threads)
-        self._study = Study(describe(bench), options.as_json())
+    def __init__(
+        self, sweep: Sweep, data: Path, out: Path, options: RunOptions, extra: tuple[str, ...], progress: Progress
+    ) -> None:
+        self._sweep, self._data, self._out = sweep, data, out
+        self._options, self._extra, self._progress = options, extra, progress
+        self._facts = dataset_facts(Dataset.load(data), data)
+        self._digest = dataset_digest(data)
+        self._outcomes: dict[tuple[str, ...], Outcome] = {}
+        self._slots: queue.SimpleQueue[str] = queue.SimpleQueue()
+        for name in [""] * options.jobs if options.device == CPU else gpu_names(options.jobs):
+            self._slots.put(name)
+        budget = float("inf") if options.budget_minutes is None else options.budget_minutes * SECONDS
+        self._end = time.monotonic() + budget
+        self._measured: Study | None = None
 
-    def all(self, models: Sequence[ModelInput], peers: Sequence[PeerInput], data: Sequence[Path]) -> Study:
-        bundles = [self._checked(model) for model in models]  # before anything takes long
-        refuse_copies(models)
-        for path in data:
-            self._dataset(path)
-        for peer in peers:
-            self._peer(peer)
-        for model, bundle in zip(models, bundles, strict=True):
-            self._model(model, bundle)
-        if self._options.timed_users and models:
-            self._time(models, bundles)
-        return self._study
+    def all(self) -> SweepResults:
+        """Train, export, measure."""
+        wanted = list(dict.fromkeys(point.train for point in self._sweep.points))
+        with ThreadPoolExecutor(self._options.jobs) as pool:
+            for number, (key, outcome) in enumerate(
+                zip(wanted, pool.map(self._train, wanted), strict=True)
+            ):  # in order; each is shown as soon as those before it are done
+                self._outcomes[key] = outcome
+                self._progress("trainings", number + 1, len(wanted))
+                self._results().save(self._out)
+        if all(outcome.state == FAILED for outcome in self._outcomes.values()):
+            said = next(iter(self._outcomes.values())).said
+            raise EngineError(f"every training failed; the first one said: {said}")
+        models = [self._bundle(point) for point in self._sweep.points if self._is(point, FINISHED)]
+        if models:
+            self._measured = run_study(
+                models, (), self._out / ACCURACY_FOLDER, self._options.measuring(timed=True), self._progress
+            )
+        results = self._results()
+        results.save(self._out)
+        return results
 
-    def _time(self, models: Sequence[ModelInput], bundles: Sequence[Bundle]) -> None:
-        rows = zip(self._study.models, models, bundles, strict=True)
-        timed = [Timed(record, model, bundle, self._loaded(model.data)) for record, model, bundle in rows]
-        found = time_all(timed, self._options, self._file, lambda what: self._progress(what, 0, 1))
-        self._keep(timings=tuple(found))
+    def _is(self, point: Point, state: str) -> bool:
+        return self._outcomes[point.train].state == state
 
-    def _checked(self, model: ModelInput) -> Bundle:
-        bundle = Bundle.load(model.bundle)
-        dataset = self._loaded(model.data)
-        require_same_data(bundle, dataset, model.label)
-        plan_jobs(bundle, dataset, self._options)
-        return bundle
+    def _folder(self, train: tuple[str, ...]) -> Path:
+        """Of a training: its name tells all that its result depends on, so other options never meet its files."""
+        key = json.dumps([train, self._extra, self._options.minutes_per_run, self._options.device, self._digest])
+        label = slug("-".join(text.strip("-") for text in train) or "training")
+        return self._out / RUNS_FOLDER / f"{label}-{hashlib.sha256(key.encode()).hexdigest()[:DIGEST_LENGTH]}"
 
-    def _dataset(self, path: Path) -> tuple[Dataset, DatasetRecord]:
-        dataset = self._loaded(path)
-        if path not in self._datasets:
-            digest = dataset_digest(path)
-            self._progress(f"leaks of {path.name}", 0, 1)
-            own = hashlib.sha256(f"{digest} {self._options.seed}".encode()).hexdigest()
-            file = self._file(f"data-{slug(path.resolve().name)}-{own[:DIGEST_LENGTH]}")
-            record = describe_dataset(dataset, path, digest, self._options, file)
-            self._datasets[path] = record
-            if record.digest not in {known.digest for known in self._study.datasets}:
-                self._keep(datasets=(*self._study.datasets, record))
-        return dataset, self._datasets[path]
+    def _environment(self, slot: str) -> Mapping[str, str]:
+        environment = thread_environment(self._options.training_threads, spin=False)
+        return environment | ({DEVICES_VARIABLE: slot} if slot else {})
 
-    def _loaded(self, path: Path) -> Dataset:
-        if path not in self._loads:
-            self._loads[path] = Dataset.load(path)
-        return self._loads[path]
+    def _train(self, train: tuple[str, ...]) -> Outcome:
+        slot = self._slots.get()
+        try:
+            arguments = ("--device", self._options.device, *self._extra, *train)
+            minutes, left = self._options.minutes_per_run, self._end - time.monotonic()
+            return run_training(self._folder(train), self._data, arguments, minutes, left, self._environment(slot))
+        finally:
+            self._slots.put(slot)
 
-    def _file(self, name: str) -> MeasuredFile:
-        return MeasuredFile(self._out / MEASURED_FOLDER, f"{name}.json")
+    def _bundle(self, point: Point) -> ModelInput:
+        """Export a point's checkpoint, unless that was done."""
+        folder = self._folder(point.train)
+        bundle = folder / "-".join(["bundle", *(text.strip("-") for text in point.export)])
+        if not bundle.exists():
+            self._progress(f"export {point.label}", 0, 1)
+            command = [*PODX, "export", str(folder / CHECKPOINT_FOLDER), "--out", str(bundle), *point.export]
+            status, said, _ = run_logged(command, folder / LOG_FILE, self._environment(""))
+            if status != 0:
+                raise EngineError(
+                    f"the export of {point.label} failed ({folder / LOG_FILE}): {said[-SAID_CHARACTERS:].strip()}"
+                )
+        return ModelInput(point.label, bundle, self._data)
 
-    def _peer(self, peer: PeerInput) -> None:
-        dataset, data = self._dataset(peer.data)
-        record, notes = score_peer(peer.file, dataset, data.digest, self._options)
-        if any((one.digest, one.dataset) == (record.digest, record.dataset) for one in self._study.peers):
-            raise ConfigError(f"{peer.file} was given before: the same lists are not another seed")
-        self._file(f"peer-{slug(record.label)}-{record.digest[:DIGEST_LENGTH]}").save(record)
-        self._keep(peers=(*self._study.peers, record), notes=(*self._study.notes, *notes))
+    def _results(self) -> SweepResults:
+        options = self._options
+        return SweepResults(
+            sweep={name: getattr(self._sweep, name) for name in ("name", "title", "axis", "note")},
+            environment=describe(BenchOptions(device=options.device, threads=options.threads)),
+            options=options.as_json(),
+            extra=self._extra,
+            dataset=self._facts,
+            points=tuple(self._point(point) for point in self._sweep.points),
+            notes=tuple(self._notes()),
+        )
 
-    def _model(self, model: ModelInput, bundle: Bundle) -> None:
-        dataset, data = self._dataset(model.data)
-        digest = manifest_digest(model.bundle)
-        key = json.dumps([model.label, digest, data.digest, self._options.measuring()], sort_keys=True)
-        file = self._file(f"{slug(model.label)}-{hashlib.sha256(key.encode()).hexdigest()[:DIGEST_LENGTH]}")
-        record = file.load(ModelRecord)
-        if record is None:
-            digests = (digest, data.digest)
-            record = new_record(model, bundle, dataset, digests, self._study.environment, self._options)
-        before = self._study.models
+    def _point(self, point: Point) -> PointRecord:
+        outcome = self._outcomes.get(point.train, Outcome(WAITING, 0.0))
+        record = PointRecord(point.label, point.train, point.export, outcome.state, outcome.seconds / SECONDS)
+        models = {} if self._measured is None else {one.label: one for one in self._measured.models}
+        if self._measured is None or point.label not in models:
+            return record
+        return with_measurements(record, models[point.label], self._measured)
 
-        def keep(current: ModelRecord) -> None:
-            self._keep(models=(*before, current))
-
-        keep(record)
-        measure_model(record, model, bundle, dataset, self._options, file, self._progress, keep)
-
-    def _keep(self, **changes: object) -> None:
-        self._study = dataclasses.replace(self._study, **changes)  # type: ignore[arg-type]
-        self._study.save(self._out)
+    def _notes(self) -> list[str]:
+        budget = self._options.budget_minutes
+        notes = []
+        for point in self._sweep.points:
+            outcome = self._outcomes.get(point.train)
+            if outcome is None:
+                continue
+            if outcome.state == FAILED:
+                notes.append(f"{point.label}: training failed: {outcome.said}")
+            elif outcome.state in (CUT, WAITING):
+                notes.append(
+                    f"{point.label}: the budget of {budget:g} minutes ended "
+                    f"{'within' if outcome.state == CUT else 'before'} its training, so nothing of it was measured: "
+                    f"the same command again goes on with it"
+                )
+        return notes

@@ -15,19 +15,19 @@ from pathlib import Path
 from typing import Any
 
 from podx.errors import ConfigError
+from podx_bench.accuracy_report.leaks import dataset_digest
 from podx_bench.engines import EngineError
 from podx_bench.environment import describe
 from podx_bench.facts import dataset_facts
 from podx_bench.options import BenchOptions
 from podx_bench.process import thread_environment
 from podx_bench.record_file import RecordFile
-from podx_bench.study.leaks import dataset_digest
-from podx_bench.study_memory import Probe, search_largest
-from podx_bench.study_options import SECONDS, BatchingOptions
-from podx_bench.study_step import MEMORY, TIME, StepPlan
-from podx_bench.study_strategies import STRATEGIES, BatchingResults, StrategyRecord
-from podx_bench.study_sweep import OWN_OPTIONS, refuse_options
-from podx_bench.study_train import LOG_FILE, PODX, SAID_CHARACTERS, run_logged
+from podx_bench.study.memory import Probe, search_largest
+from podx_bench.study.options import SECONDS, BatchingOptions
+from podx_bench.study.step import MEMORY, TIME, StepPlan
+from podx_bench.study.strategies import STRATEGIES, BatchingResults, StrategyRecord
+from podx_bench.study.sweep import OWN_OPTIONS, refuse_options
+from podx_bench.study.train import LOG_FILE, PODX, SAID_CHARACTERS, run_logged
 from podx_train.checkpoint import CONFIG_FILE, TRAINING_FILE
 from podx_train.data.dataset import Dataset
 
@@ -228,7 +228,7 @@ def run_step(plan: StepPlan, environment: Mapping[str, str]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="podx-study-") as name:
         file = Path(name) / "plan.json"
         plan.write(file)
-        command = [sys.executable, "-m", "podx_bench.study_step", str(file)]
+        command = [sys.executable, "-m", "podx_bench.study.step", str(file)]
         ended = subprocess.run(command, capture_output=True, text=True, env=dict(environment), check=False)
     if ended.returncode == KILLED:
         return {"peak_mb": None}

@@ -1,4 +1,4 @@
-"""The process whose training steps ``podx study batching`` measures: ``python -m podx_bench.study_step PLAN``.
+"""The process whose training steps ``podx study batching`` measures: ``python -m podx_bench.study.step PLAN``.
 
 PLAN is a JSON file (:class:`StepPlan`). The steps are those of podx train: the trainer it would make, its plan of an
 epoch, its update. One JSON object comes back on stdout; libraries' prints go to stderr.

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from podx.tasks import ALL_TASKS, Task
+from podx_bench.accuracy_report.records import CONSTRAINED, TEXT, DatasetRecord, Study
+from podx_bench.accuracy_report.rows import LEARNS_NOTHING, Row, leaks, ordered_datasets, rows_of, scheme_name, spread
 from podx_bench.baselines import NEAR_USERS, NEXT_NUMBER
 from podx_bench.published import (
     BEAUTY,
@@ -16,8 +18,6 @@ from podx_bench.published import (
     known_dataset,
     published_rows,
 )
-from podx_bench.study.records import CONSTRAINED, TEXT, DatasetRecord, Study
-from podx_bench.study.rows import LEARNS_NOTHING, Row, leaks, ordered_datasets, rows_of, scheme_name, spread
 from podx_bench.tables import NONE, RANKING_COLUMNS, TEXT_COLUMNS, TextTable
 
 REPORTED = "reported"

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from podx.tasks import Task
-from podx_bench.baselines import POPULARITY
-from podx_bench.study.records import (
+from podx_bench.accuracy_report.records import (
     CONSTRAINED,
     UNCONSTRAINED,
     DatasetRecord,
@@ -19,6 +18,7 @@ from podx_bench.study.records import (
     PeerRecord,
     Study,
 )
+from podx_bench.baselines import POPULARITY
 from podx_bench.tables import NONE
 from podx_train.data.numbering import IdScheme
 

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from podx.tasks import Task
+from podx_bench.accuracy_report.records import CONSTRAINED, TEXT, ModelRecord, Study
 from podx_bench.record_file import RecordFile
-from podx_bench.study.records import CONSTRAINED, TEXT, ModelRecord, Study
 
 STUDY_FILE = "study.json"
 COMMAND = "podx study"
 _FILE = RecordFile(STUDY_FILE, "podx-study", 1, COMMAND)
 MEASURED = "measured"
-"""How a point stands once it is done; else see :mod:`podx_bench.study_train`."""
+"""How a point stands once it is done; else see :mod:`podx_bench.study.train`."""
 
 
 @dataclass(frozen=True)

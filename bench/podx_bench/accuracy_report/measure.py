@@ -16,14 +16,14 @@ from podx.bundle import Bundle
 from podx.errors import ConfigError
 from podx.tasks import Task, Template, bare_template
 from podx_bench.accuracy import as_lists, item_numbers, text_metrics
+from podx_bench.accuracy_report.options import ModelInput, StudyOptions
+from podx_bench.accuracy_report.rates import list_metrics
+from podx_bench.accuracy_report.records import CONSTRAINED, TEXT, UNCONSTRAINED, MeasuredFile, Measurement, ModelRecord
 from podx_bench.engines import OURS, EngineContext
 from podx_bench.facts import model_facts
 from podx_bench.options import LEAST_ACCURACY_K
 from podx_bench.process import EngineProcess
 from podx_bench.scenarios import Workload, build_workload, choose_tasks, require_match
-from podx_bench.study.options import ModelInput, StudyOptions
-from podx_bench.study.rates import list_metrics
-from podx_bench.study.records import CONSTRAINED, TEXT, UNCONSTRAINED, MeasuredFile, Measurement, ModelRecord
 from podx_bench.work import Answer, write_work
 from podx_train.data.dataset import Dataset
 
@@ -202,7 +202,7 @@ def collect(
 
 
 def answer_metrics(answers: Sequence[Answer], workload: Workload, dataset: Dataset) -> dict[str, float]:
-    """The metrics of a :class:`podx_bench.study.records.Measurement`."""
+    """The metrics of a :class:`podx_bench.accuracy_report.records.Measurement`."""
     if workload.task is Task.EXPLANATION:
         return text_metrics([answer.text or "" for answer in answers], workload.references)
     return list_metrics(as_lists(answers, item_numbers(dataset), LEAST_ACCURACY_K), workload, dataset)

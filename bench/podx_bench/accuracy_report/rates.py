@@ -23,7 +23,7 @@ def share_inside(lists: IntArray, sets: Sequence[npt.NDArray[np.integer]]) -> fl
 
 
 def list_metrics(lists: IntArray, workload: Workload, dataset: Dataset) -> dict[str, float]:
-    """Hits, and the shares of the answers that no user should see (:class:`podx_bench.study.records.Measurement`).
+    """Hits, and the shares of the answers that no user should see (:class:`.records.Measurement`).
 
     Args:
         lists: item numbers, [users, at least 10], 0 for what is no item; of the workload's users.

@@ -10,7 +10,7 @@ from statistics import median
 from typing import Any
 
 from podx_bench.record_file import RecordFile
-from podx_bench.study_record import COMMAND, STUDY_FILE
+from podx_bench.study.record import COMMAND, STUDY_FILE
 
 ALTERNATED, MIXED = "alternated", "mixed"
 STRATEGIES = (MIXED, ALTERNATED)

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 from podx.tasks import ALL_TASKS, Task
+from podx_bench.accuracy_report.records import CONSTRAINED, TEXT, Study
+from podx_bench.accuracy_report.rows import (
+    MODEL,
+    PODX,
+    Row,
+    ordered_datasets,
+    rows_of,
+    scheme_name,
+    side_by_side,
+    spread,
+)
+from podx_bench.accuracy_report.tables import REPORTED, digits, figures, metric_columns, time_note, time_of
 from podx_bench.published import DROPPED, KEPT, TABLE_6, Published
-from podx_bench.study.records import CONSTRAINED, TEXT, Study
-from podx_bench.study.rows import MODEL, PODX, Row, ordered_datasets, rows_of, scheme_name, side_by_side, spread
-from podx_bench.study.tables import REPORTED, digits, figures, metric_columns, time_note, time_of
 from podx_bench.tables import NONE, PERCENT, TextTable
 
 HITS = (("hr_10", "HR@10"), ("ndcg_10", "NDCG@10"))

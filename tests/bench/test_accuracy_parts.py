@@ -12,11 +12,18 @@ import pytest
 from podx.errors import ConfigError, DataError
 from podx.tasks import Task
 from podx_bench import published
-from podx_bench.study.leaks import leak_counts, ranked_users
-from podx_bench.study.measure import answer_metrics
-from podx_bench.study.options import ModelInput, PeerInput, StudyOptions, parse_model, parse_models, parse_peer
-from podx_bench.study.peers import score_peer
-from podx_bench.study.rows import spread
+from podx_bench.accuracy_report.leaks import leak_counts, ranked_users
+from podx_bench.accuracy_report.measure import answer_metrics
+from podx_bench.accuracy_report.options import (
+    ModelInput,
+    PeerInput,
+    StudyOptions,
+    parse_model,
+    parse_models,
+    parse_peer,
+)
+from podx_bench.accuracy_report.peers import score_peer
+from podx_bench.accuracy_report.rows import spread
 from podx_bench.work import Answer
 from podx_train.data.folder import ExplanationRecord
 from tests.bench.conftest import make_dataset

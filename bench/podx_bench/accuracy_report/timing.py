@@ -12,12 +12,12 @@ from pathlib import Path
 
 from podx.bundle import Bundle
 from podx.tasks import ALL_TASKS, Task
+from podx_bench.accuracy_report.measure import Job, engine_of, model_context
+from podx_bench.accuracy_report.options import ModelInput, StudyOptions
+from podx_bench.accuracy_report.records import CONSTRAINED, TEXT, MeasuredFile, ModelRecord, TimingRecord
 from podx_bench.process import EngineProcess
 from podx_bench.scenarios import build_workload, choose_tasks
 from podx_bench.speed import Cell, measure_cell
-from podx_bench.study.measure import Job, engine_of, model_context
-from podx_bench.study.options import ModelInput, StudyOptions
-from podx_bench.study.records import CONSTRAINED, TEXT, MeasuredFile, ModelRecord, TimingRecord
 from podx_bench.work import write_work
 from podx_train.data.dataset import Dataset
 

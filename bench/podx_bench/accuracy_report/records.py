@@ -55,7 +55,7 @@ class DatasetRecord:
 
     Attributes:
         name: of its folder. digest: of its files. codes: most codes that an item is written as; 0: as its number.
-        stats: see :class:`podx_train.data.stats.DatasetStats`. leaks: see :func:`podx_bench.study.leaks.leak_counts`.
+        stats: see :class:`podx_train.data.stats.DatasetStats`. leaks: see :func:`.leaks.leak_counts`.
         rows: measurements by the row's name.
     """
 

@@ -13,11 +13,11 @@ from podx.bundle import file_sha256
 from podx.errors import DataError
 from podx.metrics import NOT_AN_ITEM
 from podx.tasks import Task
+from podx_bench.accuracy_report.leaks import asked_users, ranked_users
+from podx_bench.accuracy_report.options import StudyOptions
+from podx_bench.accuracy_report.rates import IntArray, list_metrics
+from podx_bench.accuracy_report.records import CONSTRAINED, Measurement, PeerRecord
 from podx_bench.options import LEAST_ACCURACY_K
-from podx_bench.study.leaks import asked_users, ranked_users
-from podx_bench.study.options import StudyOptions
-from podx_bench.study.rates import IntArray, list_metrics
-from podx_bench.study.records import CONSTRAINED, Measurement, PeerRecord
 from podx_train.data.dataset import Dataset
 
 _OWN_PARTS = ("name", "users", "lists", "environment")

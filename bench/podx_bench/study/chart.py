@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from podx.tasks import Task
 from podx_bench.drawing import HEADROOM, MARKERS, OTHER_COLOURS, OURS_COLOURS, TEXT, TITLE, WIDTH_IN, svg
 from podx_bench.record_file import PARTIAL_SUFFIX
-from podx_bench.study_record import MEASURED, PointRecord, SweepResults
+from podx_bench.study.record import MEASURED, PointRecord, SweepResults
 
 PNG_FILE, SVG_FILE = "study.png", "study.svg"
 PNG_DPI = 200
