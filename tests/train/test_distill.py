@@ -64,6 +64,7 @@ def other(model: PodT5) -> PodT5:
     return moved
 
 
+@torch.no_grad()
 def test_loss_equals_a_hand_computation(make_model: Callable[..., PodT5]) -> None:
     student = make_model()
     taught = other(student)
