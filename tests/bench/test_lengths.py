@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from podx.encoding import InputEncoder
 from podx.errors import ConfigError
 from podx.tasks import Task
 from podx_bench.lengths import LengthMeter, fixed_length, trimmed
@@ -42,8 +43,10 @@ class Numbers:
 def bundle_of(dataset: Dataset, max_history: int = 20) -> Any:
     """What lengths need of a bundle, as if exported from ``dataset``."""
     catalog = SimpleNamespace(text=str, items=Numbers(dataset.item_ids), trie=SimpleNamespace(depth=3))
+    tokenizer: Any = SpellingTokenizer()
     return SimpleNamespace(
-        tokenizer=SpellingTokenizer(),
+        tokenizer=tokenizer,
+        input_encoder=lambda: InputEncoder(tokenizer, whole_word_rows=64),
         catalog=catalog,
         users=SimpleNamespace(ids=Numbers(dataset.user_ids)),
         manifest=SimpleNamespace(whole_word_rows=64, max_history=max_history),
