@@ -50,13 +50,18 @@ train pod-train-first-0 train-first 0 --pieces 2048
 train teacher-0 collaborative 0 --layers 3,6
 finish
 
-# A student with two decoder layers of a teacher with six.
-podx distill "$runs/teacher-0" --data "$runs/data-collaborative" --out "$runs/student-0" --decoder-layers 2 \
-    --targets all --batch-size 64 --lr 5e-4 --table-lr 10 --warmup 100 --schedule cosine --updates "$((updates * 5 / 8))" \
-    --epochs 40 --patience 40 --validation-users 2048 --precision "$precision" --resume
+# Students of a teacher with three encoder and six decoder layers: two decoder layers, and less of everything.
+distill() {
+    name=$1 && shift
+    podx distill "$runs/teacher-0" --data "$runs/data-collaborative" --out "$runs/$name" --decoder-layers 2 "$@" \
+        --targets all --batch-size 64 --lr 5e-4 --table-lr 10 --warmup 100 --schedule cosine \
+        --updates "$((updates * 5 / 8))" --epochs 40 --patience 40 --validation-users 2048 --precision "$precision" --resume
+}
+distill student-0
+distill student-small-0 --encoder-layers 2 --d-ff 256
 
 for name in pod-collaborative-0 pod-collaborative-1 pod-collaborative-2 pod-semantic-0 peapod-collaborative-0 \
-    p5-collaborative-0 pod-paper-0 pod-shuffled-0 pod-train-first-0 teacher-0 student-0; do
+    p5-collaborative-0 pod-paper-0 pod-shuffled-0 pod-train-first-0 teacher-0 student-0 student-small-0; do
     [ -d "$runs/bundle-$name" ] || podx export "$runs/$name" --out "$runs/bundle-$name"
 done
 # the same checkpoint with words kept at inference (the paper's Table 6)
@@ -85,4 +90,5 @@ podx bench accuracy \
     "PeaPOD=$runs/bundle-peapod-collaborative-0@$runs/data-collaborative" \
     "POD, 6 decoder layers=$runs/bundle-teacher-0@$runs/data-collaborative" \
     "student, 2 decoder layers=$runs/bundle-student-0@$runs/data-collaborative" \
+    "student, 2 + 2 narrow layers=$runs/bundle-student-small-0@$runs/data-collaborative" \
     $peers --tasks sequential --threads 1 --out "$results"

@@ -175,7 +175,10 @@ def recommend(
         user, _split(history), k, _split(exclude) or (), _split(allow), exclude_seen=not include_seen
     )
     stood_in = {"known": "", "nearest": " (by the most similar known users)", "mean": " (of whom nothing is known)"}
-    _show(f"next for {user}{stood_in[answers.user]}", answers, as_json)
+    title = f"next for {user}{stood_in[answers.user]}"
+    if as_json and stood_in[answers.user]:
+        typer.echo(f"note: {title}", err=True)  # beside the JSON, which stays a list of items
+    _show(title, answers, as_json)
 
 
 @app.command()

@@ -186,6 +186,9 @@ def test_the_command_line_serves_strangers(bundle_path: Path, source: Checkpoint
     result = CliRunner().invoke(app, [*arguments, "--unknown-user", "nearest", "-k", "3"])
     assert result.exit_code == 0, result.output
     assert "by the most similar known users" in " ".join(result.output.split())  # a title is wrapped
+    plain = CliRunner().invoke(app, [*arguments, "--unknown-user", "nearest", "--json"])
+    assert len(json.loads(plain.stdout)) == 10
+    assert "by the most similar known users" in plain.stderr
     assert CliRunner().invoke(app, arguments).exit_code != 0
 
 
