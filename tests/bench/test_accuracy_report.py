@@ -15,7 +15,7 @@ from podx.tasks import Task
 from podx_bench.accuracy_report.facts_tables import decoding_table, template_table
 from podx_bench.accuracy_report.measure import Job, collect
 from podx_bench.accuracy_report.options import ModelInput, StudyOptions
-from podx_bench.accuracy_report.records import CONSTRAINED, STUDY_FILE, UNCONSTRAINED, Study
+from podx_bench.accuracy_report.records import CONSTRAINED, STUDY_FILE, UNCONSTRAINED, DatasetRecord, Study
 from podx_bench.accuracy_report.report import all_tables, write_study
 from podx_bench.accuracy_report.rows import rows_of
 from podx_bench.accuracy_report.run import MEASURED_FOLDER, run_study
@@ -172,12 +172,19 @@ def test_rows_of_the_paper_and_of_seeds_stand_in_one_table(measured: tuple[Study
     assert rows["max(history)+1"][2] == "–"
 
 
+def _with_next_number_hits(data: DatasetRecord, hits: float) -> DatasetRecord:
+    """The dataset as if max(history)+1 had so many hits."""
+    rows = tuple(
+        dataclasses.replace(one, metrics={**one.metrics, "hr_10": hits}) for one in data.rows["max(history)+1"]
+    )
+    return dataclasses.replace(data, rows={**data.rows, "max(history)+1": rows})
+
+
 def test_a_warning_stands_beside_numbers_that_leak(measured: tuple[Study, Path]) -> None:
     study = measured[0]
     (data,) = study.datasets
-    leaky = dataclasses.replace(data, stats={**data.stats, "max_plus_one_hr10": 1.0})
-    closed = dataclasses.replace(data, stats={**data.stats, "max_plus_one_hr10": 0.0})
-    told = data.find("max(history)+1", Task.SEQUENTIAL)
+    leaky, closed = _with_next_number_hits(data, 1.0), _with_next_number_hits(data, 0.0)
+    told = leaky.find("max(history)+1", Task.SEQUENTIAL)
     assert told is not None
     table = accuracy_tables(dataclasses.replace(study, datasets=(leaky,)))[0]
     assert any(f"max(history)+1 reaches HR@10 {told.metrics['hr_10']:.4f}" in note for note in table.notes)

@@ -18,7 +18,7 @@ from podx_bench.accuracy_report.records import (
     PeerRecord,
     Study,
 )
-from podx_bench.baselines import POPULARITY
+from podx_bench.baselines import NEXT_NUMBER, POPULARITY
 from podx_bench.tables import NONE
 from podx_train.data.numbering import IdScheme
 
@@ -74,11 +74,12 @@ def spread(values: Sequence[float], digits: int) -> str:
 
 
 def leaks(dataset: DatasetRecord) -> bool:
-    """Whether item numbers alone tell the held-out item better than popularity does."""
+    """Whether item numbers alone tell the held-out item better than popularity does, of the same users."""
     popular = dataset.find(POPULARITY, Task.SEQUENTIAL)
-    if popular is None:
+    numbered = dataset.find(NEXT_NUMBER, Task.SEQUENTIAL)
+    if popular is None or numbered is None:
         return dataset.scheme == SCHEMES[0]
-    return bool(dataset.stats["max_plus_one_hr10"] > popular.metrics["hr_10"])
+    return bool(numbered.metrics["hr_10"] > popular.metrics["hr_10"])
 
 
 def scheme_name(dataset: DatasetRecord) -> str:
