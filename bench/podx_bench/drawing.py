@@ -73,7 +73,8 @@ def bar_figure(
     """
     figure = Figure(figsize=(WIDTH_IN, FRAME_IN + ROW_IN * len(bars)), layout="constrained")
     axes: Axes = figure.subplots()
-    names, values = [name.replace(", ", "\n") for name, _ in bars], [value for _, value in bars]
+    names = ["\n".join(name.rsplit(", ", 1)) for name, _ in bars]  # two lines at most, or they run into each other
+    values = [value for _, value in bars]
     places = range(len(bars))
     drawn = axes.barh(places, values, color=colours, xerr=errors, error_kw=ERROR_STYLE)
     axes.bar_label(drawn, labels=[number(value) for value in values], padding=3, fontsize=TEXT)
@@ -84,7 +85,7 @@ def bar_figure(
     axes.set_yticks(places, names, fontsize=TEXT)
     axes.tick_params(axis="x", labelsize=TEXT)
     axes.invert_yaxis()
-    axes.margins(x=0.22)
+    axes.margins(x=0.22, y=0.02)
     axes.xaxis.set_major_locator(MaxNLocator(MOST_TICKS))
     _finish(figure, axes, title)
     axes.set_xlabel(unit, fontsize=TEXT)
