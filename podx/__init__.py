@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from podx.decoding.options import ItemSearchOptions, TextSearchOptions
 from podx.errors import ClosedError, OverloadedError, PodxError, RequestTimeoutError
-from podx.requests import (
+from podx.requests.types import (
     ExplainRequest,
     Explanation,
     GeneratedItem,
@@ -21,8 +21,8 @@ from podx.requests import (
 )
 
 if TYPE_CHECKING:
-    from podx.batcher import Batcher
     from podx.recommender import Recommender, load
+    from podx.serving.batcher import Batcher
 
 __version__ = "0.1.0"
 __all__ = [
@@ -52,7 +52,7 @@ def __getattr__(name: str) -> object:
 
         return getattr(recommender, name)
     if name == "Batcher":
-        from podx.batcher import Batcher
+        from podx.serving.batcher import Batcher
 
         return Batcher
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

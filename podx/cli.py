@@ -17,7 +17,7 @@ from typer.core import TyperGroup
 
 from podx import __version__
 from podx.errors import EXIT_CODE, DependencyError, PodxError
-from podx.requests import Explanation, Recommendation
+from podx.requests.types import Explanation, Recommendation
 
 ENTRY_POINTS = "podx.commands"
 
@@ -235,9 +235,9 @@ def encode(
     unknown_user: UnknownUserName = "error",
 ) -> None:
     """Write requests as recommend.onnx reads them, for a service in any language."""
-    from podx.bundle import Bundle
-    from podx.encoded import RequestEncoder
-    from podx.request_lines import encode_lines, item_lines, write_lines
+    from podx.bundle.bundle import Bundle
+    from podx.requests.encoder import RequestEncoder
+    from podx.requests.lines import encode_lines, item_lines, write_lines
 
     loaded = Bundle.load(bundle)
     encoder = RequestEncoder(loaded, "keep-last" if keep_last else "error", _unknown_user(unknown_user))

@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from podx.batches import DEFAULT_BATCH_SIZE, in_batches
-from podx.bundle import Bundle
-from podx.catalogue_search import CatalogueSearch, ItemBatch, SearchGraph
+from podx.bundle.bundle import Bundle
+from podx.decoding.generated_items import ItemReader
 from podx.decoding.items import FoundItems
 from podx.decoding.options import ItemSearchOptions, TextSearchOptions
 from podx.decoding.text import Hypothesis, TextSearch
-from podx.encoded import EncodedRequest, RequestEncoder, common_task
-from podx.encoding import EncodedInput
 from podx.errors import ConfigError
-from podx.generated import ItemReader
-from podx.lookup import LongHistory, UnknownUser
-from podx.model import GraphModel
-from podx.requests import (
+from podx.graphs.catalog_search import CatalogueSearch, ItemBatch, SearchGraph
+from podx.graphs.model import GraphModel
+from podx.graphs.session import Device, SessionOptions, resolve_device
+from podx.requests.encoder import EncodedRequest, RequestEncoder, common_task
+from podx.requests.lookup import LongHistory, UnknownUser
+from podx.requests.types import (
     ExplainRequest,
     Explanation,
     GeneratedItem,
@@ -27,8 +26,9 @@ from podx.requests import (
     RecommendRequest,
     UserKind,
 )
-from podx.session import Device, SessionOptions, resolve_device
-from podx.tasks import Task
+from podx.text.batches import DEFAULT_BATCH_SIZE, in_batches
+from podx.text.inputs import EncodedInput
+from podx.text.templates import Task
 
 DEFAULT_K = 10
 
@@ -53,14 +53,14 @@ def load(
         path: the bundle folder.
         device: ``auto`` takes the GPU where ONNX Runtime has one.
         threads: threads inside an operator; 0 = one per core.
-        spin: let waiting threads wait busily while a graph runs (see :class:`podx.session.SessionOptions`).
+        spin: let waiting threads wait busily while a graph runs (see :class:`podx.graphs.session.SessionOptions`).
         long_history: what to do with a history of more items than the model reads.
         verify: compare every file with its checksum.
         search_graph: how items are searched for. ``one``: by ``recommend.onnx``, which does a whole search in one run;
             ``steps``: by the step graphs, the search itself in numpy; ``auto``: by the one graph where it can.
-        cuda_graph: on CUDA, replay the whole search as a CUDA graph (:mod:`podx.captured`).
+        cuda_graph: on CUDA, replay the whole search as a CUDA graph (:mod:`podx.graphs.cuda_graph`).
         unknown_user: ``nearest``: recommend for users whom the model does not know by what is most like them, the known
-            users whose items are most similar to the given history (:mod:`podx.similar_users`).
+            users whose items are most similar to the given history (:mod:`podx.requests.cold_start`).
 
     Raises:
         BundleError: the folder is incomplete or damaged, or (BundleVersionError) of another format version.
@@ -207,11 +207,11 @@ class Recommender:
     def encode(
         self, requests: Sequence[RecommendRequest | RankRequest], exclude_seen: bool = True
     ) -> list[EncodedRequest]:
-        """What ``recommend.onnx`` reads for each request; see :meth:`podx.encoded.RequestEncoder.encode`."""
+        """What ``recommend.onnx`` reads for each request; see :meth:`podx.requests.encoder.RequestEncoder.encode`."""
         return [self._requests.encode(request, exclude_seen) for request in requests]
 
     def check(self, request: RecommendRequest | RankRequest) -> int:
-        """Raise what a request would raise, running nothing; see :meth:`podx.lookup.Lookup.check`."""
+        """Raise what a request would raise, running nothing; see :meth:`podx.requests.lookup.Lookup.check`."""
         return self._requests.lookup.check(request)
 
     # --- search ---------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import sacrebleu
 from rouge_score import rouge_scorer
 
 from podx.metrics import NOT_AN_ITEM, RankingMetrics, overlap
-from podx.tasks import Task
+from podx.text.templates import Task
 from podx_bench.baselines import baseline_lists
 from podx_bench.engines import EngineKind
 from podx_bench.options import LEAST_ACCURACY_K

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from podx.metrics import NOT_AN_ITEM
-from podx.tasks import Task
+from podx.text.templates import Task
 from podx_bench.scenarios import TEST, Workload
 from podx_train.data.dataset import Dataset
 from podx_train.data.stats import NEIGHBOUR_REACH

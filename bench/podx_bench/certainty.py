@@ -18,11 +18,11 @@ import typer
 from rich.console import Console
 
 import podx
-from podx.bundle import Bundle
+from podx.bundle.bundle import Bundle
 from podx.decoding.options import DEFAULT_BEAMS, MAX_RETRY_BEAMS, ItemSearchOptions
 from podx.recommender import Recommender
-from podx.requests import Recommendations
-from podx.tasks import Task
+from podx.requests.types import Recommendations
+from podx.text.templates import Task
 from podx_bench.engines.runtime import rank_requests, recommend_requests
 from podx_bench.environment import describe
 from podx_bench.options import DEFAULT_K, BenchOptions, parse_numbers

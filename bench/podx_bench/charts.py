@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from podx.tasks import Task
+from podx.text.templates import Task
 from podx_bench.baselines import SUMMARIES
 from podx_bench.drawing import (
     FLOOR_COLOUR,

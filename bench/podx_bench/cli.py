@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from podx.tasks import parse_tasks
+from podx.text.templates import parse_tasks
 from podx_bench.accuracy_report.cli import accuracy_command
 from podx_bench.default_command import group_of
 from podx_bench.engines import DEFAULT_ENGINES, ENGINES

@@ -15,7 +15,7 @@ import numpy as np
 import typer
 
 from podx.errors import ConfigError
-from podx.tasks import ALL_TASKS, Task
+from podx.text.templates import ALL_TASKS, Task
 from podx_bench.command import run_command
 from podx_bench.goals import goals_table, has_ratios
 from podx_bench.render import html_facts, html_page

@@ -6,7 +6,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from podx.bundle import Bundle
+from podx.bundle.bundle import Bundle
 from podx_train.data.dataset import Dataset
 
 MEGABYTE = 1e6

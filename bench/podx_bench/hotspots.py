@@ -19,11 +19,11 @@ import onnxruntime
 import typer
 from rich.console import Console
 
-from podx import signature as sig
-from podx.bundle import Bundle
-from podx.encoded import RequestEncoder
-from podx.model import fixed_feeds
-from podx.tasks import Task, parse_tasks
+from podx.bundle import signature as sig
+from podx.bundle.bundle import Bundle
+from podx.graphs.model import fixed_feeds
+from podx.requests.encoder import RequestEncoder
+from podx.text.templates import Task, parse_tasks
 from podx_bench.command import run_command
 from podx_bench.engines.runtime import rank_requests, recommend_requests
 from podx_bench.options import usable_cores

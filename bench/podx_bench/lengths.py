@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from podx.bundle import Bundle
+from podx.bundle.bundle import Bundle
 from podx.errors import ConfigError
-from podx.tasks import Task
+from podx.text.templates import Task
 from podx_bench.scenarios import build_workload
 from podx_bench.work import WorkItem
 from podx_train.data.dataset import Dataset

@@ -9,7 +9,7 @@ from typing import Any
 
 from podx.decoding.options import DEFAULT_BEAMS
 from podx.errors import ConfigError
-from podx.tasks import Task
+from podx.text.templates import Task
 
 DEFAULT_BATCH_SIZES = (1, 32)
 DEFAULT_SPEED_USERS = 64

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from podx.bundle import Bundle
-from podx.tasks import Task
+from podx.bundle.bundle import Bundle
+from podx.text.templates import Task
 from podx_bench.lengths import SLACK_TOKENS, LengthMeter, fixed_length
 from podx_bench.options import BenchOptions
 from podx_bench.scenarios import Workload, build_workload

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from podx.tasks import Task
+from podx.text.templates import Task
 
 SPORTS, BEAUTY, TOYS = "Sports", "Beauty", "Toys"
 COUNTS = {SPORTS: (35_598, 18_357), BEAUTY: (22_363, 12_101), TOYS: (19_412, 11_924)}

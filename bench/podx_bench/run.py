@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from podx.bundle import Bundle
+from podx.bundle.bundle import Bundle
 from podx.errors import ConfigError
-from podx.tasks import Task
+from podx.text.templates import Task
 from podx_bench import accuracy
 from podx_bench.baselines import SUMMARIES
 from podx_bench.engines import EngineContext, EngineKind, select

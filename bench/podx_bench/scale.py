@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from podx.catalog import Catalog, IdTable
+from podx.bundle.catalog import Catalog, IdTable
 from podx.decoding.options import DEFAULT_BEAMS
 from podx.errors import ConfigError
 from podx_bench.record_file import RecordFile

@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from podx.bundle import Bundle
+from podx.bundle.bundle import Bundle
 from podx.errors import ConfigError
 from podx_bench.engines import EngineError
 from podx_bench.environment import describe
@@ -79,7 +79,7 @@ def run_scale(out: Path, options: ScaleOptions, checkpoint: Path | None, tell: T
 def _export(checkpoint: Path, folder: Path, options: ScaleOptions) -> tuple[Path, dict[str, Any]]:
     """The bundle that the others are made from: the checkpoint's model over the smallest catalogue."""
     from podx_export.pipeline import write_bundle  # brings torch, which a run without a checkpoint does not need
-    from podx_train.checkpoint import load_checkpoint
+    from podx_train.checkpoint.checkpoint import load_checkpoint
 
     source = load_checkpoint(checkpoint)
     vocabulary = source.model.backbone.config.vocab_size

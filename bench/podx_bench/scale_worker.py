@@ -19,14 +19,14 @@ import numpy as np
 import psutil
 
 import podx
-from podx import signature as sig
-from podx.bundle import CATALOG_FILE, Bundle, file_sha256
-from podx.catalog import Catalog
+from podx.bundle import signature as sig
+from podx.bundle.bundle import CATALOG_FILE, Bundle, file_sha256
+from podx.bundle.catalog import Catalog
+from podx.decoding.item_filter import ItemLimits
 from podx.decoding.items import ItemSearch, TokenColumns
-from podx.decoding.limits import ItemLimits
 from podx.decoding.options import ItemSearchOptions
 from podx.decoding.stepper import FloatArray, IntArray
-from podx.session import GraphSession, SessionOptions
+from podx.graphs.session import GraphSession, SessionOptions
 from podx_bench.scale import FIRST_CODE_TOKEN, LEVELS, VOCABULARY_NEEDED, ScaleOptions, make_catalog, synthetic_items
 from podx_bench.worker import peak_rss_mb
 
@@ -54,7 +54,7 @@ def build(items: int, folder: Path, base: Path | None, options: ScaleOptions) ->
         folder.mkdir()
         catalog.save(folder / CATALOG_FILE)
     else:
-        from podx_export.catalog_update import put_catalog  # brings onnx
+        from podx_export.catalog.update import put_catalog  # brings onnx
 
         put_catalog(Bundle.load(base), folder, catalog)
     write_s = time.perf_counter() - start

@@ -13,14 +13,14 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from podx.bundle import Bundle
+from podx.bundle.bundle import Bundle
 from podx.errors import ConfigError, DataError
-from podx.tasks import ALL_TASKS, Task
-from podx.tokenizer import Tokenizer
+from podx.text.templates import ALL_TASKS, Task
+from podx.text.tokenizer import Tokenizer
 from podx_bench.work import WorkItem
+from podx_train.batches.samplers import EXPLANATION_TOKENS, evaluation_topn
 from podx_train.data.dataset import Dataset
 from podx_train.data.folder import ExplanationRecord
-from podx_train.samplers import EXPLANATION_TOKENS, evaluation_topn
 
 TEST: Final = "test"
 

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from podx.batcher import DEFAULT_MAX_WAIT_MS
-from podx.batches import DEFAULT_BATCH_SIZE
 from podx.decoding.options import DEFAULT_BEAMS
 from podx.errors import ConfigError
-from podx.tasks import Task
+from podx.serving.batcher import DEFAULT_MAX_WAIT_MS
+from podx.text.batches import DEFAULT_BATCH_SIZE
+from podx.text.templates import Task
 from podx_bench.options import DEFAULT_K, DEVICES, usable_cores
 from podx_bench.record_file import RecordFile
 

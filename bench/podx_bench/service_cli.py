@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from podx.errors import ConfigError
-from podx.tasks import parse_tasks
+from podx.text.templates import parse_tasks
 from podx_bench.cli import TABLE_WIDTH, plain_lines
 from podx_bench.options import parse_numbers
 from podx_bench.render import rich_table

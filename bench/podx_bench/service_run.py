@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from podx import errors
-from podx.bundle import Bundle
+from podx.bundle.bundle import Bundle
 from podx.errors import ConfigError, PodxError
 from podx_bench.engines import EngineError
 from podx_bench.environment import describe

@@ -25,9 +25,9 @@ import numpy as np
 import podx
 from podx.decoding.options import ItemSearchOptions
 from podx.errors import PodxError, RequestTimeoutError
-from podx.requests import Recommendations
-from podx.session import Device
-from podx.tasks import Task
+from podx.graphs.session import Device
+from podx.requests.types import Recommendations
+from podx.text.templates import Task
 from podx_bench.service import BATCHER, DIRECT, FULL_BATCHES, CheckRecord, ServiceOptions, ServiceRecord
 from podx_bench.work import Work
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from podx.tasks import Task
+from podx.text.templates import Task
 from podx_bench.engines import AS_PUBLISHED, ENCODE_ONCE
 from podx_bench.process import Batches, EngineProcess, Timing
 from podx_bench.results import SpeedRecord

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from podx.tasks import Task
+from podx.text.templates import Task
 from podx_bench.baselines import SUMMARIES
 from podx_bench.engines import ENGINES
 from podx_bench.results import AccuracyRecord, Results, SpeedRecord, StreamRecord

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from podx.bundle import Bundle
+from podx.bundle.bundle import Bundle
 from podx.errors import ConfigError
 from podx_bench.engines import ENGINES, OURS, EngineKind
 

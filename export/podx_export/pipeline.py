@@ -17,8 +17,8 @@ import numpy as np
 import onnx
 
 from podx import __version__
-from podx import signature as sig
-from podx.bundle import (
+from podx.bundle import signature as sig
+from podx.bundle.bundle import (
     CATALOG_FILE,
     MANIFEST_FILE,
     TOKENIZER_FILE,
@@ -28,22 +28,22 @@ from podx.bundle import (
     UserTable,
     file_sha256,
 )
-from podx.catalog import Catalog, IdTable
+from podx.bundle.catalog import Catalog, IdTable
+from podx.bundle.tables import TableFile
 from podx.errors import ExportError
-from podx.session import CPU
-from podx.tables import TableFile
-from podx_export.cost import measure_cost
-from podx_export.decoder import build_decoder
-from podx_export.encoder import build_encoder
-from podx_export.graph import BF16, FP32, INT8, GraphBuilder
-from podx_export.parity import measure, session_options
+from podx.graphs.session import CPU
+from podx_export.blocks.decoder import build_decoder
+from podx_export.blocks.encoder import build_encoder
+from podx_export.blocks.graph import BF16, FP32, INT8, GraphBuilder
+from podx_export.blocks.source import SourceModel, read_model
+from podx_export.blocks.weights import WeightStore
 from podx_export.place import partial_folder, put_in_place
-from podx_export.recommend import build_recommender
-from podx_export.source import SourceModel, read_model
-from podx_export.validate import require_exportable
-from podx_export.weights import WeightStore
-from podx_train.checkpoint import Checkpoint, load_checkpoint
-from podx_train.wordings import kind_of_inference, with_inference
+from podx_export.search.recommend import build_recommender
+from podx_export.verify.cost import measure_cost
+from podx_export.verify.parity import measure, session_options
+from podx_export.verify.validate import require_exportable
+from podx_train.batches.templates import kind_of_inference, with_inference
+from podx_train.checkpoint.checkpoint import Checkpoint, load_checkpoint
 
 DEFAULT_PARITY_USERS = 16
 NOT_MEASURED = "not_measured"

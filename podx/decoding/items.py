@@ -12,12 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from podx.decoding.limits import ItemLimits
+from podx.bundle.trie import NO_ITEM, ROOT, Trie
+from podx.decoding.item_filter import ItemLimits
 from podx.decoding.options import COMPACT_BELOW, ItemSearchOptions
 from podx.decoding.paths import BeamPaths
 from podx.decoding.select import NEVER, Ragged, best_columns
 from podx.decoding.stepper import FloatArray, IntArray, Stepper
-from podx.trie import NO_ITEM, ROOT, Trie
 
 LOOKAHEAD = 2
 """Continuations kept per beam: each beam ends in one way at most, so at least ``beams`` of them go on."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from podx.bundle.signature import NOT_ON_PATH
 from podx.decoding.stepper import IntArray
-from podx.signature import NOT_ON_PATH
 
 
 class BeamPaths:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from podx.tasks import Task
+from podx.text.templates import Task
 from podx_bench.engines import EngineContext
 from podx_bench.results import Results
 from podx_bench.work import WorkItem, write_work

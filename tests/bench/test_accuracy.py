@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from podx.tasks import Task
+from podx.text.templates import Task
 from podx_bench.accuracy import (
     agreement,
     as_lists,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from podx.errors import ConfigError, DataError
-from podx.tasks import Task
+from podx.text.templates import Task
 from podx_bench import published
 from podx_bench.accuracy_report.leaks import leak_counts, ranked_users
 from podx_bench.accuracy_report.measure import answer_metrics

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from podx.errors import ConfigError
-from podx.tasks import Task
+from podx.text.templates import Task
 from podx_bench.accuracy_report.facts_tables import decoding_table, template_table
 from podx_bench.accuracy_report.measure import Job, collect
 from podx_bench.accuracy_report.options import ModelInput, StudyOptions
@@ -26,8 +26,8 @@ from podx_bench.work import Answer
 from podx_export.pipeline import export_checkpoint
 from podx_train.data.dataset import Dataset
 from podx_train.data.folder import ExplanationRecord
-from podx_train.options import Source, TrainOptions
-from podx_train.training import train_model
+from podx_train.training.options import Source, TrainOptions
+from podx_train.training.training import train_model
 from tests.bench.records import write_peer
 
 USERS, ITEMS, LENGTH = 24, 50, 6

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import pytest
 
 from podx.decoding.options import ItemSearchOptions
-from podx.requests import Recommendation, Recommendations
-from podx.tasks import Task
+from podx.requests.types import Recommendation, Recommendations
+from podx.text.templates import Task
 from podx_bench.certainty import CertaintyRecord, certainty_table, measure
 from podx_bench.work import WorkItem
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from podx.encoding import InputEncoder
 from podx.errors import ConfigError
-from podx.tasks import Task
+from podx.text.inputs import InputEncoder
+from podx.text.templates import Task
 from podx_bench.lengths import LengthMeter, fixed_length, trimmed
 from podx_bench.options import BenchOptions
 from podx_bench.plan import plan_task

@@ -16,7 +16,7 @@ from torch._dynamo.utils import counters
 from transformers import GenerationConfig, T5ForConditionalGeneration
 
 from podx.errors import CheckpointError, ConfigError
-from podx.tasks import Task
+from podx.text.templates import Task
 from podx_bench.engines import EngineContext, EngineError
 from podx_bench.engines.compiled import compiled_engine
 from podx_bench.engines.eager import EagerEngine
@@ -27,11 +27,11 @@ from podx_bench.peers.searching import PeerEngine, Plan, Search, Source, pad
 from podx_bench.run import Inputs, run_bench
 from podx_bench.work import WorkItem
 from podx_export.pipeline import export_checkpoint
-from podx_train.checkpoint import Checkpoint, load_checkpoint
+from podx_train.checkpoint.checkpoint import Checkpoint, load_checkpoint
 from podx_train.data.dataset import Dataset
-from podx_train.options import Source as ModelSource
-from podx_train.options import TrainOptions
-from podx_train.training import train_model
+from podx_train.training.options import Source as ModelSource
+from podx_train.training.options import TrainOptions
+from podx_train.training.training import train_model
 
 USERS, ITEMS, LENGTH = 12, 60, 6
 BEAMS, K = 20, 10

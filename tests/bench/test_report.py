@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from podx.errors import ConfigError, DataError
-from podx.tasks import Task
+from podx.text.templates import Task
 from podx_bench.compare import comparison, write_comparison
 from podx_bench.engines import ENGINES
 from podx_bench.report import html_report, markdown_report, write_report

@@ -11,9 +11,9 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from podx.bundle import Bundle
+from podx.bundle.bundle import Bundle
 from podx.errors import CheckpointError, ConfigError, DeviceError
-from podx.tasks import Task
+from podx.text.templates import Task
 from podx_bench.cli import app
 from podx_bench.engines import EngineContext
 from podx_bench.engines.eager import EagerEngine
@@ -27,8 +27,8 @@ from podx_bench.scenarios import build_workload
 from podx_export.pipeline import export_checkpoint
 from podx_train.data.dataset import Dataset
 from podx_train.data.folder import ExplanationRecord
-from podx_train.options import Source, TrainOptions
-from podx_train.training import train_model
+from podx_train.training.options import Source, TrainOptions
+from podx_train.training.training import train_model
 
 USERS, ITEMS, LENGTH = 30, 60, 6
 ITEM_ENGINES = ("as-published", "encode-once", "podx", "podx-steps", "podx-vocabulary")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from transformers import T5Config, T5ForConditionalGeneration
 
-from podx.bundle import TOKENIZER_FILE
+from podx.bundle.bundle import TOKENIZER_FILE
 from podx.errors import ConfigError, DataError
 from podx_bench import scale_cli
 from podx_bench.engines import EngineError
@@ -30,8 +30,8 @@ from podx_bench.scale import (
 from podx_bench.scale_report import scale_charts, scale_table
 from podx_bench.scale_run import run_scale
 from podx_bench.tables import NONE
-from podx_train.options import Source, TrainOptions
-from podx_train.training import train_model
+from podx_train.training.options import Source, TrainOptions
+from podx_train.training.training import train_model
 from tests.bench.conftest import make_dataset
 
 TRAINING = TrainOptions(epochs=0, prompts=2, device="cpu")

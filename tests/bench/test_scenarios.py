@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from podx.errors import ConfigError, DataError
-from podx.tasks import ALL_TASKS, Task
+from podx.text.templates import ALL_TASKS, Task
 from podx_bench.scenarios import build_workload, choose_tasks, require_match, user_order
 from podx_train.data.dataset import Dataset
 

@@ -16,8 +16,8 @@ from typer.testing import CliRunner
 
 import podx
 from podx.errors import BundleError, ConfigError, DataError
-from podx.requests import RankRequest, Recommendation, RecommendRequest
-from podx.tasks import Task
+from podx.requests.types import RankRequest, Recommendation, RecommendRequest
+from podx.text.templates import Task
 from podx_bench.engines import EngineError
 from podx_bench.service import (
     BATCHER,
@@ -45,8 +45,8 @@ from podx_bench.service_worker import (
 )
 from podx_export.pipeline import export_checkpoint
 from podx_train.data.dataset import Dataset
-from podx_train.options import Source, TrainOptions
-from podx_train.training import train_model
+from podx_train.training.options import Source, TrainOptions
+from podx_train.training.training import train_model
 
 USERS, ITEMS, LENGTH = 20, 40, 5
 

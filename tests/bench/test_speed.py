@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from podx.tasks import Task
+from podx.text.templates import Task
 from podx_bench import speed
 from podx_bench.process import Timing
 from podx_bench.speed import Cell, measure_cell, paired_ratio, plan_rounds

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from podx.tasks import Task
+from podx.text.templates import Task
 from podx_bench import speed, stream
 from podx_bench.process import Timing
 from podx_bench.speed import Cell

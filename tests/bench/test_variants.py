@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import podx
+from podx.bundle.signature import ModelShape
 from podx.errors import ConfigError
-from podx.signature import ModelShape
-from podx.tasks import Task
+from podx.text.templates import Task
 from podx_bench import variants
 from podx_bench.engines import ENGINES, EngineContext, select
 from podx_bench.engines.runtime import RuntimeEngine

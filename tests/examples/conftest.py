@@ -13,7 +13,7 @@ import pytest
 
 import podx
 from podx import cli
-from podx.requests import Recommendations
+from podx.requests.types import Recommendations
 from tests.conftest import REPOSITORY
 from tests.export.conftest import ITEMS, trained, trained_bundle, world
 

@@ -9,13 +9,13 @@ import onnx
 import onnxruntime as ort
 from onnx import helper
 
-from podx import search_tables as names
-from podx.bundle import CATALOG_FILE, MANIFEST_FILE, TOKENIZER_FILE, Bundle, file_sha256
-from podx.catalog import Catalog
-from podx.signature import RECOMMEND_FILE, WEIGHTS_FILE
-from podx.tables import TableFile
-from podx.tokenizer import Tokenizer
-from podx_export.tables import table_initializer
+from podx.bundle import trie_tables as names
+from podx.bundle.bundle import CATALOG_FILE, MANIFEST_FILE, TOKENIZER_FILE, Bundle, file_sha256
+from podx.bundle.catalog import Catalog
+from podx.bundle.signature import RECOMMEND_FILE, WEIGHTS_FILE
+from podx.bundle.tables import TableFile
+from podx.text.tokenizer import Tokenizer
+from podx_export.search.table_initializers import table_initializer
 from tests.podx.bundles import manifest
 
 IDS = [f"item {number}" for number in range(1, 31)]

@@ -8,16 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from podx import signature as sig
-from podx.bundle import Bundle
-from podx.captured import ALLOWED_LENGTHS, BATCH_SIZES, SOURCE_LENGTHS, Bucket, CapturedRecommender
+from podx.bundle import signature as sig
+from podx.bundle.bundle import Bundle
 from podx.decoding.options import CAPTURED_K, ItemSearchOptions
-from podx.model import GraphModel, fixed_feeds
-from podx.session import SessionOptions
-from podx.tasks import Task
+from podx.graphs.cuda_graph import ALLOWED_LENGTHS, BATCH_SIZES, SOURCE_LENGTHS, Bucket, CapturedRecommender
+from podx.graphs.model import GraphModel, fixed_feeds
+from podx.graphs.session import SessionOptions
+from podx.text.templates import Task
 from podx_export.pipeline import export_checkpoint
-from podx_export.samples import draw
-from podx_train.checkpoint import Checkpoint, load_checkpoint
+from podx_export.verify.samples import draw
+from podx_train.checkpoint.checkpoint import Checkpoint, load_checkpoint
 
 USERS = 5
 

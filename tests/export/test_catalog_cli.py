@@ -9,17 +9,17 @@ import numpy as np
 import onnx
 import pytest
 
-from podx import search_tables as names
-from podx.bundle import CATALOG_FILE
+from podx.bundle import trie_tables as names
+from podx.bundle.bundle import CATALOG_FILE
+from podx.bundle.signature import RECOMMEND_FILE
+from podx.bundle.tables import TableFile, write_tables
 from podx.errors import CatalogError, ConfigError
-from podx.signature import RECOMMEND_FILE
-from podx.tables import TableFile, write_tables
-from podx_export import catalog_cli
-from podx_export.catalog_change import CatalogChange
-from podx_export.catalog_cli import catalog_figures
-from podx_export.catalog_update import levels_walked
-from podx_export.tables import INLINE_BYTES, LOCATION, repoint
-from podx_train.checkpoint import load_checkpoint
+from podx_export.catalog.change import CatalogChange
+from podx_export.catalog.update import levels_walked
+from podx_export.cli import catalog as catalog_cli
+from podx_export.cli.catalog import catalog_figures
+from podx_export.search.table_initializers import INLINE_BYTES, LOCATION, repoint
+from podx_train.checkpoint.checkpoint import load_checkpoint
 from tests.export.small_bundles import LEVELS, other, reader, require_whole, write_small_bundle
 
 

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 
 import podx
-from podx.bundle import CATALOG_FILE, MANIFEST_FILE, Bundle
+from podx.bundle.bundle import CATALOG_FILE, MANIFEST_FILE, Bundle
+from podx.bundle.signature import RECOMMEND_FILE
 from podx.errors import BundleError, CatalogError, ExportError, TokenizerError
-from podx.signature import RECOMMEND_FILE
-from podx_export import catalog_update
-from podx_export.catalog_change import CatalogChange, NewItem
-from podx_export.catalog_update import update_bundle
+from podx_export.catalog import update as catalog_update
+from podx_export.catalog.change import CatalogChange, NewItem
+from podx_export.catalog.update import update_bundle
 from podx_export.place import PARTIAL_SUFFIX, REPLACED_SUFFIX
-from podx_train.checkpoint import load_checkpoint
+from podx_train.checkpoint.checkpoint import load_checkpoint
 from tests.export.small_bundles import IDS, LEVELS, OTHER_GRAPH, contents, require_whole, signed, write_small_bundle
 
 ITEMS = 300
@@ -170,8 +170,8 @@ def test_an_interrupt_leaves_the_old_bundle(
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from podx_export import catalog_update
-from podx_export.catalog_change import CatalogChange
+from podx_export.catalog import update as catalog_update
+from podx_export.catalog.change import CatalogChange
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 target, name = sys.argv[2:]

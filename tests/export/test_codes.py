@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 import podx
-from podx.requests import RankRequest, RecommendRequest
+from podx.requests.types import RankRequest, RecommendRequest
 from podx_export.pipeline import export_checkpoint
 from podx_train.data.dataset import Dataset
-from podx_train.options import Source, TrainOptions
-from podx_train.training import train_model
+from podx_train.training.options import Source, TrainOptions
+from podx_train.training.training import train_model
 
 
 @pytest.fixture(scope="module")

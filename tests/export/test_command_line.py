@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from podx import __version__, cli
-from podx.requests import Recommendation
+from podx.requests.types import Recommendation
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:

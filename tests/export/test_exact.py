@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from podx.catalogue_search import ItemBatch
 from podx.decoding.items import FoundItems
 from podx.decoding.options import MAX_RETRY_BEAMS, ItemSearchOptions
-from podx.encoding import Batch
-from podx_train.checkpoint import load_checkpoint
+from podx.graphs.catalog_search import ItemBatch
+from podx.text.inputs import Batch
+from podx_train.checkpoint.checkpoint import load_checkpoint
 from tests.export.tiny import (
     PLAIN,
     Small,

@@ -13,23 +13,23 @@ import pytest
 import torch
 
 import podx
-from podx import signature as sig
-from podx.bundle import CATALOG_FILE, MANIFEST_FILE, Bundle
+from podx.bundle import signature as sig
+from podx.bundle.bundle import CATALOG_FILE, MANIFEST_FILE, Bundle
 from podx.decoding.options import TextSearchOptions
 from podx.errors import BundleError, ExportError, ParityError
-from podx.requests import ExplainRequest, RankRequest, RecommendRequest
-from podx.tasks import Task
+from podx.requests.types import ExplainRequest, RankRequest, RecommendRequest
+from podx.text.templates import Task
 from podx_export import pipeline
-from podx_export.parity import Parity, largest_difference, measure
+from podx_export.blocks.source import SourceModel
 from podx_export.pipeline import export_checkpoint
-from podx_export.samples import draw
-from podx_export.source import SourceModel
-from podx_export.validate import faults
-from podx_train.checkpoint import Checkpoint, load_checkpoint
+from podx_export.verify.parity import Parity, largest_difference, measure
+from podx_export.verify.samples import draw
+from podx_export.verify.validate import faults
+from podx_train.checkpoint.checkpoint import Checkpoint, load_checkpoint
 from podx_train.data.dataset import Dataset
-from podx_train.model import ModelBatch, PodT5
-from podx_train.options import TrainOptions
-from podx_train.training import train_model
+from podx_train.model.pod_t5 import ModelBatch, PodT5
+from podx_train.training.options import TrainOptions
+from podx_train.training.training import train_model
 
 
 @pytest.mark.parametrize("model", ["untrained", "trained", "gated"])

@@ -8,11 +8,11 @@ import torch
 from transformers import T5Config
 
 import podx
-from podx.tasks import Task
+from podx.text.templates import Task
 from podx_export.pipeline import export_checkpoint
-from podx_train.checkpoint import load_checkpoint
+from podx_train.checkpoint.checkpoint import load_checkpoint
 from podx_train.data.dataset import Dataset
-from podx_train.import_pod import import_pod
+from podx_train.published.import_pod import import_pod
 from tests.train.saved_pod import save_whole, solomon
 
 RANKED = 40

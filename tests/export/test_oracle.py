@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 
 import podx
-from podx.bundle import Bundle
-from podx.catalogue_search import CatalogueSearch, ItemBatch
+from podx.bundle.bundle import Bundle
 from podx.decoding.items import TokenColumns
 from podx.decoding.options import ItemSearchOptions
-from podx.model import GraphModel
-from podx.session import SessionOptions
-from podx.tasks import Task
-from podx_export.parity import SEARCH_GRAPHS, TOP, same_list
-from podx_export.samples import draw
-from podx_train.checkpoint import load_checkpoint
-from podx_train.generation import EagerRecommender, SearchOptions
+from podx.graphs.catalog_search import CatalogueSearch, ItemBatch
+from podx.graphs.model import GraphModel
+from podx.graphs.session import SessionOptions
+from podx.text.templates import Task
+from podx_export.verify.parity import SEARCH_GRAPHS, TOP, same_list
+from podx_export.verify.samples import draw
+from podx_train.checkpoint.checkpoint import load_checkpoint
+from podx_train.eager.generation import EagerRecommender, SearchOptions
 
 USERS = 1000
 PART = 125

@@ -13,25 +13,25 @@ import torch
 from typer.testing import CliRunner
 
 import podx
-from podx import signature as sig
-from podx.bundle import MANIFEST_FILE, Bundle
-from podx.captured import Bucket, CapturedRecommender
+from podx.bundle import signature as sig
+from podx.bundle.bundle import MANIFEST_FILE, Bundle
 from podx.cli import app
-from podx.encoded import RequestEncoder
-from podx.model import GraphModel, fixed_feeds
-from podx.request_lines import encoded_line
-from podx.requests import RecommendRequest
-from podx.session import CPU, SessionOptions
-from podx.tasks import Task
-from podx_export.catalog_change import CatalogChange
-from podx_export.catalog_update import update_bundle
+from podx.graphs.cuda_graph import Bucket, CapturedRecommender
+from podx.graphs.model import GraphModel, fixed_feeds
+from podx.graphs.session import CPU, SessionOptions
+from podx.requests.encoder import RequestEncoder
+from podx.requests.lines import encoded_line
+from podx.requests.types import RecommendRequest
+from podx.text.templates import Task
+from podx_export.catalog.change import CatalogChange
+from podx_export.catalog.update import update_bundle
 from podx_export.pipeline import export_checkpoint
-from podx_export.samples import draw
-from podx_train.checkpoint import Checkpoint, load_checkpoint
+from podx_export.verify.samples import draw
+from podx_train.checkpoint.checkpoint import Checkpoint, load_checkpoint
 from podx_train.data.dataset import Dataset
-from podx_train.generation import model_batch
-from podx_train.options import TrainOptions
-from podx_train.training import train_model
+from podx_train.eager.generation import model_batch
+from podx_train.training.options import TrainOptions
+from podx_train.training.training import train_model
 
 P, K = 3, 2
 TASKS = (Task.SEQUENTIAL, Task.TOPN)

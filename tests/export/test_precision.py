@@ -14,24 +14,24 @@ import torch
 from transformers import T5Config
 
 import podx
-from podx import signature as sig
-from podx.bundle import CATALOG_FILE, MANIFEST_FILE, TOKENIZER_FILE, USERS_FILE, Bundle
-from podx.catalogue_search import ItemBatch
+from podx.bundle import signature as sig
+from podx.bundle.bundle import CATALOG_FILE, MANIFEST_FILE, TOKENIZER_FILE, USERS_FILE, Bundle
 from podx.decoding.options import ItemSearchOptions
 from podx.errors import ExportError, ParityError
+from podx.graphs.catalog_search import ItemBatch
+from podx.graphs.session import CUDA, resolve_device
 from podx.metrics import overlap
-from podx.requests import RankRequest, RecommendRequest
-from podx.session import CUDA, resolve_device
-from podx.tasks import Task
-from podx_export import layers
-from podx_export.cost import _compare as compare_lists
-from podx_export.graph import BF16, FP16, FP32, INT8
+from podx.requests.types import RankRequest, RecommendRequest
+from podx.text.templates import Task
+from podx_export.blocks import layers
+from podx_export.blocks.graph import BF16, FP16, FP32, INT8
+from podx_export.blocks.quantize import LARGEST, Quantized, quantize_columns, quantize_rows
 from podx_export.pipeline import COST_USERS, NOT_MEASURED, export_checkpoint, write_bundle
-from podx_export.quantize import LARGEST, Quantized, quantize_columns, quantize_rows
-from podx_export.samples import draw
-from podx_export.validate import PRECISIONS
-from podx_train.checkpoint import load_checkpoint
-from podx_train.model import PodConfig, PodT5, backbone_fields
+from podx_export.verify.cost import _compare as compare_lists
+from podx_export.verify.samples import draw
+from podx_export.verify.validate import PRECISIONS
+from podx_train.checkpoint.checkpoint import load_checkpoint
+from podx_train.model.pod_t5 import PodConfig, PodT5, backbone_fields
 from tests.export.tiny import PLAIN, catalog_of, make_small, random_items, random_model, random_text
 
 USERS, TOP = 256, 10

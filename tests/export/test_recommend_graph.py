@@ -11,17 +11,17 @@ import onnx
 import onnxruntime
 import pytest
 
-from podx import signature as sig
-from podx.bundle import CATALOG_FILE
-from podx.catalogue_search import LONG_LIST, ItemBatch
+from podx.bundle import signature as sig
+from podx.bundle.bundle import CATALOG_FILE
+from podx.bundle.trie import ROOT
+from podx.bundle.trie_tables import LEVELS
 from podx.decoding.items import FoundItems, TokenColumns
 from podx.decoding.options import ItemSearchOptions
-from podx.search_tables import LEVELS
-from podx.tasks import Task
-from podx.trie import ROOT
-from podx_export.parity import same_list
-from podx_train.checkpoint import load_checkpoint
-from podx_train.generation import EagerRecommender, SearchOptions
+from podx.graphs.catalog_search import LONG_LIST, ItemBatch
+from podx.text.templates import Task
+from podx_export.verify.parity import same_list
+from podx_train.checkpoint.checkpoint import load_checkpoint
+from podx_train.eager.generation import EagerRecommender, SearchOptions
 from tests.export.tiny import (
     EOS,
     KINDS,

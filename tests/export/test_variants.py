@@ -14,16 +14,16 @@ import typer
 from typer.testing import CliRunner
 
 import podx
-from podx import signature as sig
-from podx.bundle import Bundle
+from podx.bundle import signature as sig
+from podx.bundle.bundle import Bundle
 from podx.errors import ConfigError
-from podx.requests import RecommendRequest
-from podx.tasks import ALL_TASKS, DEFAULT_TEMPLATES, Task
-from podx_export.cli import export
-from podx_export.parity import largest_difference, measure
+from podx.requests.types import RecommendRequest
+from podx.text.templates import ALL_TASKS, DEFAULT_TEMPLATES, Task
+from podx_export.cli.export import export
 from podx_export.pipeline import export_checkpoint
-from podx_export.samples import draw
-from podx_train.checkpoint import (
+from podx_export.verify.parity import largest_difference, measure
+from podx_export.verify.samples import draw
+from podx_train.checkpoint.checkpoint import (
     WEIGHTS_FILE,
     Checkpoint,
     build_model,
@@ -32,9 +32,9 @@ from podx_train.checkpoint import (
     set_model_tensors,
 )
 from podx_train.data.dataset import Dataset
-from podx_train.model import PodT5
-from podx_train.options import Source, TrainOptions, method_options
-from podx_train.training import train_model
+from podx_train.model.pod_t5 import PodT5
+from podx_train.training.options import Source, TrainOptions, method_options
+from podx_train.training.training import train_model
 
 FEW = {"epochs": 1, "max_updates": 6, "validation_users": 16, "lr": 1e-2, "batch_size": 32, "device": "cpu"}
 FIRST_WORDED = {task.value: " ".join(DEFAULT_TEMPLATES[task][1].words) for task in ALL_TASKS}

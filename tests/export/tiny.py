@@ -11,19 +11,19 @@ import numpy.typing as npt
 import torch
 from transformers import T5Config
 
-from podx.bundle import Bundle
-from podx.catalog import Catalog, IdTable
-from podx.catalogue_search import CatalogueSearch, ItemBatch, SearchGraph
+from podx.bundle.bundle import Bundle
+from podx.bundle.catalog import Catalog, IdTable
+from podx.bundle.trie import ROOT
 from podx.decoding.items import FoundItems, TokenColumns
 from podx.decoding.options import ItemSearchOptions
-from podx.encoding import Batch
-from podx.model import GraphModel
-from podx.session import SessionOptions
-from podx.trie import ROOT
-from podx_export.graph import FP32
+from podx.graphs.catalog_search import CatalogueSearch, ItemBatch, SearchGraph
+from podx.graphs.model import GraphModel
+from podx.graphs.session import SessionOptions
+from podx.text.inputs import Batch
+from podx_export.blocks.graph import FP32
 from podx_export.pipeline import write_bundle
-from podx_train.checkpoint import Checkpoint
-from podx_train.model import ModelBatch, PodConfig, PodT5, backbone_fields
+from podx_train.checkpoint.checkpoint import Checkpoint
+from podx_train.model.pod_t5 import ModelBatch, PodConfig, PodT5, backbone_fields
 
 EOS, FIRST_TOKEN, VOCABULARY = 1, 3, 48
 """Pad, end and unknown come before the first token that items are written with."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from podx.bundle import (
+from podx.bundle.bundle import (
     CATALOG_FILE,
     MANIFEST_FILE,
     TOKENIZER_FILE,
@@ -16,10 +16,17 @@ from podx.bundle import (
     UserTable,
     file_sha256,
 )
-from podx.catalog import Catalog, IdTable
-from podx.signature import DECODER_FILE, ENCODER_FILE, ITEM_DECODER_FILE, RECOMMEND_FILE, WEIGHTS_FILE, ModelShape
-from podx.tasks import ALL_TASKS, Task
-from podx.tokenizer import Tokenizer
+from podx.bundle.catalog import Catalog, IdTable
+from podx.bundle.signature import (
+    DECODER_FILE,
+    ENCODER_FILE,
+    ITEM_DECODER_FILE,
+    RECOMMEND_FILE,
+    WEIGHTS_FILE,
+    ModelShape,
+)
+from podx.text.templates import ALL_TASKS, Task
+from podx.text.tokenizer import Tokenizer
 
 USERS, ITEMS = 12, 60
 MAX_HISTORY = 5

@@ -10,7 +10,7 @@ import sentencepiece
 
 import podx
 from podx.recommender import Recommender
-from podx.tokenizer import Tokenizer
+from podx.text.tokenizer import Tokenizer
 from tests.podx.bundles import write_bundle
 from tests.podx.fakes import FakeGraphModel
 

@@ -9,10 +9,10 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from podx.bundle import Bundle
+from podx.bundle.bundle import Bundle
 from podx.decoding.stepper import FloatArray, IntArray
-from podx.encoding import Batch
-from podx.session import SessionOptions
+from podx.graphs.session import SessionOptions
+from podx.text.inputs import Batch
 
 SeedArray = npt.NDArray[np.uint64]
 
@@ -96,7 +96,7 @@ class HashStepper:
 
 
 class FakeGraphModel:
-    """In place of :class:`podx.model.GraphModel`: what an input encodes to does not depend on its batch."""
+    """In place of :class:`podx.graphs.model.GraphModel`: what an input encodes to does not depend on its batch."""
 
     def __init__(self, bundle: Bundle, options: SessionOptions) -> None:
         self._vocabulary = np.arange(bundle.tokenizer.vocab_size)

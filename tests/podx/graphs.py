@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from podx import signature as sig
+from podx.bundle import signature as sig
 
 OPSET, IR_VERSION = 17, 8
 SHAPE = sig.ModelShape(decoder_layers=1, heads=2, head_dim=3, vocab_size=5)

@@ -14,7 +14,7 @@ Tokens = tuple[int, ...]
 
 
 def trie_arrays(items: Sequence[Tokens]) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens and offsets, as :meth:`podx.trie.Trie.build` reads them."""
+    """Tokens and offsets, as :meth:`podx.bundle.trie.Trie.build` reads them."""
     offsets = np.concatenate([[0], np.cumsum([len(item) for item in items])]).astype(np.int64)
     return np.array([token for item in items for token in item], dtype=np.int32), offsets
 

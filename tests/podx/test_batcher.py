@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 
 import podx
-from podx.batcher import Batcher
 from podx.decoding.options import ItemSearchOptions
 from podx.errors import ClosedError, ConfigError, OverloadedError, RequestError, RequestTimeoutError, UnknownUserError
 from podx.recommender import Recommender
-from podx.requests import ExplainRequest, RankRequest, Recommendation, RecommendRequest
-from podx.tasks import Task
-from podx.waiting import Kind, Line, Waiting
+from podx.requests.types import ExplainRequest, RankRequest, Recommendation, RecommendRequest
+from podx.serving.batcher import Batcher
+from podx.serving.queue import Kind, Line, Waiting
+from podx.text.templates import Task
 from tests.podx.bundles import ITEM_IDS, ITEMS, MAX_HISTORY, USER_IDS
 
 CLIENTS = 64

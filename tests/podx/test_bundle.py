@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from podx.bundle import (
+from podx.bundle.bundle import (
     CATALOG_FILE,
     EARLIER_CATALOG_FILE,
     FORMAT_VERSION,
@@ -20,9 +20,9 @@ from podx.bundle import (
     Bundle,
     Manifest,
 )
+from podx.bundle.signature import DECODER_FILE, ENCODER_FILE, ITEM_DECODER_FILE, WEIGHTS_FILE
 from podx.errors import BundleError, BundleVersionError, CatalogError
-from podx.signature import DECODER_FILE, ENCODER_FILE, ITEM_DECODER_FILE, WEIGHTS_FILE
-from podx.tasks import Task
+from podx.text.templates import Task
 from tests.podx.bundles import ITEM_IDS, USER_IDS, manifest, stored_histories
 
 FILES = [CATALOG_FILE, USERS_FILE, TOKENIZER_FILE, ENCODER_FILE, DECODER_FILE, ITEM_DECODER_FILE, WEIGHTS_FILE]
@@ -157,7 +157,7 @@ def test_an_entry_that_this_version_does_not_know_is_named(monkeypatch: pytest.M
             raise TypeError("unexpected entry")
 
     text = manifest({}).to_json()
-    monkeypatch.setattr("podx.bundle.ModelShape", Newer)
+    monkeypatch.setattr("podx.bundle.bundle.ModelShape", Newer)
     with pytest.raises(BundleError, match="unexpected entry"):
         Manifest.from_json(text)
 

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podx.bundle import UserTable
-from podx.catalog import TEXTS, Catalog, IdTable
+from podx.bundle.bundle import UserTable
+from podx.bundle.catalog import TEXTS, Catalog, IdTable
+from podx.bundle.tables import TableFile, write_tables
+from podx.bundle.trie import NO_ITEM, ROOT
+from podx.bundle.trie_tables import LEVELS, widest
 from podx.errors import CatalogError
-from podx.search_tables import LEVELS, widest
-from podx.tables import TableFile, write_tables
-from podx.tokenizer import Tokenizer
-from podx.trie import NO_ITEM, ROOT
+from podx.text.tokenizer import Tokenizer
 
 raw_ids = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=8)
 
@@ -134,7 +134,7 @@ def test_a_catalogue_without_its_tables_is_refused(tmp_path: Path, tokenizer: To
 def test_loading_builds_nothing(tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     built = Catalog.create([f"item {n}" for n in range(40)], tokenizer)
     built.save(tmp_path / "catalog.bin")
-    monkeypatch.delattr("podx.trie._build")
+    monkeypatch.delattr("podx.bundle.trie._build")
     loaded = Catalog.load(tmp_path / "catalog.bin")
     for name in ("child_start", "edge_token", "parent", "item", "subtree_items", "item_node"):
         assert np.array_equal(getattr(loaded.trie, name), getattr(built.trie, name)), name

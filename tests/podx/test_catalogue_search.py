@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 import podx
-from podx.bundle import Bundle
-from podx.catalogue_search import LONG_LIST, CatalogueSearch, ItemBatch, SearchGraph
+from podx.bundle.bundle import Bundle
+from podx.bundle.trie import NO_ITEM
 from podx.decoding.items import FoundItems
 from podx.decoding.options import MAX_RETRY_BEAMS, ItemSearchOptions
-from podx.encoding import Batch
 from podx.errors import ConfigError
-from podx.session import SessionOptions
-from podx.trie import NO_ITEM
+from podx.graphs.catalog_search import LONG_LIST, CatalogueSearch, ItemBatch, SearchGraph
+from podx.graphs.session import SessionOptions
+from podx.text.inputs import Batch
 from tests.podx.bundles import ITEM_IDS, ITEMS, USER_IDS, write_bundle
 from tests.podx.fakes import FakeGraphModel
 

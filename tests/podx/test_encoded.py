@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from podx.bundle import Bundle
-from podx.encoded import RequestEncoder, allowed_row, common_task
-from podx.encoding import InputEncoder
+from podx.bundle.bundle import Bundle
 from podx.errors import CandidatesError, ConfigError, HistoryError, UnknownItemError, UnknownUserError
 from podx.recommender import Recommender
-from podx.requests import ExplainRequest, RankRequest, RecommendRequest
-from podx.tasks import ALL_TASKS, Task
+from podx.requests.encoder import RequestEncoder, allowed_row, common_task
+from podx.requests.types import ExplainRequest, RankRequest, RecommendRequest
+from podx.text.inputs import InputEncoder
+from podx.text.templates import ALL_TASKS, Task
 from tests.podx.bundles import ITEM_IDS, MAX_HISTORY, USER_IDS, WHOLE_WORD_ROWS, stored_histories
 
 USER = USER_IDS[1]

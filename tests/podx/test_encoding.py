@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from podx.encoding import InputEncoder, item_target_tokens, pad_rows
 from podx.errors import ConfigError, TokenizerError
-from podx.tasks import DEFAULT_TEMPLATES, Task, Template
-from podx.tokenizer import Tokenizer
+from podx.text.inputs import InputEncoder, item_target_tokens, pad_rows
+from podx.text.templates import DEFAULT_TEMPLATES, Task, Template
+from podx.text.tokenizer import Tokenizer
 
 
 @pytest.fixture

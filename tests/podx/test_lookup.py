@@ -20,8 +20,8 @@ from podx.errors import (
     UnsupportedTaskError,
 )
 from podx.recommender import Recommender
-from podx.requests import RankRequest, RecommendRequest
-from podx.tasks import Task
+from podx.requests.types import RankRequest, RecommendRequest
+from podx.text.templates import Task
 from tests.podx.bundles import ITEM_IDS, MAX_HISTORY, USER_IDS, WHOLE_WORD_ROWS, write_bundle
 
 USER = USER_IDS[1]

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from podx import signature as sig
-from podx.bundle import MANIFEST_FILE, Bundle, Manifest, file_sha256
+from podx.bundle import signature as sig
+from podx.bundle.bundle import MANIFEST_FILE, Bundle, Manifest, file_sha256
+from podx.bundle.signature import DECODER_FILE, ENCODER_FILE, ITEM_DECODER_FILE
 from podx.decoding.options import ItemSearchOptions
-from podx.encoding import Batch
 from podx.errors import BundleError
-from podx.model import GraphModel, recommend_with
-from podx.session import CPU, SessionOptions
-from podx.signature import DECODER_FILE, ENCODER_FILE, ITEM_DECODER_FILE
+from podx.graphs.model import GraphModel, recommend_with
+from podx.graphs.session import CPU, SessionOptions
+from podx.text.inputs import Batch
 from tests.podx.bundles import manifest
 from tests.podx.graphs import SHAPE, save_decoder, save_encoder
 

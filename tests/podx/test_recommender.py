@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 import podx
-from podx.bundle import Bundle
+from podx.bundle.bundle import Bundle
 from podx.decoding.items import TokenColumns
 from podx.decoding.options import ItemSearchOptions, TextSearchOptions
 from podx.decoding.text import Hypothesis
-from podx.encoding import InputEncoder
+from podx.graphs.session import SessionOptions
 from podx.recommender import Recommender
-from podx.requests import ExplainRequest, GeneratedItem, RankRequest, Recommendation, RecommendRequest
-from podx.session import SessionOptions
-from podx.tasks import Task
+from podx.requests.types import ExplainRequest, GeneratedItem, RankRequest, Recommendation, RecommendRequest
+from podx.text.inputs import InputEncoder
+from podx.text.templates import Task
 from tests.podx.bundles import ITEM_IDS, ITEMS, MAX_HISTORY, USER_IDS, WHOLE_WORD_ROWS, stored_histories
 from tests.podx.fakes import PathModel, input_seeds
 from tests.podx.references import exhaustive

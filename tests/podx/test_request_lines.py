@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from podx import cli
-from podx.bundle import Bundle
-from podx.catalog import IdTable
-from podx.encoded import RequestEncoder
+from podx.bundle.bundle import Bundle
+from podx.bundle.catalog import IdTable
 from podx.errors import CatalogError, RequestError, UnknownUserError
-from podx.request_lines import encode_lines, encoded_line, item_lines, parse_request, write_lines
-from podx.requests import RankRequest, RecommendRequest
+from podx.requests.encoder import RequestEncoder
+from podx.requests.lines import encode_lines, encoded_line, item_lines, parse_request, write_lines
+from podx.requests.types import RankRequest, RecommendRequest
 from tests.podx.bundles import ITEM_IDS, USER_IDS
 
 USER = USER_IDS[1]

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from podx.bundle.tables import TableFile, write_tables
+from podx.bundle.trie import Trie
+from podx.bundle.trie_tables import LEVELS, read_end_token, read_trie, search_tables, widest
 from podx.errors import CatalogError
-from podx.search_tables import LEVELS, read_end_token, read_trie, search_tables, widest
-from podx.tables import TableFile, write_tables
-from podx.trie import Trie
 from tests.podx.references import Tokens, trie_arrays
 
 EOS = 3

@@ -9,9 +9,9 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from podx import session as sessions
 from podx.errors import BundleError, ConfigError, DeviceError
-from podx.session import CPU, CUDA, GraphSession, SessionOptions, resolve_device, select_rows
+from podx.graphs import session as sessions
+from podx.graphs.session import CPU, CUDA, GraphSession, SessionOptions, resolve_device, select_rows
 from tests.podx.graphs import save_scaled, save_sum
 
 WITHOUT_CUDA = ["CPUExecutionProvider"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from podx.signature import (
+from podx.bundle.signature import (
     LOG_PROBS,
     MEMORY_MASK,
     OUTPUT_TOKENS,

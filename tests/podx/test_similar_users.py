@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 import podx
-from podx.bundle import Bundle, UserTable
-from podx.catalog import IdTable
-from podx.encoded import RequestEncoder
+from podx.bundle.bundle import Bundle, UserTable
+from podx.bundle.catalog import IdTable
 from podx.errors import ConfigError, UnknownUserError
-from podx.lookup import FoundUser, Lookup
 from podx.recommender import Recommender
-from podx.request_lines import encoded_line
-from podx.requests import ExplainRequest, RankRequest, RecommendRequest
-from podx.similar_users import MOST_SIMILAR, SimilarUsers
+from podx.requests.cold_start import MOST_SIMILAR, SimilarUsers
+from podx.requests.encoder import RequestEncoder
+from podx.requests.lines import encoded_line
+from podx.requests.lookup import FoundUser, Lookup
+from podx.requests.types import ExplainRequest, RankRequest, RecommendRequest
 from tests.podx.bundles import ITEM_IDS, ITEMS, USER_IDS, stored_histories
 
 NOBODY = np.zeros(0, dtype=np.int64)

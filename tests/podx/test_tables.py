@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from podx.bundle.tables import PAGE_BYTES, TableFile, write_tables
 from podx.errors import CatalogError
-from podx.tables import PAGE_BYTES, TableFile, write_tables
 
 DTYPES = st.sampled_from(["<i4", "<i8", "<f4", "|b1", "|S5", ">i4"])
 arrays = hnp.arrays(DTYPES, hnp.array_shapes(min_dims=1, max_dims=3, min_side=0, max_side=40))
@@ -65,7 +65,7 @@ def test_a_failed_write_leaves_the_file_that_was_there(tmp_path: Path, monkeypat
     def full_disk(array: np.ndarray) -> np.ndarray:
         raise OSError("no space left")
 
-    monkeypatch.setattr("podx.tables.np.ascontiguousarray", full_disk)
+    monkeypatch.setattr("podx.bundle.tables.np.ascontiguousarray", full_disk)
     with pytest.raises(OSError, match="no space"):
         write_tables(path, {"a": np.arange(9)})
     assert TableFile(path).map("a").tolist() == [0, 1, 2]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from podx.errors import ConfigError
-from podx.tasks import (
+from podx.text.templates import (
     ALL_TASKS,
     DEFAULT_TEMPLATES,
     ITEMS_PLACEHOLDER,

@@ -9,7 +9,7 @@ import pytest
 import sentencepiece
 
 from podx.errors import TokenizerError
-from podx.tokenizer import Tokenizer
+from podx.text.tokenizer import Tokenizer
 
 
 def test_special_pieces_are_where_t5_has_them(tokenizer: Tokenizer) -> None:

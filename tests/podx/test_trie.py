@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from podx.bundle.trie import NO_ITEM, ROOT, Trie
 from podx.errors import CatalogError
-from podx.trie import NO_ITEM, ROOT, Trie
 from tests.podx.references import Tokens, trie_arrays
 
 catalogues = st.lists(

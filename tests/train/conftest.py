@@ -11,14 +11,14 @@ import pytest
 import torch
 from transformers import T5Config
 
-from podx.catalog import Catalog
-from podx.encoding import InputEncoder
-from podx.tasks import ALL_TASKS, Task
-from podx.tokenizer import Tokenizer
+from podx.bundle.catalog import Catalog
+from podx.text.inputs import InputEncoder
+from podx.text.templates import ALL_TASKS, Task
+from podx.text.tokenizer import Tokenizer
 from podx_train.data.dataset import Dataset, ExplanationRecord
-from podx_train.model import PodConfig, PodT5, backbone_fields
-from podx_train.options import TrainOptions
-from podx_train.tokenizer_training import train_tokenizer
+from podx_train.model.pod_t5 import PodConfig, PodT5, backbone_fields
+from podx_train.model.tokenizer_training import train_tokenizer
+from podx_train.training.options import TrainOptions
 
 USERS, ITEMS, LENGTH, STEP = 48, 130, 8, 3
 FEW_PIECES = 160  # fewer than the ids, so that items have one to three tokens

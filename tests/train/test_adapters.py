@@ -14,17 +14,17 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from podx.errors import CheckpointError, ConfigError, DependencyError
-from podx.tasks import Task
-from podx_train.adapters import LORA_TARGETS, add_adapter, freeze, merge_adapter, require_usable, trained_groups
-from podx_train.checkpoint import load_checkpoint
-from podx_train.clock import Signal
+from podx.text.templates import Task
+from podx_train.checkpoint.checkpoint import load_checkpoint
 from podx_train.data.dataset import Dataset
-from podx_train.generation import EagerRecommender, SearchOptions
-from podx_train.loop import Trainer
-from podx_train.model import ModelBatch, PodT5
-from podx_train.options import Source, TrainOptions
-from podx_train.presets import grow_vocabulary, load_backbone
-from podx_train.training import train_model
+from podx_train.eager.generation import EagerRecommender, SearchOptions
+from podx_train.model.adapters import LORA_TARGETS, add_adapter, freeze, merge_adapter, require_usable, trained_groups
+from podx_train.model.pod_t5 import ModelBatch, PodT5
+from podx_train.model.presets import grow_vocabulary, load_backbone
+from podx_train.training.clock import Signal
+from podx_train.training.loop import Trainer
+from podx_train.training.options import Source, TrainOptions
+from podx_train.training.training import train_model
 
 TABLES = {"prompts", "whole_word.weight"}
 EMBEDDING = "backbone.shared.weight"

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from podx.encoding import InputEncoder
 from podx.errors import ConfigError, DataError
-from podx.tasks import ALL_TASKS, DEFAULT_TEMPLATES, Task
-from podx_train.batching import ROTATION, BatchBuilder, batch_stream, plan_epoch, plan_stream
-from podx_train.model import IGNORED_LABEL
-from podx_train.samplers import Pool, training_pool
+from podx.text.inputs import InputEncoder
+from podx.text.templates import ALL_TASKS, DEFAULT_TEMPLATES, Task
+from podx_train.batches.batching import ROTATION, BatchBuilder, batch_stream, plan_epoch, plan_stream
+from podx_train.batches.samplers import Pool, training_pool
+from podx_train.model.pod_t5 import IGNORED_LABEL
 
 
 def fake_pool(task: Task, count: int) -> Pool:

@@ -10,13 +10,13 @@ import pytest
 import torch
 from safetensors import safe_open
 
-import podx_train.checkpoint as checkpoint_module
+import podx_train.checkpoint.checkpoint as checkpoint_module
 from podx.errors import CheckpointError
-from podx.tasks import Task
-from podx_train.checkpoint import load_checkpoint, publish, replace_file, save_dataset, write_bytes
+from podx.text.templates import Task
+from podx_train.checkpoint.checkpoint import load_checkpoint, publish, replace_file, save_dataset, write_bytes
 from podx_train.data.dataset import Dataset
-from podx_train.evaluate import split_losses
-from podx_train.model import PodT5
+from podx_train.model.pod_t5 import PodT5
+from podx_train.training.evaluate import split_losses
 
 
 @pytest.fixture

@@ -15,12 +15,12 @@ from scipy.sparse.linalg import ArpackNoConvergence
 from typer.testing import CliRunner
 
 from podx.errors import ConfigError, DataError
-from podx_train.data import spectral
-from podx_train.data.cli import app
-from podx_train.data.code_shares import Shares, last_training_pairs, shares, training_pairs
-from podx_train.data.collaborative import MAX_CODES, Codes, collaborative_codes
+from podx_train.cli.data import app
+from podx_train.codes import spectral
+from podx_train.codes.code_shares import Shares, last_training_pairs, shares, training_pairs
+from podx_train.codes.collaborative import MAX_CODES, Codes, collaborative_codes
+from podx_train.codes.options import CollaborativeOptions, LastCode
 from podx_train.data.dataset import Dataset
-from podx_train.data.index_options import CollaborativeOptions, LastCode
 
 BLOCKS, BLOCK, UNSEEN = 12, 20, 7
 ITEMS = BLOCKS * BLOCK + UNSEEN  # the last ones occur held-out only

@@ -10,8 +10,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from podx_train.cpu import tune_for_cpu
-from podx_train.model import ModelBatch, PodT5
+from podx_train.model.pod_t5 import ModelBatch, PodT5
+from podx_train.training.cpu import tune_for_cpu
 
 
 def test_the_loss_stays(make_model: Callable[..., PodT5]) -> None:
@@ -33,7 +33,7 @@ def test_freed_memory_is_kept() -> None:
     program = """
 from pathlib import Path
 import torch
-from podx_train.cpu import keep_freed_memory
+from podx_train.training.cpu import keep_freed_memory
 
 def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096

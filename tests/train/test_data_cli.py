@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from podx.errors import PodxError
-from podx_train.data.cli import app
+from podx_train.cli.data import app
 from podx_train.data.dataset import Dataset
 from podx_train.data.stats import dataset_stats, near_users_hit_rate
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from podx.atomic import whole_folder
 from podx.errors import ConfigError, DataError
-from podx_train.data.atomic import whole_folder
 from podx_train.data.dataset import UNKNOWN_SCHEME, Dataset, ExplanationRecord
 
 SEQUENCES = "1 1 2 3 4\n2 3 1 5\n"

@@ -15,20 +15,20 @@ import typer
 from typer.testing import CliRunner
 
 from podx.errors import ConfigError, DataError
-from podx.tasks import Task
-from podx_train.checkpoint import load_checkpoint
-from podx_train.cli import train
-from podx_train.clock import Signal
+from podx.text.templates import Task
+from podx_train.checkpoint.checkpoint import load_checkpoint
+from podx_train.cli.distill import distill
+from podx_train.cli.train import train
 from podx_train.data.dataset import Dataset
-from podx_train.distill import Distillation, DistillOptions, distill_model, divergences
-from podx_train.distill_cli import distill
-from podx_train.loop import Trainer
-from podx_train.losses import IGNORED_LABEL
-from podx_train.model import ModelBatch, PodT5
-from podx_train.options import Source, TrainOptions
-from podx_train.presets import parse_layers
-from podx_train.student import StudentShape, cut_out, kept_layers, kept_units
-from podx_train.training import train_model
+from podx_train.model.losses import IGNORED_LABEL
+from podx_train.model.pod_t5 import ModelBatch, PodT5
+from podx_train.model.presets import parse_layers
+from podx_train.model.student import StudentShape, cut_out, kept_layers, kept_units
+from podx_train.training.clock import Signal
+from podx_train.training.distill import Distillation, DistillOptions, distill_model, divergences
+from podx_train.training.loop import Trainer
+from podx_train.training.options import Source, TrainOptions
+from podx_train.training.training import train_model
 
 WEIGHT, TEMPERATURE = 0.3, 2.5
 ITEM_TOKENS = [1, 5, 9, 12, 30]

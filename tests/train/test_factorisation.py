@@ -9,8 +9,8 @@ import pytest
 
 from podx.errors import ConfigError
 from podx_train.data.dataset import Dataset
-from podx_train.factorisation import FactorisationOptions, Factors, factorise, training_pairs
-from podx_train.neighbours import nearest_users
+from podx_train.users.factorisation import FactorisationOptions, Factors, factorise, training_pairs
+from podx_train.users.neighbours import nearest_users
 
 GROUPS, USERS_EACH, ITEMS_EACH = 4, 15, 12
 
@@ -104,7 +104,7 @@ def by_sorting(vectors: np.ndarray, known: np.ndarray, count: int) -> np.ndarray
 
 
 def test_neighbours_are_the_most_similar_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("podx_train.neighbours.BLOCK_ELEMENTS", 200)  # several blocks, the last one shorter
+    monkeypatch.setattr("podx_train.users.neighbours.BLOCK_ELEMENTS", 200)  # several blocks, the last one shorter
     random = np.random.default_rng(3)
     vectors = random.normal(size=(57, 5)).astype(np.float32)
     known = random.random(57) > 0.2

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from podx.catalog import Catalog
-from podx.encoding import Batch, InputEncoder
+from podx.bundle.catalog import Catalog
 from podx.errors import ConfigError, RequestError
-from podx.tasks import Task
-from podx.tokenizer import Tokenizer
-from podx_train.generation import EXPLANATION_SEARCH, EagerItems, EagerRecommender, SearchOptions
-from podx_train.model import IGNORED_LABEL, ModelBatch, PodT5
-from podx_train.prefixes import PrefixConstraint, TrieWalker
-from podx_train.samplers import ItemTargets
+from podx.text.inputs import Batch, InputEncoder
+from podx.text.templates import Task
+from podx.text.tokenizer import Tokenizer
+from podx_train.batches.samplers import ItemTargets
+from podx_train.eager.generation import EXPLANATION_SEARCH, EagerItems, EagerRecommender, SearchOptions
+from podx_train.eager.prefixes import PrefixConstraint, TrieWalker
+from podx_train.model.pod_t5 import IGNORED_LABEL, ModelBatch, PodT5
 
 ROWS = 3
 

@@ -14,16 +14,16 @@ from torch import nn
 from transformers import T5Config
 from typer.testing import CliRunner
 
-from podx.encoding import Batch, InputEncoder
 from podx.errors import CheckpointError, ConfigError, DataError, TokenizerError
-from podx.tasks import ALL_TASKS, Task
-from podx.tokenizer import Tokenizer
-from podx_train.checkpoint import Checkpoint, load_checkpoint
+from podx.text.inputs import Batch, InputEncoder
+from podx.text.templates import ALL_TASKS, Task
+from podx.text.tokenizer import Tokenizer
+from podx_train.checkpoint.checkpoint import Checkpoint, load_checkpoint
+from podx_train.cli.import_pod import import_pod as command
 from podx_train.data.dataset import Dataset
-from podx_train.fit import Fit, measure_fit
-from podx_train.import_pod import DIFFERENCES, import_pod, summary
-from podx_train.import_pod_cli import import_pod as command
-from podx_train.model import IGNORED_LABEL, ModelBatch, backbone_fields
+from podx_train.model.pod_t5 import IGNORED_LABEL, ModelBatch, backbone_fields
+from podx_train.published.fit import Fit, measure_fit
+from podx_train.published.import_pod import DIFFERENCES, import_pod, summary
 from tests.train.saved_pod import Solomon, as_transformers_4, save_whole, solomon
 
 ITEMS = {Task.SEQUENTIAL: [5, 6, 130], Task.TOPN: list(range(1, 40)), Task.EXPLANATION: [2]}
@@ -288,7 +288,7 @@ def test_tokenizer_of_a_backbone(t5_config, backbone_folder: Path, data: Path, t
 
 
 def test_a_model_that_knows_nothing_is_noted(t5_config, tokenizer, data: Path, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("podx_train.import_pod.measure_fit", lambda *_: Fit(3.0, 2.0, 48))
+    monkeypatch.setattr("podx_train.published.import_pod.measure_fit", lambda *_: Fit(3.0, 2.0, 48))
     path = save_whole(solomon(t5_config), tmp_path / "model.pt")
     imported = import_pod(path, data, tmp_path / "out", tokenizer.path)
     assert "does not know this dataset" in imported.notes[-1]

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner, Result
 
 from podx.errors import ConfigError, DataError
-from podx_train.data.cli import app
+from podx_train.cli.data import app
+from podx_train.codes.index_file import MAX_CODES, IndexKeys, disambiguate, read_index
 from podx_train.data.dataset import Dataset
-from podx_train.data.index_file import MAX_CODES, IndexKeys, disambiguate, read_index
 
 NAMES = ["pen", "cup", "hat"]
 

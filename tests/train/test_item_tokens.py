@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from transformers import T5Config, T5ForConditionalGeneration
 
-from podx.encoding import InputEncoder
 from podx.errors import DataError, TokenizerError
-from podx.tasks import Task
-from podx.tokenizer import Tokenizer
-from podx_train.checkpoint import load_checkpoint
+from podx.text.inputs import InputEncoder
+from podx.text.templates import Task
+from podx.text.tokenizer import Tokenizer
+from podx_train.checkpoint.checkpoint import load_checkpoint
 from podx_train.data.dataset import Dataset
-from podx_train.item_tokens import code_pieces, with_codes
-from podx_train.options import Source, TrainOptions
-from podx_train.tokenizer_training import train_tokenizer
-from podx_train.training import train_model
+from podx_train.model.item_tokens import code_pieces, with_codes
+from podx_train.model.tokenizer_training import train_tokenizer
+from podx_train.training.options import Source, TrainOptions
+from podx_train.training.training import train_model
 
 
 def _codes(count: int) -> tuple[tuple[str, ...], ...]:

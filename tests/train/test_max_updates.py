@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from podx.errors import ConfigError
-from podx_train.checkpoint import load_checkpoint
+from podx_train.checkpoint.checkpoint import load_checkpoint
 from podx_train.data.dataset import Dataset
-from podx_train.options import TrainOptions, cpu_multiplies_bf16, method_options, uses_bf16
-from podx_train.training import train_model
+from podx_train.training.options import TrainOptions, cpu_multiplies_bf16, method_options, uses_bf16
+from podx_train.training.training import train_model
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from podx.encoding import InputEncoder
 from podx.errors import CheckpointError, ConfigError
-from podx.tasks import ALL_TASKS, Task
-from podx_train.model import IGNORED_LABEL, ModelBatch, PodConfig, PodT5, backbone_fields
+from podx.text.inputs import InputEncoder
+from podx.text.templates import ALL_TASKS, Task
+from podx_train.model.pod_t5 import IGNORED_LABEL, ModelBatch, PodConfig, PodT5, backbone_fields
 
 
 def batch_of(encoder: InputEncoder, model: PodT5, records: list[tuple[Task, int, list[int]]]) -> ModelBatch:

@@ -7,15 +7,15 @@ import pytest
 import torch
 
 from podx.errors import CheckpointError, ConfigError
-from podx.tasks import ALL_TASKS
-from podx.tokenizer import Tokenizer
-from podx_train.checkpoint import load_checkpoint
+from podx.text.templates import ALL_TASKS
+from podx.text.tokenizer import Tokenizer
+from podx_train.checkpoint.checkpoint import load_checkpoint
 from podx_train.data.dataset import Dataset
-from podx_train.model import PodT5
-from podx_train.options import Source, TrainOptions
-from podx_train.presets import backbone_tokenizer, load_backbone, preset_config, vocabulary_rows
-from podx_train.setup import new_model
-from podx_train.training import train_model
+from podx_train.model.pod_t5 import PodT5
+from podx_train.model.presets import backbone_tokenizer, load_backbone, preset_config, vocabulary_rows
+from podx_train.training.options import Source, TrainOptions
+from podx_train.training.setup import new_model
+from podx_train.training.training import train_model
 
 
 @pytest.mark.parametrize(("preset", "least", "most"), [("tiny", 2e5, 4e5), ("mini", 1e6, 2e6), ("t5-small", 4e7, 5e7)])
@@ -109,7 +109,7 @@ def test_backbone_of_another_kind(tmp_path: Path) -> None:
 
 
 def test_tokenizer_too_large_for_the_backbone(backbone_folder: Path, world, quick, tmp_path: Path) -> None:
-    from podx_train.tokenizer_training import train_tokenizer
+    from podx_train.model.tokenizer_training import train_tokenizer
 
     large = tmp_path / "large.model"
     large.write_bytes(train_tokenizer(world, 600))

@@ -9,9 +9,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from podx.tasks import Task
-from podx_train import profile as module
+from podx.text.templates import Task
 from podx_train.data.dataset import Dataset
+from podx_train.training import profile as module
 
 PRESET = "tiny"
 

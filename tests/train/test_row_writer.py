@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from podx.encoding import InputEncoder
 from podx.errors import ConfigError
-from podx.tasks import ALL_TASKS, DEFAULT_TEMPLATES, Task, Template
-from podx.tokenizer import Tokenizer
-from podx_train.row_writer import RowWriter, padded, ragged
-from podx_train.samplers import Record
+from podx.text.inputs import InputEncoder
+from podx.text.templates import ALL_TASKS, DEFAULT_TEMPLATES, Task, Template
+from podx.text.tokenizer import Tokenizer
+from podx_train.batches.row_writer import RowWriter, padded, ragged
+from podx_train.batches.samplers import Record
 
 USERS, ITEMS = 48, 130
 

@@ -20,9 +20,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from podx.errors import CheckpointError
-from podx_train import safe_pickle
-from podx_train.safe_pickle import Inert, Name, read_pickle
-from podx_train.saved_module import read_module
+from podx_train.published import safe_pickle
+from podx_train.published.safe_pickle import Inert, Name, read_pickle
+from podx_train.published.saved_module import read_module
 from tests.train.saved_pod import Payload
 
 

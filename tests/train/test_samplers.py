@@ -7,9 +7,8 @@ import numpy as np
 import pytest
 
 from podx.errors import ConfigError
-from podx.tasks import Task
-from podx_train.data.dataset import Dataset, ExplanationRecord
-from podx_train.samplers import (
+from podx.text.templates import Task
+from podx_train.batches.samplers import (
     EXPLANATION_TOKENS,
     NEGATIVES,
     ItemTargets,
@@ -20,6 +19,7 @@ from podx_train.samplers import (
     evaluation_topn,
     training_pool,
 )
+from podx_train.data.dataset import Dataset, ExplanationRecord
 
 
 def rng(seed: int = 0) -> np.random.Generator:

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from podx.errors import CheckpointError
-from podx_train import saved_module
-from podx_train.safe_pickle import Name
-from podx_train.saved_module import read_module
+from podx_train.published import saved_module
+from podx_train.published.safe_pickle import Name
+from podx_train.published.saved_module import read_module
 from tests.train.saved_pod import Payload, save_whole, solomon
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from podx.errors import TokenizerError
-from podx.tasks import DEFAULT_TEMPLATES
-from podx.tokenizer import Tokenizer
+from podx.text.templates import DEFAULT_TEMPLATES
+from podx.text.tokenizer import Tokenizer
 from podx_train.data.dataset import Dataset, ExplanationRecord
-from podx_train.tokenizer_training import REQUIRED_CHARACTERS, train_tokenizer, word_counts
+from podx_train.model.tokenizer_training import REQUIRED_CHARACTERS, train_tokenizer, word_counts
 
 
 @pytest.fixture

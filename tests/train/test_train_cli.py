@@ -8,8 +8,8 @@ import typer
 from typer.testing import CliRunner
 
 from podx.errors import ConfigError, DataError
-from podx_train.checkpoint import load_checkpoint
-from podx_train.cli import train
+from podx_train.checkpoint.checkpoint import load_checkpoint
+from podx_train.cli.train import train
 from podx_train.data.dataset import Dataset
 
 app = typer.Typer()

@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 import torch
 
-import podx_train.loop as loop_module
-import podx_train.options as options_module
-import podx_train.processes as processes_module
-import podx_train.training as training_module
+import podx_train.training.loop as loop_module
+import podx_train.training.options as options_module
+import podx_train.training.processes as processes_module
+import podx_train.training.training as training_module
 from podx.errors import ConfigError, DataError, DeviceError
-from podx.tasks import ALL_TASKS, Task
-from podx_train.checkpoint import load_checkpoint
+from podx.text.templates import ALL_TASKS, Task
+from podx_train.checkpoint.checkpoint import load_checkpoint
 from podx_train.data.dataset import Dataset
-from podx_train.options import Source, TrainOptions
-from podx_train.training import train_model
+from podx_train.training.options import Source, TrainOptions
+from podx_train.training.training import train_model
 
 
 @pytest.mark.parametrize("batching", ["alternated", "mixed"])

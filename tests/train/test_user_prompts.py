@@ -11,17 +11,17 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from podx.encoding import InputEncoder
 from podx.errors import CheckpointError, ConfigError, DataError
-from podx.tasks import Task
-from podx_train.checkpoint import TRAINER_FILE, USERS_FILE, WEIGHTS_FILE, load_checkpoint
+from podx.text.inputs import InputEncoder
+from podx.text.templates import Task
+from podx_train.checkpoint.checkpoint import TRAINER_FILE, USERS_FILE, WEIGHTS_FILE, load_checkpoint
 from podx_train.data.dataset import Dataset
-from podx_train.generation import model_batch
-from podx_train.model import PodT5
-from podx_train.options import Source, TrainOptions
-from podx_train.training import train_model
-from podx_train.user_prompts import UserPrompts
-from podx_train.user_vectors import read_user_vectors
+from podx_train.eager.generation import model_batch
+from podx_train.model.pod_t5 import PodT5
+from podx_train.model.user_prompts import UserPrompts
+from podx_train.training.options import Source, TrainOptions
+from podx_train.training.training import train_model
+from podx_train.users.user_vectors import read_user_vectors
 
 COUNT, WIDTH, NEAR = 9, 8, 3
 SHAPE = {"user_prompts": 2, "user_heads": 2, "user_width": WIDTH, "neighbours": NEAR, "user_count": COUNT}

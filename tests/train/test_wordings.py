@@ -10,15 +10,9 @@ import numpy as np
 import pytest
 
 from podx.errors import CheckpointError, ConfigError
-from podx.tasks import ALL_TASKS, DEFAULT_TEMPLATES, Task, Template, bare_template
-from podx_train.batching import batch_stream
-from podx_train.checkpoint import TRAINING_FILE, load_checkpoint
-from podx_train.data.dataset import Dataset
-from podx_train.model import PodConfig
-from podx_train.options import Source, TrainOptions, method_options
-from podx_train.setup import make_parts, new_model
-from podx_train.training import train_model
-from podx_train.wordings import (
+from podx.text.templates import ALL_TASKS, DEFAULT_TEMPLATES, Task, Template, bare_template
+from podx_train.batches.batching import batch_stream
+from podx_train.batches.templates import (
     inference_templates,
     kind_of_inference,
     templates_as_json,
@@ -26,6 +20,12 @@ from podx_train.wordings import (
     training_wordings,
     with_inference,
 )
+from podx_train.checkpoint.checkpoint import TRAINING_FILE, load_checkpoint
+from podx_train.data.dataset import Dataset
+from podx_train.model.pod_t5 import PodConfig
+from podx_train.training.options import Source, TrainOptions, method_options
+from podx_train.training.setup import make_parts, new_model
+from podx_train.training.training import train_model
 
 OWN = {
     **DEFAULT_TEMPLATES,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from podx.tasks import Task
+from podx.text.templates import Task
 from podx_bench.accuracy_report.records import CONSTRAINED, Study
 from podx_bench.accuracy_report.rows import LEARNS_NOTHING, MODEL, Row, leaks, mean_and_deviation, rows_of
 from podx_bench.accuracy_report.tables import REPORTED, dataset_name

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from podx.errors import ConfigError
-from podx.tasks import parse_tasks
+from podx.text.templates import parse_tasks
 from podx_bench.accuracy_report.options import (
     MODEL_FORM,
     PEER_FORM,

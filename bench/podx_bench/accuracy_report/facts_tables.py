@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from podx.tasks import ALL_TASKS, Task
+from podx.text.templates import ALL_TASKS, Task
 from podx_bench.accuracy_report.records import CONSTRAINED, TEXT, Study
 from podx_bench.accuracy_report.rows import (
     MODEL,

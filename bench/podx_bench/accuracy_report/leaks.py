@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from podx.tasks import Task
+from podx.text.templates import Task
 from podx_bench.accuracy_report.options import StudyOptions
 from podx_bench.accuracy_report.rates import list_metrics
 from podx_bench.accuracy_report.records import CONSTRAINED, DatasetRecord, MeasuredFile, Measurement
@@ -17,9 +17,9 @@ from podx_bench.baselines import baseline_lists
 from podx_bench.options import LEAST_ACCURACY_K
 from podx_bench.scenarios import TEST, Workload, user_order
 from podx_bench.work import WorkItem
+from podx_train.batches.samplers import evaluation_topn
 from podx_train.data.dataset import Dataset
 from podx_train.data.stats import dataset_stats
-from podx_train.samplers import evaluation_topn
 
 RANKING_TASKS = (Task.SEQUENTIAL, Task.TOPN)
 

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from podx.bundle import Bundle
+from podx.bundle.bundle import Bundle
 from podx.errors import ConfigError
-from podx.tasks import Task, Template, bare_template
+from podx.text.templates import Task, Template, bare_template
 from podx_bench.accuracy import as_lists, item_numbers, text_metrics
 from podx_bench.accuracy_report.options import ModelInput, StudyOptions
 from podx_bench.accuracy_report.rates import list_metrics

@@ -11,7 +11,7 @@ from typing import Any
 
 from podx.decoding.options import DEFAULT_BEAMS
 from podx.errors import ConfigError
-from podx.tasks import Task
+from podx.text.templates import Task
 from podx_bench.options import DEVICES, LEAST_ACCURACY_K, usable_cores
 
 MODEL_FORM = "LABEL=BUNDLE@DATA"

@@ -9,10 +9,10 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from podx.bundle import file_sha256
+from podx.bundle.bundle import file_sha256
 from podx.errors import DataError
 from podx.metrics import NOT_AN_ITEM
-from podx.tasks import Task
+from podx.text.templates import Task
 from podx_bench.accuracy_report.leaks import asked_users, ranked_users
 from podx_bench.accuracy_report.options import StudyOptions
 from podx_bench.accuracy_report.rates import IntArray, list_metrics

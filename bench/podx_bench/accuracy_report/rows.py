@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from podx.tasks import Task
+from podx.text.templates import Task
 from podx_bench.accuracy_report.records import (
     CONSTRAINED,
     UNCONSTRAINED,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from podx.tasks import ALL_TASKS, Task
+from podx.text.templates import ALL_TASKS, Task
 from podx_bench.accuracy_report.records import CONSTRAINED, TEXT, DatasetRecord, Study
 from podx_bench.accuracy_report.rows import LEARNS_NOTHING, Row, leaks, ordered_datasets, rows_of, scheme_name, spread
 from podx_bench.baselines import NEAR_USERS, NEXT_NUMBER

@@ -10,8 +10,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from podx.bundle import Bundle
-from podx.tasks import ALL_TASKS, Task
+from podx.bundle.bundle import Bundle
+from podx.text.templates import ALL_TASKS, Task
 from podx_bench.accuracy_report.measure import Job, engine_of, model_context
 from podx_bench.accuracy_report.options import ModelInput, StudyOptions
 from podx_bench.accuracy_report.records import CONSTRAINED, TEXT, MeasuredFile, ModelRecord, TimingRecord

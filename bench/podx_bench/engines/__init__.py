@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from podx.errors import ConfigError
-from podx.tasks import Task
+from podx.text.templates import Task
 from podx_bench.engines.base import Engine, EngineContext, EngineError, EngineKind
 from podx_bench.engines.peers import PEERS
 

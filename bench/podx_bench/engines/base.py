@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from podx.errors import PodxError
-from podx.tasks import ALL_TASKS, Task
+from podx.text.templates import ALL_TASKS, Task
 from podx_bench.work import Answer, WorkItem
 
 

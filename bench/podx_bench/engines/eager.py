@@ -15,15 +15,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from podx.bundle import Bundle
-from podx.catalog import IdTable
-from podx.encoding import Batch
+from podx.bundle.bundle import Bundle
+from podx.bundle.catalog import IdTable
 from podx.errors import CheckpointError, ConfigError, DeviceError
-from podx.tasks import Task
+from podx.text.inputs import Batch
+from podx.text.templates import Task
 from podx_bench.engines.base import EngineContext
 from podx_bench.work import Answer, WorkItem
-from podx_train.checkpoint import Checkpoint, load_checkpoint
-from podx_train.generation import EXPLANATION_SEARCH, EagerRecommender, Mode, SearchOptions
+from podx_train.checkpoint.checkpoint import Checkpoint, load_checkpoint
+from podx_train.eager.generation import EXPLANATION_SEARCH, EagerRecommender, Mode, SearchOptions
 
 CUDA = "cuda"
 
@@ -32,7 +32,7 @@ class EagerEngine:
     """Runs a checkpoint.
 
     Args:
-        mode: how often the encoder runs, see :mod:`podx_train.generation`.
+        mode: how often the encoder runs, see :mod:`podx_train.eager.generation`.
         constrained: search inside the catalogue, or over the whole vocabulary.
 
     Attributes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from importlib import import_module
 
-from podx.tasks import Task
+from podx.text.templates import Task
 from podx_bench.engines.base import Engine, EngineContext, EngineKind
 from podx_bench.peers.place import interpreter
 

@@ -8,9 +8,9 @@ from typing import Any, cast
 
 import podx
 from podx.decoding.options import ItemSearchOptions, ScoreOver
+from podx.graphs.session import Device
 from podx.recommender import UNCONSTRAINED_ITEMS
-from podx.session import Device
-from podx.tasks import Task
+from podx.text.templates import Task
 from podx_bench.engines import ANY_GRAPH
 from podx_bench.engines.base import EngineContext
 from podx_bench.work import Answer, WorkItem

@@ -9,10 +9,10 @@ from typing import Any
 
 from safetensors.torch import save_file
 
-from podx.bundle import TOKENIZER_FILE
+from podx.bundle.bundle import TOKENIZER_FILE
 from podx.errors import ConfigError
-from podx_train.checkpoint import CONFIG_FILE, WEIGHTS_FILE, Checkpoint
-from podx_train.model import PodConfig
+from podx_train.checkpoint.checkpoint import CONFIG_FILE, WEIGHTS_FILE, Checkpoint
+from podx_train.model.pod_t5 import PodConfig
 
 PLAIN_VERSION = "1"
 """To be raised when what is written changes: it is part of the cache's key."""

@@ -7,14 +7,14 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from podx.bundle import TOKENIZER_FILE
+from podx.bundle.bundle import TOKENIZER_FILE
 from podx.errors import ConfigError, DeviceError
 from podx_bench.engines.base import EngineContext, EngineError
 from podx_bench.engines.eager import require_same
 from podx_bench.peers import place
 from podx_bench.peers.cache import cache_folder, content_key, made_once
 from podx_bench.peers.plain import PLAIN_VERSION, write_plain
-from podx_train.checkpoint import CONFIG_FILE, WEIGHTS_FILE, load_checkpoint
+from podx_train.checkpoint.checkpoint import CONFIG_FILE, WEIGHTS_FILE, load_checkpoint
 
 CONVERTER = "podx_bench.peers.convert"
 CONVERT_TIMEOUT_S = 1800.0

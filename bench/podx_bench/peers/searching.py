@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from podx.bundle import Bundle
-from podx.tasks import Task
+from podx.bundle.bundle import Bundle
+from podx.text.templates import Task
 from podx_bench.engines.base import EngineContext
 from podx_bench.work import Answer, WorkItem
 

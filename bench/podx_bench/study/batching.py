@@ -28,7 +28,7 @@ from podx_bench.study.step import MEMORY, TIME, StepPlan
 from podx_bench.study.strategies import STRATEGIES, BatchingResults, StrategyRecord
 from podx_bench.study.sweep import OWN_OPTIONS, refuse_options
 from podx_bench.study.train import LOG_FILE, PODX, SAID_CHARACTERS, run_logged
-from podx_train.checkpoint import CONFIG_FILE, TRAINING_FILE
+from podx_train.checkpoint.checkpoint import CONFIG_FILE, TRAINING_FILE
 from podx_train.data.dataset import Dataset
 
 BASE_FOLDER, MEASURED_FOLDER = "base", "measured"

@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from podx.tasks import Task
+from podx.text.templates import Task
 from podx_bench.drawing import HEADROOM, MARKERS, OTHER_COLOURS, OURS_COLOURS, TEXT, TITLE, WIDTH_IN, svg
 from podx_bench.record_file import PARTIAL_SUFFIX
 from podx_bench.study.record import MEASURED, PointRecord, SweepResults

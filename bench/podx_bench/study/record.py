@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from podx.tasks import Task
+from podx.text.templates import Task
 from podx_bench.accuracy_report.records import CONSTRAINED, TEXT, ModelRecord, Study
 from podx_bench.record_file import RecordFile
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from podx.tasks import Task
+from podx.text.templates import Task
 from podx_bench.accuracy_report.tables import REPORTED, digits, metric_columns
 from podx_bench.published import TABLE_6
 from podx_bench.record_file import PARTIAL_SUFFIX

@@ -19,17 +19,17 @@ from typing import Any
 
 import torch
 
-from podx.tasks import DEFAULT_TEMPLATES, Task, load_templates
+from podx.text.templates import DEFAULT_TEMPLATES, Task, load_templates
 from podx_bench.worker import MEGABYTE, peak_rss_mb
-from podx_train.batching import Built, PlannedBatch, batch_stream
-from podx_train.checkpoint import TRAINING_FILE
+from podx_train.batches.batching import Built, PlannedBatch, batch_stream
+from podx_train.batches.prefetch import BatchFeed, batches_ahead
+from podx_train.checkpoint.checkpoint import TRAINING_FILE
 from podx_train.data.dataset import Dataset
-from podx_train.loop import Trainer
-from podx_train.options import Source, TrainOptions
-from podx_train.prefetch import BatchFeed, batches_ahead
-from podx_train.presets import TOKENIZER_FILE
-from podx_train.start import start_from
-from podx_train.training import make_trainer
+from podx_train.model.presets import TOKENIZER_FILE
+from podx_train.training.loop import Trainer
+from podx_train.training.options import Source, TrainOptions
+from podx_train.training.start import start_from
+from podx_train.training.training import make_trainer
 
 MEMORY, TIME = "memory", "time"
 HEAVIEST = 2

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from podx.bundle.trie import Trie
+from podx.decoding.item_filter import ItemLimits
 from podx.decoding.items import FoundItems, ItemSearch, TokenColumns
-from podx.decoding.limits import ItemLimits
 from podx.decoding.options import ItemSearchOptions
-from podx.trie import Trie
 from tests.podx.fakes import EVEN, SHARP, TIED, HashStepper, Logits, PathModel
 from tests.podx.references import Tokens, exhaustive, item_beam_search, trie_arrays
 

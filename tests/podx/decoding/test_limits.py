@@ -6,8 +6,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from podx.decoding.limits import ItemLimits
-from podx.trie import ROOT, Trie
+from podx.bundle.trie import ROOT, Trie
+from podx.decoding.item_filter import ItemLimits
 from tests.podx.references import Tokens, trie_arrays
 
 Sets = list[tuple[frozenset[int], frozenset[int] | None]]

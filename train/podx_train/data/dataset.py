@@ -11,9 +11,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from podx.atomic import whole_folder
 from podx.errors import ConfigError, DataError
 from podx_train.data import folder
-from podx_train.data.atomic import whole_folder
 from podx_train.data.folder import EXPLANATION_SPLITS, MIN_SEQUENCE, ExplanationRecord, Int32Array
 
 __all__ = ["UNKNOWN_SCHEME", "Dataset", "ExplanationRecord", "Split"]

@@ -1,0 +1,1 @@
+"""Parts of a T5 as ONNX nodes."""

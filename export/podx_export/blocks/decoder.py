@@ -1,0 +1,136 @@
+"""The decoder graph: one step for all live beams of all users.
+
+    tokens ── embedding ── N layers ── norm ── output layer ── log-softmax
+    layer: norm ── self-attention over the cache's slots ── norm ── cross-attention ── norm ── feed-forward
+
+The beams of a user are laid along the query axis, so cross-attention reads the user's K and V once, whatever the
+number of beams, and self-attention reads all slots of the user and masks those that are not on the beam's path.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from podx.bundle import signature as sig
+from podx_export.blocks.graph import INT8, GraphBuilder
+from podx_export.blocks.layers import (
+    add_and_norm,
+    additive_mask,
+    attention,
+    embed,
+    feed_forward,
+    linear,
+    quantized_output,
+    rms_norm,
+)
+from podx_export.blocks.rows import BeamGrid, Rows
+from podx_export.blocks.self_attention import SelfAttention, SlotAttention
+from podx_export.blocks.source import DecoderLayer, SourceModel
+from podx_export.blocks.weights import WeightStore
+
+
+def build_decoder(model: SourceModel, weights: WeightStore, items_only: bool, precision: str) -> GraphBuilder:
+    """Graph of one decoding step.
+
+    Args:
+        items_only: score just the tokens given as ``output_tokens`` (those of the catalogue and end of sequence).
+    """
+    graph = GraphBuilder("decoder_items" if items_only else "decoder", weights, precision)
+    step = [graph.input(spec) for spec in sig.step_inputs(items_only)]
+    memory = [graph.input(spec) for spec in sig.memory_tensors(model.shape)]
+    past = [graph.input(spec) for spec in sig.past_tensors(model.shape)]
+    hidden = embed(graph, "embedding", model.embedding, step[0])
+    attention = SlotAttention(graph, model, step[1], past)
+    mask = memory_bias(graph, memory[0], graph.dimension(step[0], 1))
+    final = decode_step(graph, model, hidden, BeamGrid(), attention, memory[1:], mask)
+    log_probs = _output_layer(graph, model, final, step[2] if items_only else None)
+    graph.output(sig.log_probs_tensor(model.shape, items_only), log_probs)
+    for spec, value in zip(sig.present_tensors(model.shape), attention.present, strict=True):
+        graph.output(spec, value)
+    return graph
+
+
+def decode_step(
+    graph: GraphBuilder,
+    model: SourceModel,
+    hidden: str,
+    rows: Rows,
+    attention: SelfAttention,
+    memory: list[str],
+    memory_mask: str,
+) -> str:
+    """All layers and the last norm, scaled for the output layer.
+
+    Args:
+        hidden: embedded tokens, laid out as ``rows`` says.
+        attention: what a token sees of the earlier ones.
+        memory: cross-attention K and V of every layer. memory_mask: see :func:`memory_bias`.
+
+    Returns:
+        the decoder state laid out as ``hidden``.
+    """
+    normed = rms_norm(graph, hidden, "decoder.0.norm", model.decoder[0].attention.norm, model.epsilon)
+    following = [(f"decoder.{n}.norm", layer.attention.norm) for n, layer in enumerate(model.decoder)][1:]
+    following.append(("decoder.norm", model.decoder_norm * np.float32(model.output_scale)))
+    for number, (layer, after) in enumerate(zip(model.decoder, following, strict=True)):
+        prefix, own = f"decoder.{number}", slice(2 * number, 2 * number + 2)
+        with graph.scope(f"layers.{number}"):
+            mixed = _self_attention(graph, prefix, layer, normed, attention, number)
+            normed, hidden = add_and_norm(graph, hidden, mixed, f"{prefix}.cross_norm", layer.cross.norm, model.epsilon)
+            mixed = _cross_attention(graph, model, prefix, layer, normed, rows, memory[own], memory_mask)
+            block = layer.feed_forward
+            normed, hidden = add_and_norm(graph, hidden, mixed, f"{prefix}.ff_norm", block.norm, model.epsilon)
+            dense = feed_forward(graph, normed, f"{prefix}.ff", block, model.activation, model.gated)
+            normed, hidden = add_and_norm(graph, hidden, dense, *after, model.epsilon)
+    return normed
+
+
+def memory_bias(graph: GraphBuilder, memory_mask: str, beams: str) -> str:
+    """Padding mask for every beam: [batch, memory], number of beams int64 [1] → [batch, 1, beams, memory]."""
+    with graph.scope("memory_bias"):
+        shape = graph.make("Concat", graph.ints(1, 1), beams, graph.ints(1), axis=0)
+        return graph.make("Expand", additive_mask(graph, memory_mask), shape)
+
+
+def _self_attention(
+    graph: GraphBuilder, prefix: str, layer: DecoderLayer, normed: str, attention: SelfAttention, number: int
+) -> str:
+    own = layer.attention
+    with graph.scope("self_attention"):
+        key = linear(graph, normed, f"{prefix}.key", own.key)
+        value = linear(graph, normed, f"{prefix}.value", own.value)
+        query = linear(graph, normed, f"{prefix}.query", own.query) if attention.needs_query else ""
+        return linear(graph, attention.mix(graph, number, query, key, value), f"{prefix}.out", own.out)
+
+
+def _cross_attention(
+    graph: GraphBuilder,
+    model: SourceModel,
+    prefix: str,
+    layer: DecoderLayer,
+    normed: str,
+    rows: Rows,
+    memory: list[str],
+    bias: str,
+) -> str:
+    with graph.scope("cross_attention"):
+        query = rows.spread(graph, linear(graph, normed, f"{prefix}.cross_query", layer.cross.query))
+        mixed = attention(graph, query, memory[0], memory[1], model.shape.heads, bias)
+        return linear(graph, rows.pack(graph, mixed), f"{prefix}.cross_out", layer.cross.out)
+
+
+def _output_layer(graph: GraphBuilder, model: SourceModel, final: str, output_tokens: str | None) -> str:
+    """[batch, beams, d] → [batch, beams, tokens]. The weight lies as the embedding does: a tied one is stored once."""
+    with graph.scope("output"):
+        name = "embedding" if model.output is model.embedding else "output"
+        rows = graph.reshape(final, -1, model.width)
+        if output_tokens is not None:
+            logits = graph.make("Gemm", rows, embed(graph, name, model.output, output_tokens), transB=1)
+        elif graph.precision == INT8:
+            logits = quantized_output(graph, rows, name, model.output)
+        else:
+            table = graph.wide(graph.half_weight(name, model.output))
+            logits = graph.make("Gemm", rows, table, transB=1)
+        log_probs = graph.make("LogSoftmax", logits, axis=-1)
+        shape = graph.make("Concat", graph.make("Shape", final, end=2), graph.dimension(log_probs, 1), axis=0)
+        return graph.make("Reshape", log_probs, shape)

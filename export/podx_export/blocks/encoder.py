@@ -1,0 +1,152 @@
+"""The encoder graph: token ids in, cross-attention K and V of every decoder layer out.
+
+    input_ids ── embedding ──(+)── whole-word embedding
+    task_id ──── prompt table ──[concat]── N layers ── norm ── K, V per decoder layer (once per user, not per beam)
+    user_rows ── user table ────────┘
+
+The prompt vectors are constants of the graph (POD paper, section 3.3); they carry no whole-word embedding unless the
+model was trained so. Prompt vectors of users (PeaPOD) depend on nothing but the user, so the attention that makes them
+is computed for everybody at export; the graph holds the table, in a file of its own.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from podx.bundle import signature as sig
+from podx_export.blocks.graph import FLOAT, FP16, HALF_ARRAYS, INT8, GraphBuilder
+from podx_export.blocks.layers import (
+    add_and_norm,
+    additive_mask,
+    attention,
+    embed,
+    feed_forward,
+    linear,
+    rms_norm,
+    split_heads,
+)
+from podx_export.blocks.source import EncoderLayer, SourceModel
+from podx_export.blocks.weights import WeightStore
+
+
+def build_encoder(model: SourceModel, weights: WeightStore, precision: str) -> GraphBuilder:
+    """Graph of the encoder and the cross-attention projections."""
+    graph = GraphBuilder("encoder", weights, precision)
+    memory = encode(graph, model, [graph.input(spec) for spec in source_inputs(model)])
+    for spec, value in zip(sig.memory_tensors(model.shape), memory, strict=True):
+        graph.output(spec, value if spec.dtype == "int64" else graph.wide(value))
+    return graph
+
+
+def source_inputs(model: SourceModel) -> list[sig.TensorSpec]:
+    """What the encoder of this model reads."""
+    return sig.encoder_inputs(user_rows=model.user_prompts is not None)
+
+
+def encode(graph: GraphBuilder, model: SourceModel, inputs: list[str]) -> list[str]:
+    """The encoder's nodes, from ``encoder_inputs`` to ``memory_tensors`` (:mod:`podx.bundle.signature`)."""
+    ids, whole, mask, task, *rows = inputs
+    with graph.scope("encoder"):
+        hidden = _embed(graph, model, ids, whole, task, rows)
+        memory_mask = _memory_mask(graph, model, mask)
+        bias = _attention_bias(graph, model, memory_mask)
+        hidden = _layers(graph, model, hidden, bias)
+        return [memory_mask, *_cross_attention(graph, model, hidden)]
+
+
+def _embed(graph: GraphBuilder, model: SourceModel, ids: str, whole: str, task: str, rows: list[str]) -> str:
+    """→ [batch, memory, d]: prompt vectors, then tokens plus their whole-word vectors (Eq. before (1): S = …)."""
+    with graph.scope("embedding"):
+        tokens = embed(graph, "embedding", model.embedding, ids)
+        words = embed(graph, "whole_word", model.whole_word, whole)
+        text = graph.make("Add", tokens, words)
+        prompts = model.prompts + model.whole_word[0] if model.whole_word_on_prompt else model.prompts
+        front = [_user_prompts(graph, model, own) for own in rows]
+        if prompts.shape[1]:
+            front.insert(0, graph.make("Gather", graph.weight("prompts", prompts), task))
+        return graph.concat([*front, text], axis=1)
+
+
+def _user_prompts(graph: GraphBuilder, model: SourceModel, rows: str) -> str:
+    """Mean of each user's rows of the table: int64 [batch, user_neighbours] → float32 [batch, P, d]."""
+    table = model.user_prompts
+    assert table is not None  # else the graph has no such input
+    halved: npt.DTypeLike | None = HALF_ARRAYS.get(FP16 if graph.precision == INT8 else graph.precision)
+    stored = table.reshape(len(table), -1).astype(halved or np.float32)
+    weights = graph.beside(sig.USER_PROMPTS_FILE)
+    with graph.scope("user_prompts"):
+        name = graph.initializer(weights.tensor("user_prompts", stored))
+        named = graph.make("GreaterOrEqual", rows, graph.int_scalar(0))
+        found = graph.make("Gather", name, graph.make("Max", rows, graph.int_scalar(0)))
+        found = found if halved is None else graph.cast(found, FLOAT)
+        ones = graph.unsqueeze(graph.cast(named, FLOAT), 1)  # [batch, 1, user_neighbours]
+        count = graph.make("ReduceSum", ones, graph.ints(2), keepdims=1)
+        share = graph.make("Div", ones, graph.make("Max", count, graph.float_scalar(1.0)))  # no row at all: zeros
+        return graph.reshape(graph.make("MatMul", share, found), 0, table.shape[1], table.shape[2])
+
+
+def _memory_mask(graph: GraphBuilder, model: SourceModel, mask: str) -> str:
+    """Prompt vectors are always visible: [batch, source] → [batch, memory]."""
+    if model.prompt_vectors == 0:
+        return mask
+    with graph.scope("memory_mask"):  # no Pad: ONNX Runtime has none for integers on CUDA
+        shape = graph.make("Concat", graph.dimension(mask, 0), graph.ints(model.prompt_vectors), axis=0)
+        visible = graph.make("Expand", graph.ints(1), shape)
+        return graph.make("Concat", visible, mask, axis=1)
+
+
+def _attention_bias(graph: GraphBuilder, model: SourceModel, memory_mask: str) -> str:
+    """Position bias plus padding mask, made once for all layers: [batch, heads, memory, memory]."""
+    with graph.scope("bias"):
+        positions = graph.count_up(graph.dimension(memory_mask, 1))
+        keys = graph.make("Unsqueeze", positions, graph.ints(0))
+        queries = graph.make("Unsqueeze", positions, graph.ints(1))
+        offset = graph.make("Sub", keys, queries)
+        far = model.max_distance
+        limits = graph.int_scalar(-far), graph.int_scalar(far)
+        row = graph.make("Add", graph.make("Clip", offset, *limits), graph.int_scalar(far))
+        by_head = graph.weight("encoder_bias", np.ascontiguousarray(model.encoder_bias.T))
+        table = graph.make("Gather", by_head, row, axis=1)
+        position = graph.make("Unsqueeze", table, graph.ints(0))
+        return graph.make("Add", position, additive_mask(graph, memory_mask))
+
+
+def _layers(graph: GraphBuilder, model: SourceModel, hidden: str, bias: str) -> str:
+    """All layers and the last norm: [batch, memory, d] → the same."""
+    normed = rms_norm(graph, hidden, "encoder.0.norm", model.encoder[0].attention.norm, model.epsilon)
+    following = [(f"encoder.{n}.norm", layer.attention.norm) for n, layer in enumerate(model.encoder)][1:]
+    following.append(("encoder.norm", model.encoder_norm))
+    for number, (layer, after) in enumerate(zip(model.encoder, following, strict=True)):
+        prefix = f"encoder.{number}"
+        with graph.scope(f"layers.{number}"):
+            mixed = _self_attention(graph, model, prefix, layer, normed, bias)
+            block = layer.feed_forward
+            normed, hidden = add_and_norm(graph, hidden, mixed, f"{prefix}.ff_norm", block.norm, model.epsilon)
+            dense = feed_forward(graph, normed, f"{prefix}.ff", block, model.activation, model.gated)
+            normed, hidden = add_and_norm(graph, hidden, dense, *after, model.epsilon)
+    return normed
+
+
+def _self_attention(
+    graph: GraphBuilder, model: SourceModel, prefix: str, layer: EncoderLayer, normed: str, bias: str
+) -> str:
+    own = layer.attention
+    with graph.scope("self_attention"):
+        query = linear(graph, normed, f"{prefix}.query", own.query)
+        key = linear(graph, normed, f"{prefix}.key", own.key)
+        value = linear(graph, normed, f"{prefix}.value", own.value)
+        mixed = attention(graph, query, key, value, model.shape.heads, bias)
+        return linear(graph, mixed, f"{prefix}.out", own.out)
+
+
+def _cross_attention(graph: GraphBuilder, model: SourceModel, memory: str) -> list[str]:
+    """K and V of each decoder layer, [batch, heads, memory, head_dim], layer by layer."""
+    shape = model.shape
+    values: list[str] = []
+    for number, layer in enumerate(model.decoder):
+        with graph.scope(f"cross_attention.{number}"):
+            for part, weight in (("key", layer.cross.key), ("value", layer.cross.value)):
+                projected = linear(graph, memory, f"decoder.{number}.cross_{part}", weight)
+                values.append(split_heads(graph, projected, shape.heads, shape.head_dim))
+    return values

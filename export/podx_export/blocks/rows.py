@@ -1,0 +1,131 @@
+"""How the beams of a batch are laid out for the dense layers, and for attention.
+
+Attention works on [batch, beams, d]: a user's beams share keys and values. Dense layers do not care which user a row
+belongs to, so they can run on the live beams alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from podx_export.blocks.graph import INT64, GraphBuilder
+
+
+class Rows(Protocol):
+    """Between the rows of the dense layers and the beams of attention; n is any width."""
+
+    def spread(self, graph: GraphBuilder, rows: str) -> str:
+        """Rows → [batch, beams, n]."""
+
+    def pack(self, graph: GraphBuilder, beams: str) -> str:
+        """[batch, beams, n] → rows."""
+
+
+class BeamGrid:
+    """Dense layers run on [batch, beams, n] as it is."""
+
+    def spread(self, graph: GraphBuilder, rows: str) -> str:
+        """See :class:`Rows`."""
+        return rows
+
+    def pack(self, graph: GraphBuilder, beams: str) -> str:
+        """See :class:`Rows`."""
+        return beams
+
+
+class SingleBeam:
+    """One beam per user: rows are [batch, n]."""
+
+    def spread(self, graph: GraphBuilder, rows: str) -> str:
+        """See :class:`Rows`."""
+        return graph.unsqueeze(rows, 1)
+
+    def pack(self, graph: GraphBuilder, beams: str) -> str:
+        """See :class:`Rows`."""
+        return graph.make("Squeeze", beams, graph.ints(1))
+
+
+class BeamRows(Rows, Protocol):
+    """Rows of the beams of a later step.
+
+    Attributes:
+        row: int64 [batch, beams], row of each beam; that of some other beam where it has none.
+    """
+
+    @property
+    def row(self) -> str:
+        """See above."""
+
+    def pick(self, graph: GraphBuilder, beams: str) -> str:
+        """One number per beam, [batch, beams] → [rows]."""
+
+
+@dataclass(frozen=True)
+class AllRows:
+    """Every beam has a row, dead ones too: [batch·beams, n]. Shapes hang on no value, as a CUDA graph needs.
+
+    Attributes:
+        row: int64 [batch, beams].
+        beams: how many a user has.
+    """
+
+    row: str
+    beams: int
+
+    @classmethod
+    def of(cls, graph: GraphBuilder, alive: str, beams: int) -> AllRows:
+        """``alive``: bool [batch, beams], of which only the shape counts."""
+        rows = graph.count_up(graph.make("Reshape", graph.make("Size", alive), graph.ints(1)))
+        return cls(graph.reshape(rows, -1, beams), beams)
+
+    def pick(self, graph: GraphBuilder, beams: str) -> str:
+        """See :class:`BeamRows`."""
+        return graph.reshape(beams, -1)
+
+    def spread(self, graph: GraphBuilder, rows: str) -> str:
+        """See :class:`Rows`."""
+        shape = graph.concat([graph.ints(-1, self.beams), graph.dimension(rows, 1)], axis=0)
+        return graph.make("Reshape", rows, shape)
+
+    def pack(self, graph: GraphBuilder, beams: str) -> str:
+        """See :class:`Rows`."""
+        return graph.make("Flatten", beams, axis=2)
+
+
+@dataclass(frozen=True)
+class LiveRows:
+    """Only live beams have a row: [rows, n].
+
+    Attributes:
+        row: int64 [batch, beams], row of each beam; that of some other beam where it has none.
+        beam: int64 [rows], place of each row among batch × beams.
+    """
+
+    row: str
+    beam: str
+
+    @classmethod
+    def of(cls, graph: GraphBuilder, alive: str) -> LiveRows:
+        """``alive``: bool [batch, beams].
+
+        Where no beam is alive there must be no beams, for the dead point at row 0.
+        """
+        kept = graph.reshape(graph.cast(alive, INT64), -1)
+        beam = graph.reshape(graph.make("NonZero", kept), -1)
+        place = graph.make("Sub", graph.make("CumSum", kept, graph.int_scalar(0)), graph.int_scalar(1))
+        row = graph.make("Mul", place, kept)  # row 0 for the dead
+        return cls(graph.make("Reshape", row, graph.make("Shape", alive), allowzero=1), beam)
+
+    def pick(self, graph: GraphBuilder, beams: str) -> str:
+        """See :class:`BeamRows`."""
+        return graph.make("Gather", graph.reshape(beams, -1), self.beam)
+
+    def spread(self, graph: GraphBuilder, rows: str) -> str:
+        """See :class:`Rows`."""
+        return graph.make("Gather", rows, self.row)
+
+    def pack(self, graph: GraphBuilder, beams: str) -> str:
+        """See :class:`Rows`."""
+        flat = graph.make("Flatten", beams, axis=2)
+        return graph.make("Gather", flat, self.beam)

@@ -1,0 +1,133 @@
+"""What a token of a beam sees of the beam's earlier tokens.
+
+The step graph keeps a cache in which every beam of every step has a slot for good, and masks what is not on a beam's
+path (:class:`SlotAttention`): its shapes hang on nothing but the number of slots, and one fused operator does the work.
+The graph of the whole search knows the rows on each path and looks at those alone (:class:`PathAttention`): in the
+third step with 20 beams that is 3 keys instead of 41, and nothing is copied when beams change places. Both work in
+float32.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from podx_export.blocks.graph import MICROSOFT, GraphBuilder
+from podx_export.blocks.layers import with_masked_row
+from podx_export.blocks.source import SourceModel
+
+
+class SelfAttention(Protocol):
+    """Keys, values and queries come as rows, [..., heads·head_dim], and so does the result."""
+
+    @property
+    def needs_query(self) -> bool:
+        """False where there is one key only, so that its value is the result."""
+
+    def mix(self, graph: GraphBuilder, layer: int, query: str, key: str, value: str) -> str:
+        """Attention of a layer over the earlier tokens and this one."""
+
+
+class SlotAttention:
+    """Over all slots of the cache, those off the path masked.
+
+    Args:
+        distance: int64 [batch, beams, slots], see :data:`podx.bundle.signature.DISTANCE`.
+        past: K and V of the layers, [batch, heads, past, head_dim].
+
+    Attributes:
+        present: the same with this step's slots appended.
+    """
+
+    needs_query = True
+
+    def __init__(self, graph: GraphBuilder, model: SourceModel, distance: str, past: list[str]) -> None:
+        self._heads, self._past = model.shape.heads, past
+        self.present: list[str] = []
+        with graph.scope("path_bias"):
+            near = graph.make("Min", distance, graph.int_scalar(model.max_distance))
+            table = graph.weight("decoder_bias", with_masked_row(model.decoder_bias))  # index -1 reads the masked row
+            self._bias = graph.transpose(graph.make("Gather", table, near), 0, 3, 1, 2)
+
+    def mix(self, graph: GraphBuilder, layer: int, query: str, key: str, value: str) -> str:
+        """See :class:`SelfAttention`."""
+        query, key, value = (graph.wide(part) for part in (query, key, value))  # as the cache is
+        inputs = [query, key, value, "", "", self._bias, *self._past[2 * layer : 2 * layer + 2]]
+        mixed, *present = graph.op(
+            "MultiHeadAttention", inputs, outputs=3, domain=MICROSOFT, num_heads=self._heads, scale=1.0
+        )
+        self.present += present
+        return mixed
+
+
+class PathAttention:
+    """Over the rows on each row's own path. One object for all steps of a graph.
+
+    Keys and values of earlier steps are kept as rows of one table per layer; ``path`` says which of them a row sees
+    beside its own.
+
+    Args:
+        last: the last step, which nothing follows.
+    """
+
+    def __init__(self, model: SourceModel, last: int) -> None:
+        self._model, self._last = model, last
+        self._keys: dict[int, str] = {}
+        self._values: dict[int, str] = {}
+        self._path, self._own, self._table_rows = "", "", ""
+        self._step = 0
+
+    @property
+    def needs_query(self) -> bool:
+        """See :class:`SelfAttention`."""
+        return self._step > 0
+
+    def start(self, graph: GraphBuilder, batch: str) -> str:
+        """First step, one row per user; ``batch`` int64 [1]. → each user's row, int64 [batch, 1]."""
+        self._own, self._table_rows = graph.unsqueeze(graph.count_up(batch), 1), batch
+        return self._own
+
+    def follow(self, graph: GraphBuilder, parent: str) -> None:
+        """Next step: row ``parent`` (int64 [rows], among the rows of the step before) is what each row continues."""
+        before = graph.concat([self._path, self._own], axis=1) if self._path else self._own
+        self._path = graph.make("Gather", before, parent)
+        count = graph.make("Shape", parent)
+        self._own = graph.unsqueeze(graph.make("Add", graph.count_up(count), self._table_rows), 1)
+        self._table_rows = graph.make("Add", self._table_rows, count)
+        self._step += 1
+
+    def mix(self, graph: GraphBuilder, layer: int, query: str, key: str, value: str) -> str:
+        """See :class:`SelfAttention`."""
+        key, value = graph.wide(key), graph.wide(value)
+        mixed = value if self._step == 0 else self._attend(graph, layer, graph.wide(query), key, value)
+        if self._step < self._last:
+            for table, rows in ((self._keys, key), (self._values, value)):
+                table[layer] = graph.concat([table[layer], rows], axis=0) if layer in table else rows
+        return mixed
+
+    def _attend(self, graph: GraphBuilder, layer: int, query: str, key: str, value: str) -> str:
+        """Rows of heads·head_dim → the same.
+
+        Sums keep their axis: ONNX Runtime leaves a tensor without rows in its old shape, which then still fits.
+        """
+        heads, head_dim = self._model.shape.heads, self._model.shape.head_dim
+        keys, values = (
+            graph.reshape(self._with_earlier(graph, table[layer], own), 0, 0, heads, head_dim)
+            for table, own in ((self._keys, key), (self._values, value))
+        )
+        products = graph.make("Mul", graph.reshape(query, 0, 1, heads, head_dim), keys)
+        scores = graph.make("ReduceSum", products, graph.ints(3), keepdims=1)
+        weights = graph.make("Softmax", graph.make("Add", scores, self._position_bias(graph)), axis=1)
+        mixed = graph.sum(graph.make("Mul", values, weights), 1)
+        return graph.reshape(mixed, 0, heads * head_dim)
+
+    def _with_earlier(self, graph: GraphBuilder, table: str, own: str) -> str:
+        """Rows on the path, then the row itself: [rows, steps, heads·head_dim]."""
+        earlier = graph.make("Gather", table, self._path)
+        return graph.concat([earlier, graph.unsqueeze(own, 1)], axis=1)
+
+    def _position_bias(self, graph: GraphBuilder) -> str:
+        """[steps, heads, 1]; the first key of a path lies furthest back."""
+        back = np.minimum(np.arange(self._step, -1, -1), self._model.max_distance)
+        return graph.weight(f"decoder_bias.{self._step}", self._model.decoder_bias[back][:, :, None])

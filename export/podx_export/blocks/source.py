@@ -1,0 +1,175 @@
+"""The weights of a POD model as numpy arrays, as the graphs want them: input × output."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from podx.bundle.signature import ModelShape
+from podx_train.model.pod_t5 import PodT5
+
+Float32Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class FeedForward:
+    """``inner``: [d, d_ff], or [d, 2·d_ff] with the gate first when gated; ``outer``: [d_ff, d]."""
+
+    norm: Float32Array
+    inner: Float32Array
+    outer: Float32Array
+
+
+@dataclass(frozen=True)
+class Attention:
+    """``query``, ``key``, ``value``: [d, heads·head_dim]; ``out``: [heads·head_dim, d]; ``norm``: of what goes in."""
+
+    norm: Float32Array
+    query: Float32Array
+    key: Float32Array
+    value: Float32Array
+    out: Float32Array
+
+
+@dataclass(frozen=True)
+class EncoderLayer:
+    """One layer of the encoder."""
+
+    attention: Attention
+    feed_forward: FeedForward
+
+
+@dataclass(frozen=True)
+class DecoderLayer:
+    """One layer of the decoder. The key and value of ``cross`` read the encoder's output."""
+
+    attention: Attention
+    cross: Attention
+    feed_forward: FeedForward
+
+
+@dataclass(frozen=True)
+class SourceModel:
+    """Everything the graphs are made of.
+
+    Attributes:
+        prompts: [tasks, K, d]; whole_word: [rows, d]; embedding: [vocab, d].
+        user_prompts: [users + 1, P, d], by user number, row 0 for users without any; None: users have no vectors.
+        output: [vocab, d]; the same array as ``embedding`` where the model ties the two.
+        output_scale: factor on the decoder state before the output layer (d^-0.5 when the output is tied).
+        encoder_bias: [2·max_distance + 1, heads], position bias by (key - query) + max_distance.
+        decoder_bias: [max_distance + 1, heads], position bias by query - key.
+        activation: name of the feed-forward's activation; ``gated`` whether it has a gate.
+    """
+
+    shape: ModelShape
+    width: int
+    prompts: Float32Array
+    whole_word: Float32Array
+    whole_word_on_prompt: bool
+    embedding: Float32Array
+    output: Float32Array
+    output_scale: float
+    encoder: tuple[EncoderLayer, ...]
+    encoder_norm: Float32Array
+    encoder_bias: Float32Array
+    decoder: tuple[DecoderLayer, ...]
+    decoder_norm: Float32Array
+    decoder_bias: Float32Array
+    epsilon: float
+    activation: str
+    gated: bool
+    max_distance: int
+    start_token: int
+    user_prompts: Float32Array | None = None
+
+    @property
+    def prompt_vectors(self) -> int:
+        """Vectors in front of the text: the task's and the user's."""
+        own = 0 if self.user_prompts is None else self.user_prompts.shape[1]
+        return int(self.prompts.shape[1]) + int(own)
+
+
+def _array(tensor: torch.Tensor) -> Float32Array:
+    return tensor.detach().to(torch.float32).cpu().numpy()
+
+
+def _matrix(*linears: nn.Linear) -> Float32Array:
+    """Weights of linear layers that read the same input, side by side: [input, sum of outputs]."""
+    return np.concatenate([_array(linear.weight).T for linear in linears], axis=1)
+
+
+def _attention(norm: nn.Module, attention: nn.Module) -> Attention:
+    matrices = (_matrix(part) for part in (attention.q, attention.k, attention.v, attention.o))
+    return Attention(_array(norm.weight), *matrices)
+
+
+def _feed_forward(block: nn.Module) -> FeedForward:
+    dense = block.DenseReluDense
+    gated = hasattr(dense, "wi_0")
+    inner = _matrix(dense.wi_0, dense.wi_1) if gated else _matrix(dense.wi)
+    return FeedForward(_array(block.layer_norm.weight), inner, _matrix(dense.wo))
+
+
+def _bias(attention: nn.Module, offsets: torch.Tensor, bidirectional: bool) -> Float32Array:
+    """Bias of each offset (key - query), [offsets, heads], by T5's own buckets."""
+    buckets = attention._relative_position_bucket(
+        offsets,
+        bidirectional=bidirectional,
+        num_buckets=attention.relative_attention_num_buckets,
+        max_distance=attention.relative_attention_max_distance,
+    )
+    return _array(attention.relative_attention_bias(buckets))
+
+
+def _encoder_layer(block: nn.Module) -> EncoderLayer:
+    attention, dense = block.layer
+    return EncoderLayer(_attention(attention.layer_norm, attention.SelfAttention), _feed_forward(dense))
+
+
+def _decoder_layer(block: nn.Module) -> DecoderLayer:
+    attention, cross, dense = block.layer
+    return DecoderLayer(
+        _attention(attention.layer_norm, attention.SelfAttention),
+        _attention(cross.layer_norm, cross.EncDecAttention),
+        _feed_forward(dense),
+    )
+
+
+@torch.no_grad()
+def read_model(model: PodT5) -> SourceModel:
+    """Take a model apart. The model must be in evaluation mode or not: no dropout is exported either way."""
+    backbone, config = model.backbone, model.backbone.config
+    encoder, decoder = backbone.encoder, backbone.decoder
+    distance = int(config.relative_attention_max_distance)
+    both_ways = torch.arange(-distance, distance + 1)
+    backwards = -torch.arange(0, distance + 1)
+    embedding = _array(backbone.shared.weight)
+    tied = backbone.lm_head.weight is backbone.shared.weight
+    scaled = bool(getattr(config, "scale_decoder_outputs", config.tie_word_embeddings))
+    return SourceModel(
+        shape=ModelShape(config.num_decoder_layers, config.num_heads, config.d_kv, config.vocab_size),
+        width=config.d_model,
+        prompts=_array(model.prompts),
+        whole_word=_array(model.whole_word.weight),
+        whole_word_on_prompt=model.config.whole_word_on_prompt,
+        embedding=embedding,
+        output=embedding if tied else _array(backbone.lm_head.weight),
+        output_scale=config.d_model**-0.5 if scaled else 1.0,
+        encoder=tuple(_encoder_layer(block) for block in encoder.block),
+        encoder_norm=_array(encoder.final_layer_norm.weight),
+        encoder_bias=_bias(encoder.block[0].layer[0].SelfAttention, both_ways, bidirectional=True),
+        decoder=tuple(_decoder_layer(block) for block in decoder.block),
+        decoder_norm=_array(decoder.final_layer_norm.weight),
+        decoder_bias=_bias(decoder.block[0].layer[0].SelfAttention, backwards, bidirectional=False),
+        epsilon=config.layer_norm_epsilon,
+        activation=config.dense_act_fn,
+        gated=bool(config.is_gated_act),
+        max_distance=distance,
+        start_token=config.decoder_start_token_id,
+        user_prompts=None if model.user_prompts is None else model.user_prompts.table().numpy(),
+    )

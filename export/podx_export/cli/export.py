@@ -1,0 +1,68 @@
+"""``podx export``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from podx.bundle.bundle import Manifest
+from podx_export.pipeline import DEFAULT_PARITY_USERS, NOT_MEASURED, export_checkpoint
+
+_MEGABYTE = 1e6
+
+
+def export(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="Folder that podx train wrote.")],
+    out: Annotated[Path, typer.Option("--out", help="Bundle folder to make.")],
+    precision: Annotated[
+        str,
+        typer.Option(
+            "--precision",
+            help="fp32; int8 (for CPUs: a quarter of the size, several times faster); fp16, bf16 (for GPUs).",
+        ),
+    ] = "fp32",
+    inference: Annotated[
+        str | None,
+        typer.Option(
+            "--inference",
+            help="bare: inputs are ids alone; discrete: a template's words stay: longer inputs. Default: as trained.",
+        ),
+    ] = None,
+    parity_users: Annotated[
+        int, typer.Option("--parity-users", min=1, help="Users per task on whom graphs and eager model are compared.")
+    ] = DEFAULT_PARITY_USERS,
+    force: Annotated[bool, typer.Option("--force", help="Replace the bundle that is there.")] = False,
+) -> None:
+    """Export a checkpoint to a bundle of ONNX graphs, and prove that it answers like the eager model."""
+    console = Console()
+    with console.status("export") as status:
+        manifest = export_checkpoint(
+            checkpoint, out, precision, parity_users, force, lambda stage: status.update(f"export: {stage}"), inference
+        )
+    console.print(_summary(manifest, out))
+    console.print(f"bundle: {out}", soft_wrap=True)
+
+
+def _summary(manifest: Manifest, out: Path) -> Table:
+    table = Table(title="exported", show_header=False)
+    table.add_row("tasks", ", ".join(manifest.tasks))
+    table.add_row("precision", manifest.precision)
+    for task, template in manifest.templates.items():
+        table.add_row(f"{task}: words kept", escape(template))
+    size = sum((out / name).stat().st_size for name in manifest.files)
+    table.add_row("size", f"{size / _MEGABYTE:.1f} MB in {len(manifest.files)} files")
+    if NOT_MEASURED in manifest.parity:
+        table.add_row("parity", f"not measured: {manifest.parity[NOT_MEASURED]}")
+        return table
+    table.add_row("largest log-probability difference from eager", f"{manifest.parity['max_difference']:.1e}")
+    for cost in manifest.parity.get("cost", ()):
+        table.add_row(f"{cost['task']}: top 10 shared with fp32", f"{cost['overlap']:.1%} ({cost['users']} users)")
+        hits = f"{cost['hit_rate']:.3f} against {cost['fp32_hit_rate']:.3f} in fp32"
+        table.add_row(f"{cost['task']}: HR@10 of the last known item", hits)
+    table.add_row("lists equal to eager", f"{manifest.parity['equal_lists']:.0%} of {manifest.parity['requests']}")
+    return table

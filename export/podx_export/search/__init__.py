@@ -1,0 +1,1 @@
+"""The constrained beam search as one graph."""

@@ -1,0 +1,251 @@
+"""One step of the beam search inside the catalogue's trie, as nodes of a graph.
+
+The counterpart of :mod:`podx.decoding.items`: of the 2·beams best continuations of a user, those among the first
+``beams`` that end an item are answers, the first ``beams`` that do not end live on. The children of a node are a range
+of edges; a grid as wide as the level's widest node holds them, so a step costs the same for ten thousand items and for
+ten million (the vectorised walk of STATIC, arXiv 2602.22647).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from podx.bundle import trie_tables as tables
+from podx_export.blocks.graph import INT64, INT64_MAX, GraphBuilder
+from podx_export.search.item_filter import NEVER, Grid, ItemLimits
+
+GONE = -1
+"""Node of a dead beam."""
+
+
+@dataclass(frozen=True)
+class SearchInputs:
+    """Values that hold for all steps: ``beams``, ``k`` int64 [1]; ``penalty`` float32 [1]."""
+
+    beams: str
+    k: str
+    penalty: str
+
+
+@dataclass(frozen=True)
+class Beams:
+    """Live beams of every user, best first, each [batch, beams].
+
+    Attributes:
+        score: float32, sum of log-probabilities; :data:`NEVER` where dead.
+        node: int64, place in the trie; :data:`GONE` where dead.
+        column: int64, token last chosen, by its place among the output tokens.
+        parent: int64, beam of the step before that this one continues.
+    """
+
+    score: str
+    node: str
+    column: str
+    parent: str
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Best first. ``items`` int64, ``scores`` float32 [batch, k]; ``dropped``: see :meth:`TrieSearch.exact`."""
+
+    items: str
+    scores: str
+    dropped: str
+
+
+@dataclass(frozen=True)
+class _Best:
+    """The best continuations of each user, each [batch, 2·beams + 1].
+
+    ``parent``: beam; ``offset``: place among the parent's edges; ``ends``: whether it ends ``item``.
+    """
+
+    score: str
+    parent: str
+    offset: str
+    ends: str
+    item: str
+
+
+class TrieSearch:
+    """Builds the nodes of the search.
+
+    Args:
+        inputs: width and length penalty.
+        limits: permitted items.
+        levels: tokens of the longest item that the graph can walk to.
+        narrow: let the beam axis shrink to the widest user; shapes then depend on values.
+    """
+
+    def __init__(
+        self, graph: GraphBuilder, inputs: SearchInputs, limits: ItemLimits, levels: int, narrow: bool
+    ) -> None:
+        self._graph, self._inputs, self._limits = graph, inputs, limits
+        self._levels, self._narrow = levels, narrow
+        positive = graph.make("Greater", inputs.penalty, graph.float_scalar(0.0))
+        self._longest_suits = positive
+        two = graph.make("Mul", inputs.beams, graph.int_scalar(2))
+        self._wanted = graph.make("Add", two, graph.int_scalar(1))
+
+    def start(self, batch: str) -> tuple[Beams, Answers]:
+        """One beam per user at the root, and no answers. ``batch``: int64 [1]."""
+        graph = self._graph
+        one = graph.concat([batch, graph.ints(1)], axis=0)
+        zeros = graph.make("Expand", graph.int_scalar(0), one)
+        beams = Beams(graph.make("Expand", graph.float_scalar(0.0), one), zeros, zeros, zeros)
+        shape = graph.concat([batch, self._inputs.k], axis=0)
+        never = graph.float_scalar(NEVER)
+        found = Answers(
+            graph.make("Expand", graph.int_scalar(0), shape),
+            graph.make("Expand", never, shape),
+            graph.make("Expand", never, batch),
+        )
+        return beams, found
+
+    def step(self, log_probs: str, beams: Beams, found: Answers, step: int) -> tuple[Beams | None, Answers]:
+        """Continue every beam by one token.
+
+        Args:
+            log_probs: float32 [batch, beams, output tokens], of the next token.
+            step: 0 for the first. In the last one only ends are looked for.
+        """
+        graph, length = self._graph, step + 1
+        last = step == self._levels
+        safe = graph.make("Max", beams.node, graph.int_scalar(0))
+        item = graph.cast(graph.make("Gather", tables.NODE_ITEM, safe), INT64)
+        start = graph.cast(graph.make("Gather", tables.CHILD_START, safe), INT64)
+        ended = self._endings(log_probs, beams, item)
+        if last:
+            scores, stride = graph.make("Flatten", ended, axis=1), graph.ints(1)
+        else:
+            scores, stride = self._candidates(log_probs, beams, safe, start, ended, step)
+        item, start = (self._with_spare(values) for values in (item, start))
+        best = self._best(scores, stride, item)
+        found = self._collect(best, found, length)
+        if last:
+            return None, found
+        return self._survivors(best, found, start, length)
+
+    def _with_spare(self, values: str) -> str:
+        """One more column, of zeros, so that there is one to point at where no beam is left: [batch, beams + 1]."""
+        graph = self._graph
+        shape = graph.concat([graph.dimension(values, 0), graph.ints(1)], axis=0)
+        return graph.concat([values, graph.make("Expand", graph.int_scalar(0), shape)], axis=1)
+
+    # --- candidates -----------------------------------------------------------------------------------------------
+
+    def _endings(self, log_probs: str, beams: Beams, item: str) -> str:
+        """Score of ending here, [batch, beams, 1]."""
+        graph = self._graph
+        end = graph.make("Gather", log_probs, graph.indices(tables.END_COLUMN), axis=2)
+        reached = graph.make("Add", end, graph.unsqueeze(beams.score, 2))
+        may_end = graph.unsqueeze(self._limits.may_return(item), 2)
+        return graph.make("Where", may_end, reached, graph.float_scalar(NEVER))
+
+    def _candidates(
+        self, log_probs: str, beams: Beams, node: str, start: str, ended: str, step: int
+    ) -> tuple[str, str]:
+        """All continuations: [batch, beams·stride], per beam children, an unused column, end; the stride."""
+        graph = self._graph
+        never = graph.float_scalar(NEVER)
+        after = graph.make("Gather", tables.CHILD_START, graph.make("Add", node, graph.int_scalar(1)))
+        places = tables.widest(step)
+        first = graph.unsqueeze(graph.make("Gather", tables.CHILD_START, node), 2)
+        edge = graph.make("Add", first, places)
+        there = graph.make("Less", edge, graph.unsqueeze(after, 2))
+        edge = graph.make("Where", there, edge, graph.int32_scalar(0))
+        column = graph.make("Gather", tables.EDGE_COLUMN, edge)
+        gain = graph.make("GatherElements", log_probs, column, axis=2)
+        reached = graph.make("Where", there, graph.make("Add", gain, graph.unsqueeze(beams.score, 2)), never)
+        unused = graph.make("Expand", never, graph.make("Shape", ended))
+        children = graph.concat([reached, unused], axis=2)
+        width = graph.dimension(children, 2)
+        grid = Grid(graph.make("Flatten", children, axis=1), beams.node, width)
+        limited = self._limits.apply(grid, step)
+        children = graph.make("Reshape", limited, graph.make("Shape", children), allowzero=1)
+        whole = graph.concat([children, ended], axis=2)
+        return graph.make("Flatten", whole, axis=1), graph.dimension(whole, 2)
+
+    def _best(self, scores: str, stride: str, item: str) -> _Best:
+        """The 2·beams + 1 best, filled up with :data:`NEVER` where there are fewer."""
+        graph, never = self._graph, graph_never(self._graph)
+        count = graph.make("Min", self._wanted, graph.dimension(scores, 1))
+        value, index = graph.op("TopK", [scores, count], outputs=2, axis=1)
+        missing = graph.make("Sub", self._wanted, count)
+        shape = graph.concat([graph.dimension(scores, 0), missing], axis=0)
+        value = graph.concat([value, graph.make("Expand", never, shape)], axis=1)
+        index = graph.concat([index, graph.make("Expand", graph.int_scalar(0), shape)], axis=1)
+        parent = graph.make("Div", index, stride)
+        offset = graph.make("Sub", index, graph.make("Mul", parent, stride))
+        at_end = graph.make("Equal", offset, graph.make("Sub", stride, graph.int_scalar(1)))
+        ends = graph.make("And", at_end, graph.make("Greater", value, never))
+        return _Best(value, parent, offset, ends, graph.make("GatherElements", item, parent, axis=1))
+
+    # --- answers --------------------------------------------------------------------------------------------------
+
+    def _collect(self, best: _Best, found: Answers, length: int) -> Answers:
+        """Keep what ends an item among the first ``beams`` continuations, with the earlier answers, best first."""
+        graph, never = self._graph, graph_never(self._graph)
+        place = graph.count_up(self._wanted)
+        accepted = graph.make("And", best.ends, graph.make("Less", place, self._inputs.beams))
+        final = graph.make("Div", best.score, self._power(graph.float_scalar(float(length))))
+        score = graph.make("Where", accepted, final, never)
+        item = graph.make("Where", accepted, best.item, graph.int_scalar(0))
+        refused = graph.make("And", best.ends, graph.make("Not", accepted))
+        lost = graph.make("ReduceMax", graph.make("Where", refused, final, never), axes=[1], keepdims=0)
+        scores = graph.concat([found.scores, score], axis=1)
+        top, index = graph.op("TopK", [scores, self._inputs.k], outputs=2, axis=1)
+        items = graph.make("GatherElements", graph.concat([found.items, item], axis=1), index, axis=1)
+        return Answers(items, top, graph.make("Max", found.dropped, lost))
+
+    def _power(self, length: str) -> str:
+        """length^penalty, float32 [1]."""
+        return self._graph.make("Pow", length, self._inputs.penalty)
+
+    def _kindest(self, shortest: int) -> str:
+        """The length^penalty that suits a sum best which ends after ``shortest`` tokens or more."""
+        graph = self._graph
+        length = graph.make("Where", self._longest_suits, tables.LONGEST, graph.float_scalar(float(shortest)))
+        return self._power(length)
+
+    def _survivors(self, best: _Best, found: Answers, start: str, length: int) -> tuple[Beams, Answers]:
+        """The first ``beams`` continuations that do not end, less those that can no longer enter the answers."""
+        graph, never = self._graph, graph_never(self._graph)
+        running = graph.make("Where", best.ends, never, best.score)
+        count = graph.make("Add", self._inputs.beams, graph.int_scalar(1))
+        score, index = graph.op("TopK", [running, count], outputs=2, axis=1)
+        lost = graph.make("Slice", score, self._inputs.beams, graph.ints(INT64_MAX), graph.ints(1))
+        bound = graph.make("Div", graph.make("Squeeze", lost, graph.ints(1)), self._kindest(length))
+        found = Answers(found.items, found.scores, graph.make("Max", found.dropped, bound))
+        score = graph.head(score, self._inputs.beams, 1)
+        worst = graph.make("Gather", found.scores, graph.ints(-1), axis=1)
+        hopeful = graph.make("Greater", graph.make("Div", score, self._kindest(length + 1)), worst)
+        alive = graph.make("And", hopeful, graph.make("Greater", score, never))
+        if self._narrow:
+            width = graph.make("ReduceMax", graph.sum(graph.cast(alive, INT64), 1), axes=[0], keepdims=1)
+        else:
+            width = self._inputs.beams
+        score, alive, index = (graph.head(value, width, 1) for value in (score, alive, index))
+        parent, offset = (graph.make("GatherElements", value, index, axis=1) for value in (best.parent, best.offset))
+        edge = graph.make("Add", graph.make("GatherElements", start, parent, axis=1), offset)
+        edge = graph.make("Where", alive, edge, graph.int_scalar(0))
+        column = graph.cast(graph.make("Gather", tables.EDGE_COLUMN, edge), INT64)
+        child = graph.make("Add", edge, graph.int_scalar(1))  # edge e leads to node e + 1
+        node = graph.make("Where", alive, child, graph.int_scalar(GONE))
+        return Beams(graph.make("Where", alive, score, never), node, column, parent), found
+
+    def exact(self, found: Answers) -> str:
+        """Whether the answers are the model's k best for certain: bool [batch].
+
+        Log-probabilities only lower a sum, so nothing below a continuation that was dropped can score higher than its
+        sum divided by the length that suits it best. ``found.dropped`` is the highest of these bounds.
+        """
+        graph, never = self._graph, graph_never(self._graph)
+        worst = graph.make("Squeeze", graph.make("Gather", found.scores, graph.ints(-1), axis=1), graph.ints(1))
+        nothing = graph.make("Equal", found.dropped, never)
+        return graph.make("Or", nothing, graph.make("Greater", worst, found.dropped))
+
+
+def graph_never(graph: GraphBuilder) -> str:
+    """:data:`NEVER` as a constant."""
+    return graph.float_scalar(NEVER)

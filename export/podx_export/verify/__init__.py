@@ -1,0 +1,1 @@
+"""Proof that the graphs answer like the model."""

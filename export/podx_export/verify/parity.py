@@ -1,0 +1,200 @@
+"""Do the exported graphs answer like the eager model? Measured on real requests, not assumed.
+
+Two questions: how far apart are the log-probabilities, step by step along the same tokens; and are the lists the same.
+Two lists count as the same when they differ only where the eager scores are tied within :data:`TIE`, since rounding
+may order ties either way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from podx.bundle.bundle import Bundle
+from podx.bundle.trie import NO_ITEM
+from podx.decoding.items import FoundItems, TokenColumns
+from podx.decoding.options import ItemSearchOptions, TextSearchOptions
+from podx.decoding.paths import BeamPaths
+from podx.decoding.text import TextSearch
+from podx.errors import ExportError, ParityError
+from podx.graphs.catalog_search import CatalogueSearch, ItemBatch, SearchGraph
+from podx.graphs.model import GraphModel
+from podx.graphs.session import CPU, SessionOptions, resolve_device
+from podx.text.inputs import Batch
+from podx.text.templates import Task
+from podx_export.blocks.graph import HALF_TYPES
+from podx_export.verify.samples import Sample, draw
+from podx_train.checkpoint.checkpoint import Checkpoint
+from podx_train.eager.generation import EXPLANATION_SEARCH, EagerRecommender, model_batch
+
+MAX_DIFFERENCE = 1e-3
+"""Largest difference of a log-probability that a float32 export may show."""
+
+TIE = 1e-4
+"""Scores closer than this may stand in either order."""
+
+TOP = 10
+SEARCH_GRAPHS: tuple[SearchGraph, ...] = ("steps", "one")
+STEPS = 5
+BEAMS = 3
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float32]
+Answer = tuple[int, float]
+"""Item number and score."""
+
+
+@dataclass(frozen=True)
+class Parity:
+    """What was measured.
+
+    Attributes:
+        max_difference: largest difference of a log-probability, natural logarithm.
+        requests: compared, all tasks together.
+        equal_lists: share of the compared lists that are the same.
+    """
+
+    max_difference: float
+    requests: int
+    equal_lists: float
+
+    def require(self) -> None:
+        """Raise unless the graphs may be trusted.
+
+        Raises:
+            ParityError: a score is too far off, or a list differs.
+        """
+        if not self.max_difference <= MAX_DIFFERENCE or self.equal_lists < 1.0:
+            raise ParityError(
+                f"the graphs do not answer like the eager model: largest difference of a log-probability "
+                f"{self.max_difference:.2e} (allowed {MAX_DIFFERENCE:.0e}), equal lists {self.equal_lists:.1%}; "
+                f"nothing was written"
+            )
+
+    def to_json(self) -> dict[str, float | int]:
+        """As it stands in the manifest."""
+        return asdict(self)
+
+
+def session_options(bundle: Bundle) -> SessionOptions:
+    """Where a bundle is compared: 16 bits on a GPU where there is one, all else on the CPU."""
+    return SessionOptions(resolve_device("auto") if bundle.manifest.precision in HALF_TYPES else CPU)
+
+
+def measure(checkpoint: Checkpoint, bundle: Bundle, users: int) -> Parity:
+    """Compare graphs and eager model on ``users`` users of each task."""
+    differences, equal = [], []
+    for task in bundle.manifest.tasks:
+        sample = draw(checkpoint, task, users)
+        batch = sample.encode(checkpoint)
+        differences.append(largest_difference(checkpoint, bundle, task, batch))
+        if task is Task.EXPLANATION:
+            equal += _same_texts(checkpoint, bundle, sample, batch)
+        else:
+            equal += _same_lists(checkpoint, bundle, sample, batch)
+    return Parity(max(differences), len(equal), float(np.mean(equal)))
+
+
+@torch.no_grad()
+def largest_difference(checkpoint: Checkpoint, bundle: Bundle, task: Task, batch: Batch, seed: int = 0) -> float:
+    """Largest difference of a log-probability between eager and graphs, fed the same random tokens on several beams."""
+    random = np.random.default_rng(seed)
+    tokens = random.integers(2, checkpoint.tokenizer.vocab_size, size=(batch.size, BEAMS, STEPS))
+    tokens[:, :, 0] = bundle.manifest.start_token
+    eager = _eager_log_probs(checkpoint, task, batch, tokens)
+    graphs = _graph_log_probs(bundle, task, batch, tokens)
+    return float(np.abs(eager - graphs).max())
+
+
+def _eager_log_probs(checkpoint: Checkpoint, task: Task, batch: Batch, tokens: IntArray) -> FloatArray:
+    """[batch, beams, steps, vocabulary], all steps at once by the model itself."""
+    hidden, mask = checkpoint.model.encode(*model_batch(batch, checkpoint.config.task_row(task)))
+    logits = checkpoint.model.backbone(
+        encoder_outputs=(hidden.repeat_interleave(BEAMS, 0),),
+        attention_mask=mask.repeat_interleave(BEAMS, 0),
+        decoder_input_ids=torch.as_tensor(tokens.reshape(-1, STEPS)),
+    ).logits
+    scores: FloatArray = torch.log_softmax(logits, dim=-1).numpy().reshape(batch.size, BEAMS, STEPS, -1)
+    return scores
+
+
+def _graph_log_probs(bundle: Bundle, task: Task, batch: Batch, tokens: IntArray) -> FloatArray:
+    """The same by the graphs, step by step with the cache: one beam first, then all."""
+    model = GraphModel(bundle, session_options(bundle))
+    stepper = model.stepper(model.encode(batch, bundle.manifest.tasks.index(task)), batch.size, None)
+    paths = BeamPaths(batch.size)
+    first = stepper.step(tokens[:, :1, 0], paths.advance())
+    steps = [np.repeat(first, BEAMS, axis=1)]
+    paths.follow(np.zeros((batch.size, BEAMS), dtype=np.int64))
+    for step in range(1, STEPS):
+        steps.append(stepper.step(tokens[:, :, step], paths.advance()))
+    return np.stack(steps, axis=2)
+
+
+def _same_lists(checkpoint: Checkpoint, bundle: Bundle, sample: Sample, batch: Batch) -> list[bool]:
+    """Constrained search by the step graphs, by the one graph and by the eager model, over the catalogue's tokens."""
+    catalog = bundle.catalog
+    columns = TokenColumns.of_catalogue(catalog.trie, checkpoint.tokenizer.eos_id)
+    eager = EagerRecommender(checkpoint.model, checkpoint.tokenizer, catalog, score_tokens=columns.output_tokens)
+    theirs = eager.recommend(batch, sample.task, excluded=sample.denied, allowed=sample.allowed)
+    if theirs.scores is None:
+        raise ExportError("the eager search gave no scores to compare")
+    expected = [_answers(items, scores) for items, scores in zip(theirs.items, theirs.scores, strict=True)]
+    equal = []
+    for search_graph in SEARCH_GRAPHS:
+        ours = graph_search(bundle, sample, batch, ItemSearchOptions(), search_graph=search_graph)
+        found = [_answers(items, scores) for items, scores in zip(ours.items, ours.scores, strict=True)]
+        equal.append([same_list(own, other) for own, other in zip(found, expected, strict=True)])
+    return [all(pair) for pair in zip(*equal, strict=True)]
+
+
+def graph_search(
+    bundle: Bundle,
+    sample: Sample,
+    batch: Batch,
+    options: ItemSearchOptions,
+    k: int = TOP,
+    search_graph: SearchGraph = "steps",
+) -> FoundItems:
+    """The constrained search over the graphs, on a sample."""
+    search = CatalogueSearch(bundle, GraphModel(bundle, session_options(bundle)), search_graph)
+    task_id = bundle.manifest.tasks.index(sample.task)
+    return search.chosen(options)(ItemBatch(batch, task_id, sample.denied, sample.allowed, k), options)
+
+
+def _same_texts(checkpoint: Checkpoint, bundle: Bundle, sample: Sample, batch: Batch) -> list[bool]:
+    """The likeliest explanation by both. Texts may differ only where their scores are tied."""
+    model, options = GraphModel(bundle, session_options(bundle)), TextSearchOptions()
+    stepper = model.stepper(model.encode(batch, bundle.manifest.tasks.index(sample.task)), batch.size, None)
+    start, eos = bundle.manifest.start_token, checkpoint.tokenizer.eos_id
+    ours = TextSearch(stepper, batch.size, options, start, eos).run()
+    eager = EagerRecommender(checkpoint.model, checkpoint.tokenizer, bundle.catalog)
+    theirs = eager.explain(batch, replace(EXPLANATION_SEARCH, early_stopping="never"))
+    if theirs.scores is None:
+        raise ExportError("the eager search gave no scores to compare")
+    return [abs(found[0].score - score) <= TIE for found, score in zip(ours, theirs.scores, strict=True)]
+
+
+def _answers(items: IntArray, scores: FloatArray) -> list[Answer]:
+    return [(int(item), float(score)) for item, score in zip(items, scores, strict=True) if item != NO_ITEM]
+
+
+def same_list(ours: Sequence[Answer], eager: Sequence[Answer]) -> bool:
+    """Whether two ranked lists of (item, score) agree: same scores, and same items where scores are no ties."""
+    if len(ours) != len(eager):
+        return False
+    return all(
+        abs(own_score - score) <= TIE and (own == item or _tied(place, eager))
+        for place, ((own, own_score), (item, score)) in enumerate(zip(ours, eager, strict=True))
+    )
+
+
+def _tied(place: int, answers: Sequence[Answer]) -> bool:
+    """Whether a neighbour's score is as good. What follows the last place is not known, so it counts as tied."""
+    score = answers[place][1]
+    neighbours = [answers[other][1] for other in (place - 1, place + 1) if 0 <= other < len(answers)]
+    return place == len(answers) - 1 or any(abs(score - other) <= TIE for other in neighbours)

@@ -1,0 +1,232 @@
+"""Items and users: raw ids ⇄ numbers ⇄ tokens."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from podx.bundle.tables import TableFile, write_tables
+from podx.bundle.trie import Trie
+from podx.bundle.trie_tables import read_end_token, read_trie, search_tables
+from podx.errors import CatalogError
+from podx.text.inputs import item_target_tokens
+from podx.text.tokenizer import Tokenizer
+
+ENCODING = "utf-8"
+ORDERED_IDS, NUMBER_AT, PLACE_OF = "ids.ordered", "ids.number_at", "ids.place_of"
+TOKENS, OFFSETS, LISTED, TEXTS = "items.tokens", "items.offsets", "items.listed", "items.texts"
+
+
+def _encoded(raw: str) -> bytes | None:
+    """Bytes of an id; None where no table can hold it: no text, half a surrogate pair, a NUL (numpy strips it)."""
+    try:
+        return raw.encode(ENCODING) if isinstance(raw, str) and raw and "\0" not in raw else None
+    except UnicodeEncodeError:
+        return None
+
+
+class IdTable:
+    """Raw ids and their numbers 1 … n, as a sorted byte table: no Python object per id, nothing to build on loading.
+
+    Attributes:
+        ordered: raw ids ascending; bytes [n].
+        number_at: int32 [n], number of each of ``ordered``. place_of: int32 [n], place in ``ordered`` of number 1, 2, …
+    """
+
+    def __init__(self, raw_ids: npt.NDArray[np.bytes_], what: str) -> None:
+        """Sort ids, ``raw_ids`` being those of number 1, 2, …
+
+        Raises:
+            CatalogError: an id occurs twice.
+        """
+        order = np.argsort(raw_ids, kind="stable").astype(np.int32)
+        self.ordered = raw_ids[order]
+        self.number_at = order + np.int32(1)
+        self.place_of = np.empty_like(order)
+        self.place_of[order] = np.arange(len(order), dtype=np.int32)
+        repeated = np.flatnonzero(self.ordered[1:] == self.ordered[:-1])
+        if len(repeated):
+            raise CatalogError(f"{what} id {self.ordered[repeated[0]].decode(ENCODING)!r} occurs more than once")
+
+    @classmethod
+    def of(cls, raw_ids: Sequence[str], what: str) -> IdTable:
+        """Table of ids given as text.
+
+        Raises:
+            CatalogError: an id is empty, holds a NUL character or half a character, or occurs twice.
+        """
+        encoded = []
+        for number, raw in enumerate(raw_ids, start=1):
+            key = _encoded(raw)
+            if key is None:
+                raise CatalogError(
+                    f"the id {raw!r} of {what} number {number} cannot be stored: give it one that is not empty and "
+                    f"holds neither a NUL character nor half a surrogate pair"
+                )
+            encoded.append(key)
+        return cls(np.array(encoded, dtype=np.bytes_) if encoded else np.empty(0, dtype="S1"), what)
+
+    @classmethod
+    def stored(
+        cls,
+        ordered: npt.NDArray[np.bytes_],
+        number_at: npt.NDArray[np.int32],
+        place_of: npt.NDArray[np.int32],
+    ) -> IdTable:
+        """Table whose arrays are at hand, as another one had them; they are taken as they are."""
+        table = cls.__new__(cls)
+        table.ordered, table.number_at, table.place_of = ordered, number_at, place_of
+        return table
+
+    def __len__(self) -> int:
+        return len(self.ordered)
+
+    @property
+    def raw_ids(self) -> npt.NDArray[np.bytes_]:
+        """Raw id of number 1, 2, …; bytes [n], a copy."""
+        return self.ordered[self.place_of]
+
+    def number(self, raw: str) -> int | None:
+        """Number of a raw id, or None."""
+        key = _encoded(raw)
+        # a longer key cannot be there, and comparing with one would make numpy copy the whole table
+        if key is None or len(key) > self.ordered.dtype.itemsize:
+            return None
+        place = int(np.searchsorted(self.ordered, np.array(key, dtype=self.ordered.dtype)))
+        if place == len(self.ordered) or self.ordered[place] != key:
+            return None
+        return int(self.number_at[place])
+
+    def raw(self, number: int) -> str:
+        """Raw id of a number between 1 and n."""
+        return bytes(self.ordered[self.place_of[number - 1]]).decode(ENCODING)
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """The items of a model.
+
+    Attributes:
+        items: raw ids of items 1 … n.
+        tokens: int32 [total], target tokens of all items one after another, without end of sequence.
+        offsets: int64 [n + 1], where each item's tokens begin.
+        listed: bool [n], which items may be recommended. The others keep number, raw id and text, for histories may
+            hold them.
+        end_token: end of sequence.
+        texts: how each item is written (without the ``item_`` prefix); None: as its number.
+        tables: the file they were read from, which has the trie as well.
+    """
+
+    items: IdTable
+    tokens: npt.NDArray[np.int32]
+    offsets: npt.NDArray[np.int64]
+    listed: npt.NDArray[np.bool_]
+    end_token: int
+    texts: npt.NDArray[np.bytes_] | None = None
+    tables: TableFile | None = None
+
+    @classmethod
+    def create(cls, raw_ids: Sequence[str], tokenizer: Tokenizer, texts: Sequence[str] | None = None) -> Catalog:
+        """Tokenise items, all of them listed; ``texts`` when they are not written as their numbers.
+
+        Raises:
+            CatalogError: ids repeat or are empty.
+            TokenizerError: an item cannot be written with this tokeniser.
+        """
+        written = [str(number) for number in range(1, len(raw_ids) + 1)] if texts is None else list(texts)
+        if len(written) != len(raw_ids):
+            raise CatalogError(f"{len(written)} item texts for {len(raw_ids)} items: give one text per item")
+        tokens, offsets = written_tokens(tokenizer, written)
+        encoded = None if texts is None else np.array([t.encode(ENCODING) for t in texts], dtype=np.bytes_)
+        listed = np.ones(len(raw_ids), dtype=np.bool_)
+        return cls(IdTable.of(raw_ids, "item"), tokens, offsets, listed, tokenizer.eos_id, encoded)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def text(self, number: int) -> str:
+        """How item ``number`` is written."""
+        return str(number) if self.texts is None else bytes(self.texts[number - 1]).decode(ENCODING)
+
+    def target(self, number: int) -> npt.NDArray[np.int32]:
+        """Target tokens of an item, int32 [tokens], without end of sequence."""
+        return self.tokens[self.offsets[number - 1] : self.offsets[number]]
+
+    @cached_property
+    def trie(self) -> Trie:
+        """Prefix tree over the listed items' tokens: read where the catalogue was, else built on first use."""
+        return Trie.build(self.tokens, self.offsets, self.listed) if self.tables is None else read_trie(self.tables)
+
+    def save(self, path: Path) -> None:
+        """Write items and trie as tables (:mod:`podx.bundle.tables`).
+
+        Raises:
+            CatalogError: an item is longer than the recommender graph walks.
+        """
+        arrays = {
+            **search_tables(self.trie, self.end_token),
+            ORDERED_IDS: self.items.ordered,
+            NUMBER_AT: self.items.number_at,
+            PLACE_OF: self.items.place_of,
+            TOKENS: self.tokens,
+            OFFSETS: self.offsets,
+            LISTED: self.listed,
+        }
+        if self.texts is not None:
+            arrays[TEXTS] = self.texts
+        write_tables(path, arrays)
+
+    @classmethod
+    def load(cls, path: Path) -> Catalog:
+        """Map what :meth:`save` wrote; the disk is read where the arrays are looked at.
+
+        Raises:
+            CatalogError: the file is not such a catalogue.
+        """
+        tables = TableFile(path)
+        return cls(
+            items=IdTable.stored(tables.map(ORDERED_IDS), tables.map(NUMBER_AT), tables.map(PLACE_OF)),
+            tokens=tables.map(TOKENS),
+            offsets=tables.map(OFFSETS),
+            listed=tables.map(LISTED),
+            end_token=read_end_token(tables),
+            texts=tables.map(TEXTS) if TEXTS in tables.layout else None,
+            tables=tables,
+        )
+
+
+def written_tokens(tokenizer: Tokenizer, texts: Sequence[str]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64]]:
+    """Target tokens of items written as ``texts``: all tokens int32 [total], where each item's begin int64 [items + 1].
+
+    Raises:
+        TokenizerError: an item cannot be written with this tokeniser.
+    """
+    lists = item_target_tokens(tokenizer, texts)
+    offsets = np.concatenate([[0], np.cumsum([len(tokens) for tokens in lists])]).astype(np.int64)
+    return np.array([token for tokens in lists for token in tokens], dtype=np.int32), offsets
+
+
+def read_arrays(path: Path, needed: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
+    """Arrays of an ``.npz`` file; no pickle is read.
+
+    Raises:
+        CatalogError: the file is missing, damaged, or lacks a needed array.
+    """
+    try:
+        with zipfile.ZipFile(path):  # numpy reads other formats too, and some of them as something else
+            pass
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = dict(archive.items())
+    except (OSError, EOFError, ValueError, NotImplementedError, RuntimeError, zipfile.BadZipFile) as error:
+        raise CatalogError(f"{path} is not a table written by podx ({error}): copy it anew, or export again") from error
+    missing = [name for name in needed if name not in arrays]
+    if missing:
+        raise CatalogError(f"{path} is not a table written by podx (it lacks {', '.join(missing)}): export again")
+    return arrays

@@ -1,0 +1,109 @@
+"""CUDA graphs: the whole search recorded once per shape and replayed without a launch from the host.
+
+A CUDA graph replays fixed shapes at fixed addresses. So requests are padded to a *bucket* (users, tokens, length of the
+lists, rows of users' prompt vectors), each bucket has a session of its own whose free dimensions are set to the
+bucket's, so that nothing is left to be computed from shapes, and its inputs and outputs lie in buffers that stay where
+they are. A bucket is made when it is first needed. One request at a time runs in a bucket; others wait.
+"""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from podx.bundle import signature as sig
+from podx.decoding.options import CAPTURED_K
+from podx.graphs.session import FixedSession, SessionOptions
+
+BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+SOURCE_LENGTHS = (32, 48, 64, 96, 128, 256, 416, 512)
+EXCLUDED_LENGTHS = (32, 128)
+ALLOWED_LENGTHS = (1, 128)
+"""One place for the mark that nothing is limited, or a top-N request's candidates."""
+
+USER_ROWS = (1, 20)
+"""One for a user with prompt vectors, or all the similar users of one without."""
+
+_FILL = dict.fromkeys((sig.EXCLUDED_ITEMS, sig.ALLOWED_ITEMS, sig.USER_ROWS), sig.NO_NUMBER)
+"""What inputs are padded with, where it is not 0."""
+
+Arrays = Mapping[str, npt.NDArray[np.int64]]
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Sizes of the free dimensions of ``recommend_captured.onnx``; ``user_rows``: 0 where a graph has no such input."""
+
+    batch: int
+    source: int
+    excluded: int
+    allowed: int
+    user_rows: int = 0
+
+    @classmethod
+    def holding(cls, feeds: Arrays) -> Bucket | None:
+        """The smallest bucket that the inputs fit in; None where they are too large for any."""
+        batch, source = feeds[sig.INPUT_IDS].shape
+        lists = feeds[sig.EXCLUDED_ITEMS].shape[1], feeds[sig.ALLOWED_ITEMS].shape[1]
+        sizes = (BATCH_SIZES, SOURCE_LENGTHS, EXCLUDED_LENGTHS, ALLOWED_LENGTHS)
+        chosen = [_at_least(size, among) for size, among in zip((batch, source, *lists), sizes, strict=True)]
+        rows = feeds.get(sig.USER_ROWS)
+        chosen.append(0 if rows is None else _at_least(rows.shape[1], USER_ROWS))
+        return None if None in chosen else cls(*(size for size in chosen if size is not None))
+
+    def pad(self, name: str, array: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """An input in the bucket's shape. Padded users are users without text."""
+        own = {sig.EXCLUDED_ITEMS: self.excluded, sig.ALLOWED_ITEMS: self.allowed, sig.USER_ROWS: self.user_rows}
+        width = own.get(name, self.source)
+        shape = (self.batch,) if array.ndim == 1 else (self.batch, width)
+        padded = np.full(shape, _FILL.get(name, 0), dtype=np.int64)
+        padded[tuple(slice(0, size) for size in array.shape)] = array
+        return padded
+
+    def dimensions(self) -> dict[str, int]:
+        """By the names that the graph gives them."""
+        lists = {"excluded": self.excluded, "allowed": self.allowed, "answers": CAPTURED_K}
+        rows = {"user_neighbours": self.user_rows} if self.user_rows else {}
+        return {"batch": self.batch, "source": self.source, **lists, **rows}
+
+
+def _at_least(size: int, among: tuple[int, ...]) -> int | None:
+    place = bisect_left(among, size)
+    return among[place] if place < len(among) else None
+
+
+class CapturedRecommender:
+    """Runs ``recommend_captured.onnx``. Safe to call from several threads."""
+
+    def __init__(self, path: Path, options: SessionOptions) -> None:
+        self._path, self._options = path, options
+        self._sessions: dict[Bucket, tuple[FixedSession, threading.Lock]] = {}
+        self._lock = threading.Lock()
+
+    def run(self, feeds: Arrays) -> dict[str, npt.NDArray[np.generic]] | None:
+        """Answers of a batch (:func:`podx.bundle.signature.answer_tensors`); None where no bucket holds it.
+
+        Args:
+            feeds: the encoder's inputs and the limits, as for ``recommend.onnx``.
+        """
+        bucket = Bucket.holding(feeds)
+        if bucket is None:
+            return None
+        users = len(feeds[sig.INPUT_IDS])
+        session, lock = self._session(bucket)
+        with lock:
+            found = session.run({name: bucket.pad(name, array) for name, array in feeds.items()})
+            return {name: array[:users].copy() for name, array in found.items()}
+
+    def _session(self, bucket: Bucket) -> tuple[FixedSession, threading.Lock]:
+        with self._lock:
+            if bucket not in self._sessions:
+                session = FixedSession(self._path, self._options, bucket.dimensions())
+                self._sessions[bucket] = session, threading.Lock()
+            return self._sessions[bucket]

@@ -1,0 +1,199 @@
+"""The exported model: the graph that does a whole search, or encoder and decoder graphs behind the search in numpy."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from podx.bundle import signature as sig
+from podx.bundle.bundle import Bundle
+from podx.decoding.items import FoundItems
+from podx.decoding.options import CAPTURED_K, DEFAULT_BEAMS, DEFAULT_LENGTH_PENALTY, ItemSearchOptions
+from podx.decoding.stepper import FloatArray, IntArray
+from podx.graphs.cuda_graph import CapturedRecommender
+from podx.graphs.session import CUDA, GraphSession, SessionOptions, select_rows
+from podx.requests.encoder import allowed_row
+from podx.text.inputs import UNKNOWN_USER, Batch, pad_rows
+
+
+class GraphStepper:
+    """The decoder graph as a search's stepper. The cache stays on the device.
+
+    Args:
+        decoder: the graph.
+        memory: what the encoder graph gave for this batch (:func:`podx.bundle.signature.memory_tensors`).
+        batch: users in it.
+        output_tokens: tokens to score, int64 [tokens], for the decoder that scores items only; None for the other one.
+    """
+
+    def __init__(
+        self,
+        decoder: GraphSession,
+        shape: sig.ModelShape,
+        memory: Mapping[str, Any],
+        batch: int,
+        output_tokens: IntArray | None,
+    ) -> None:
+        self._decoder = decoder
+        self._memory = dict(memory)
+        self._present = [spec.name for spec in sig.present_tensors(shape)]
+        self._past_names = [spec.name for spec in sig.past_tensors(shape)]
+        empty = np.zeros((batch, shape.heads, 0, shape.head_dim), dtype=np.float32)
+        self._past: dict[str, Any] = dict.fromkeys(self._past_names, empty)
+        self._fixed = {} if output_tokens is None else {sig.OUTPUT_TOKENS: output_tokens}
+
+    def step(self, tokens: IntArray, distance: IntArray) -> FloatArray:
+        """See :class:`podx.decoding.stepper.Stepper`."""
+        feeds = {sig.TOKENS: tokens, sig.DISTANCE: distance, **self._fixed, **self._memory, **self._past}
+        outputs = self._decoder.run(feeds, to_host=[sig.LOG_PROBS])
+        self._past = {past: outputs[present] for past, present in zip(self._past_names, self._present, strict=True)}
+        scores: FloatArray = outputs[sig.LOG_PROBS]
+        return scores
+
+    def keep(self, users: IntArray) -> None:
+        """See :class:`podx.decoding.stepper.Stepper`."""
+        device = self._decoder.device
+        self._memory = {name: select_rows(value, users, device) for name, value in self._memory.items()}
+        self._past = {name: select_rows(value, users, device) for name, value in self._past.items()}
+
+
+def _user_rows(batch: Batch) -> npt.NDArray[np.int64]:
+    """Rows of the table of users' prompt vectors, [batch, user_neighbours]."""
+    if batch.user_rows is not None:
+        return batch.user_rows
+    users = np.full(batch.size, UNKNOWN_USER, dtype=np.int64) if batch.users is None else batch.users
+    return users[:, None]
+
+
+def _text_feeds(batch: Batch, task_id: int, user_rows: bool) -> dict[str, npt.NDArray[np.int64]]:
+    """What the encoder reads, see :func:`podx.bundle.signature.encoder_inputs`."""
+    own = {sig.USER_ROWS: _user_rows(batch)} if user_rows else {}
+    return {
+        sig.INPUT_IDS: batch.input_ids,
+        sig.WHOLE_WORD_IDS: batch.whole_word_ids,
+        sig.ATTENTION_MASK: batch.attention_mask,
+        sig.TASK_ID: np.full(batch.size, task_id, dtype=np.int64),
+        **own,
+    }
+
+
+def recommend_with(
+    session: GraphSession,
+    batch: Batch,
+    task_id: int,
+    denied: Sequence[npt.NDArray[np.integer]],
+    allowed: Sequence[npt.NDArray[np.integer] | None],
+    options: ItemSearchOptions,
+    k: int,
+    user_rows: bool = False,
+) -> FoundItems:
+    """Run ``recommend.onnx`` on a batch.
+
+    Args:
+        denied: item numbers never to be returned, per request.
+        allowed: the only ones that may be, per request; None: all.
+        options: scores must be over the catalogue.
+        k: answers wanted, at most the number of items.
+        user_rows: whether the graph has prompt vectors of each user.
+    """
+    feeds = {
+        **fixed_feeds(batch, task_id, denied, allowed, user_rows),
+        sig.BEAMS: np.array([max(options.beams, k)], dtype=np.int64),
+        sig.K: np.array([k], dtype=np.int64),
+        sig.LENGTH_PENALTY: np.array([options.length_penalty], dtype=np.float32),
+    }
+    return _found(session.run(feeds, to_host=session.outputs))
+
+
+def fixed_feeds(
+    batch: Batch,
+    task_id: int,
+    denied: Sequence[npt.NDArray[np.integer]],
+    allowed: Sequence[npt.NDArray[np.integer] | None],
+    user_rows: bool = False,
+) -> dict[str, npt.NDArray[np.int64]]:
+    """The inputs of ``recommend.onnx`` that have no default; ``user_rows``: see :func:`recommend_with`."""
+    return {
+        **_text_feeds(batch, task_id, user_rows),
+        sig.EXCLUDED_ITEMS: pad_rows(denied, sig.NO_NUMBER),
+        sig.ALLOWED_ITEMS: pad_rows([allowed_row(items) for items in allowed], sig.NO_NUMBER),
+    }
+
+
+def _found(answers: Mapping[str, npt.NDArray[Any]]) -> FoundItems:
+    return FoundItems(answers[sig.ITEMS], answers[sig.SCORES], answers[sig.EXACT])
+
+
+class GraphModel:
+    """Sessions of a bundle's graphs, each loaded when it is first needed."""
+
+    def __init__(self, bundle: Bundle, options: SessionOptions) -> None:
+        self._bundle = bundle
+        self._options = options
+        self._sessions: dict[str, GraphSession] = {}
+        self._captured: CapturedRecommender | None = None
+        self._user_rows = bundle.manifest.user_prompts > 0
+        self._lock = threading.Lock()
+
+    @property
+    def device(self) -> str:
+        """Where the graphs run."""
+        return self._options.device
+
+    def session(self, name: str) -> GraphSession:
+        """The session of a graph file.
+
+        Raises:
+            BundleError: the bundle has no such graph, or ONNX Runtime cannot load it.
+            DeviceError: ONNX Runtime fell back to another device.
+        """
+        with self._lock:
+            if name not in self._sessions:
+                alone = name == sig.RECOMMEND_FILE
+                spin = alone if self._options.spin is None else self._options.spin
+                self._sessions[name] = GraphSession(self._bundle.file(name), replace(self._options, spin=spin))
+            return self._sessions[name]
+
+    def encode(self, batch: Batch, task_id: int) -> dict[str, Any]:
+        """Memory of a batch: mask and cross-attention K and V of every decoder layer, on the device."""
+        return self.session(sig.ENCODER_FILE).run(_text_feeds(batch, task_id, self._user_rows), to_host=())
+
+    def recommend(
+        self,
+        batch: Batch,
+        task_id: int,
+        denied: Sequence[npt.NDArray[np.integer]],
+        allowed: Sequence[npt.NDArray[np.integer] | None],
+        options: ItemSearchOptions,
+        k: int,
+    ) -> FoundItems:
+        """The whole search by one graph, see :func:`recommend_with`. On CUDA by a captured one where it can."""
+        captured = self._captured_for(options, k)
+        if captured is not None:
+            found = captured.run(fixed_feeds(batch, task_id, denied, allowed, self._user_rows))
+            if found is not None:
+                return _found(found)
+        session = self.session(sig.RECOMMEND_FILE)
+        return recommend_with(session, batch, task_id, denied, allowed, options, k, self._user_rows)
+
+    def _captured_for(self, options: ItemSearchOptions, k: int) -> CapturedRecommender | None:
+        """The captured graph, where there is one and it does the search that is asked for."""
+        own = self._options
+        usual = options.beams == DEFAULT_BEAMS and k == CAPTURED_K and options.length_penalty == DEFAULT_LENGTH_PENALTY
+        exists = sig.CAPTURED_FILE in self._bundle.manifest.files
+        if not (own.device == CUDA and own.cuda_graph and usual and exists):
+            return None
+        with self._lock:
+            if self._captured is None:
+                self._captured = CapturedRecommender(self._bundle.file(sig.CAPTURED_FILE), own)
+            return self._captured
+
+    def stepper(self, memory: Mapping[str, Any], batch: int, output_tokens: IntArray | None) -> GraphStepper:
+        """A stepper over this memory. ``output_tokens``: score only these; None: the whole vocabulary."""
+        name = sig.DECODER_FILE if output_tokens is None else sig.ITEM_DECODER_FILE
+        return GraphStepper(self.session(name), self._bundle.manifest.shape, memory, batch, output_tokens)

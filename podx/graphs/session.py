@@ -1,0 +1,225 @@
+"""ONNX Runtime sessions: device, threads, IO binding. What was asked for is what runs, or an error."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from podx.errors import BundleError, ConfigError, DependencyError, DeviceError
+
+try:
+    import onnxruntime as ort
+    from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
+except ImportError as error:  # neither wheel is a base dependency: they overwrite one another
+    raise DependencyError(
+        "ONNX Runtime is not installed: pip install 'podx[cpu]', or 'podx[gpu]' on a machine with an NVIDIA GPU"
+    ) from error
+
+Device = Literal["auto", "cpu", "cuda"]
+CPU, CUDA = "cpu", "cuda"
+_PROVIDERS = {CPU: "CPUExecutionProvider", CUDA: "CUDAExecutionProvider"}
+_DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+_ERRORS_ONLY = 3
+_ELEMENT_TYPES = {"tensor(int64)": np.int64, "tensor(float)": np.float32, "tensor(bool)": np.bool_}
+_LOAD_ERRORS = (
+    ort_state.EPFail,
+    ort_state.Fail,
+    ort_state.InvalidArgument,
+    ort_state.InvalidGraph,
+    ort_state.InvalidProtobuf,
+    ort_state.NoSuchFile,
+    ort_state.NotImplemented,
+    ort_state.RuntimeException,
+)
+"""What a graph that cannot be loaded may raise; ONNX Runtime's exceptions have no common base of their own."""
+
+Feed = Any
+"""A numpy array, or an OrtValue that an earlier run gave."""
+
+
+def resolve_device(device: str) -> str:
+    """``auto`` → ``cuda`` where ONNX Runtime has it and the machine has a GPU, else ``cpu``.
+
+    Raises:
+        DeviceError: CUDA was asked for and this ONNX Runtime has none.
+        ConfigError: no such device.
+    """
+    if device not in ("auto", CPU, CUDA):
+        raise ConfigError(f"device must be auto, cpu or cuda, not {device!r}")
+    has_cuda = _PROVIDERS[CUDA] in ort.get_available_providers()
+    if device == CUDA and not has_cuda:
+        raise DeviceError(
+            "CUDA was asked for, but this ONNX Runtime has no CUDA provider: uninstall onnxruntime and "
+            "pip install 'podx[gpu]' on a machine with an NVIDIA GPU, or use device='cpu'"
+        )
+    if device == "auto":
+        return CUDA if has_cuda and has_gpu() else CPU
+    return device
+
+
+def has_gpu() -> bool:
+    """Whether the NVIDIA driver sees a GPU. The GPU wheel lists its CUDA provider on machines without one, too."""
+    try:
+        driver = ctypes.CDLL(_DRIVER)
+    except OSError:
+        return False
+    count = ctypes.c_int(0)
+    return driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0 and count.value > 0
+
+
+@dataclass(frozen=True)
+class SessionOptions:
+    """How graphs are run.
+
+    Attributes:
+        device: ``cpu`` or ``cuda``, resolved.
+        threads: threads inside an operator; 0 lets ONNX Runtime take one per core.
+        spin: threads wait busily for the next operator while a graph runs, never between runs. It makes a small batch
+            about twice as fast where one graph does all the work. Of graphs that take turns each has threads of its
+            own, and those of one then stand in the way of the other. None: the former spins, the latter do not.
+        cuda_graph: on CUDA, replay the whole search as a CUDA graph (:mod:`podx.graphs.cuda_graph`).
+    """
+
+    device: str = CPU
+    threads: int = 0
+    spin: bool | None = None
+    cuda_graph: bool = True
+
+    def __post_init__(self) -> None:
+        if self.threads < 0:
+            raise ConfigError(f"threads must be 0 (one per core) or more, not {self.threads}")
+
+
+def _settings(options: SessionOptions) -> ort.SessionOptions:
+    settings = ort.SessionOptions()
+    settings.intra_op_num_threads = options.threads
+    settings.log_severity_level = _ERRORS_ONLY
+    if options.spin:
+        settings.add_session_config_entry("session.force_spinning_stop", "1")  # at the end of a run
+    else:
+        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return settings
+
+
+def _open(path: Path, options: SessionOptions, settings: ort.SessionOptions, **provider_options: str) -> Any:
+    """Load a graph on the device that was asked for.
+
+    Raises:
+        BundleError: ONNX Runtime cannot load the file.
+        DeviceError: ONNX Runtime fell back to another device.
+    """
+    if options.device == CUDA and hasattr(ort, "preload_dlls"):
+        ort.preload_dlls()
+    provider = _PROVIDERS[options.device]
+    try:
+        session = ort.InferenceSession(str(path), settings, providers=[(provider, provider_options)])
+    except _LOAD_ERRORS as error:
+        raise BundleError(f"ONNX Runtime cannot load {path}: {error}") from error
+    if session.get_providers()[0] != provider:
+        raise DeviceError(
+            f"{provider} was asked for but ONNX Runtime runs {path.name} on {session.get_providers()[0]}: "
+            f"check the driver and CUDA libraries, or use device='cpu'"
+        )
+    return session
+
+
+class GraphSession:
+    """One graph, ready to run. Safe to call from several threads."""
+
+    def __init__(self, path: Path, options: SessionOptions) -> None:
+        """Load a graph.
+
+        Raises:
+            BundleError: ONNX Runtime cannot load the file.
+            DeviceError: ONNX Runtime fell back to another device.
+        """
+        self._session = _open(path, options, _settings(options))
+        self.device = options.device
+        self.outputs: list[str] = [output.name for output in self._session.get_outputs()]
+
+    def run(self, feeds: Mapping[str, Feed], to_host: Sequence[str]) -> dict[str, Any]:
+        """Run once.
+
+        Args:
+            feeds: every input by name.
+            to_host: outputs wanted as numpy arrays; the others come as OrtValues that stay on the device.
+
+        Returns:
+            every output by name.
+        """
+        if set(to_host) == set(self.outputs) and all(isinstance(value, np.ndarray) for value in feeds.values()):
+            found = self._session.run(self.outputs, dict(feeds))  # a binding knows no inputs with defaults
+            return dict(zip(self.outputs, found, strict=True))
+        binding = self._session.io_binding()
+        held = []  # a bound array must outlive the run
+        for name, value in feeds.items():
+            if isinstance(value, np.ndarray):
+                held.append(np.ascontiguousarray(value))
+                binding.bind_cpu_input(name, held[-1])
+            else:
+                binding.bind_ortvalue_input(name, value)
+        for name in self.outputs:
+            binding.bind_output(name, CPU if name in to_host else self.device)
+        self._session.run_with_iobinding(binding)
+        values = dict(zip(self.outputs, binding.get_outputs(), strict=True))
+        return {name: value.numpy() if name in to_host else value for name, value in values.items()}
+
+
+class FixedSession:
+    """One graph at one size of every dimension, its inputs and outputs in buffers that stay where they are.
+
+    On CUDA the graph is captured in the first run and replayed afterwards. For one thread at a time.
+
+    Args:
+        dimensions: size of each free dimension, by its name in the graph.
+    """
+
+    def __init__(self, path: Path, options: SessionOptions, dimensions: Mapping[str, int]) -> None:
+        settings = _settings(options)
+        for name, size in dimensions.items():
+            settings.add_free_dimension_override_by_name(name, size)
+        capture = {"enable_cuda_graph": "1"} if options.device == CUDA else {}
+        self._session = _open(path, options, settings, **capture)
+        self._device = options.device
+        self._binding = self._session.io_binding()
+        self._inputs: dict[str, Any] = {}
+
+    def run(self, feeds: Mapping[str, npt.NDArray[np.int64]]) -> dict[str, npt.NDArray[Any]]:
+        """Run once. ``feeds``: every input, of the same shape each time. The result is valid until the next run."""
+        if self._inputs:
+            for name, array in feeds.items():
+                self._inputs[name].update_inplace(array)
+        else:
+            self._bind(feeds)
+        self._session.run_with_iobinding(self._binding)
+        return {name: value.numpy() for name, value in self._outputs.items()}
+
+    def _bind(self, feeds: Mapping[str, npt.NDArray[np.int64]]) -> None:
+        """Put the inputs into buffers, learn the outputs' shapes from the graph, and make theirs."""
+        for name, array in feeds.items():
+            self._inputs[name] = ort.OrtValue.ortvalue_from_numpy(array, self._device)
+            self._binding.bind_ortvalue_input(name, self._inputs[name])
+        self._outputs = {
+            output.name: ort.OrtValue.ortvalue_from_shape_and_type(
+                output.shape, _ELEMENT_TYPES[output.type], self._device
+            )
+            for output in self._session.get_outputs()
+        }
+        for name, value in self._outputs.items():
+            self._binding.bind_ortvalue_output(name, value)
+
+
+def select_rows(value: Any, rows: npt.NDArray[np.int64], device: str) -> Any:
+    """Rows of an OrtValue along its first axis, as an OrtValue on the same device.
+
+    They pass through the host, for ONNX Runtime gathers no rows outside a graph; searches do this rarely
+    (:data:`podx.decoding.options.COMPACT_BELOW`).
+    """
+    return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value.numpy()[rows]), device)

@@ -1,0 +1,1 @@
+"""Raw requests in, checked numbers and tokens out."""

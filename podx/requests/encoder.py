@@ -1,0 +1,125 @@
+"""Requests as ``recommend.onnx`` reads them: token ids and item numbers. Needs no ONNX Runtime.
+
+:class:`podx.Recommender` asks here before every search. A service in another language gets the same as JSON lines
+(``podx encode``, :mod:`podx.requests.lines`), pads them to a batch and runs the graph itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from podx.bundle.bundle import Bundle
+from podx.bundle.trie import NO_ITEM
+from podx.errors import ConfigError
+from podx.requests.lookup import FoundUser, LongHistory, Lookup, Numbers, UnknownUser
+from podx.requests.types import ExplainRequest, RankRequest, RecommendRequest, UserKind
+from podx.text.inputs import EncodedInput
+from podx.text.templates import Task
+
+
+@dataclass(frozen=True)
+class EncodedRequest:
+    """A request for items, by number.
+
+    Attributes:
+        text: tokens, end of sequence included.
+        task: what is asked for; ``task_id``: its number in the graphs.
+        denied: int64 [denied], items never to be returned; some may occur twice.
+        allowed: int64 [allowed], the only items that may be; None: the whole catalogue.
+        user: how the user was read.
+    """
+
+    text: EncodedInput
+    task: Task
+    task_id: int
+    denied: Numbers
+    allowed: Numbers | None
+    user: UserKind = "known"
+
+    @property
+    def allowed_row(self) -> Numbers:
+        """This request's row of the graph's ``allowed_items``, see :func:`allowed_row`."""
+        return allowed_row(self.allowed)
+
+
+def allowed_row(allowed: npt.NDArray[np.integer] | None) -> Numbers:
+    """A row of the graph's ``allowed_items``: empty where all items are, else their numbers and :data:`NO_ITEM`.
+
+    The graph takes an empty row for no limit, so a list of no items needs an entry that is none.
+    """
+    return np.zeros(0, dtype=np.int64) if allowed is None else np.append(allowed, NO_ITEM).astype(np.int64, copy=False)
+
+
+class RequestEncoder:
+    """Looks raw ids up and writes requests as tokens. Safe to share between threads."""
+
+    def __init__(
+        self, bundle: Bundle, long_history: LongHistory = "error", unknown_user: UnknownUser = "error"
+    ) -> None:
+        self.lookup = Lookup(bundle, long_history, unknown_user)
+        self.inputs = bundle.input_encoder()
+        self.reads_user_rows = bundle.manifest.user_prompts > 0
+
+    def encode(self, request: RecommendRequest | RankRequest, exclude_seen: bool = True) -> EncodedRequest:
+        """A request and its limits. ``exclude_seen``: deny the items of the history as well.
+
+        Raises:
+            RequestError: of the kind that names what is wrong with the request.
+        """
+        task, items, user = self._task_items_user(request)
+        text = self._write(task, user, items)
+        denied = self.lookup.items(request.exclude)
+        allowed: Numbers | None
+        if isinstance(request, RankRequest):
+            allowed = items
+        else:
+            allowed = None if request.allow is None else self.lookup.items(request.allow)
+            denied = np.concatenate([denied, items]) if exclude_seen else denied
+        return EncodedRequest(text, task, self.lookup.task_id(task), denied, allowed, user.kind)
+
+    def text(self, request: RecommendRequest | RankRequest) -> EncodedInput:
+        """A request without its limits, for a search that knows none.
+
+        Raises:
+            RequestError: of the kind that names what is wrong with the request.
+        """
+        task, items, user = self._task_items_user(request)
+        return self._write(task, user, items)
+
+    def explanation(self, request: ExplainRequest) -> EncodedInput:
+        """A request for an explanation.
+
+        Raises:
+            UnknownUserError, UnknownItemError: an id the model does not know.
+            UnsupportedTaskError: the model was not trained for this task.
+        """
+        user = self.lookup.found_user(request.user)
+        return self._write(Task.EXPLANATION, user, self.lookup.items([request.item]))
+
+    def _task_items_user(self, request: RecommendRequest | RankRequest) -> tuple[Task, Numbers, FoundUser]:
+        if isinstance(request, RankRequest):
+            return Task.TOPN, self.lookup.candidates(request), self.lookup.found_user(request.user)
+        history = self.lookup.history(request)
+        return Task.SEQUENTIAL, history, self.lookup.found_user(request.user, history)
+
+    def _write(self, task: Task, user: FoundUser, items: Numbers) -> EncodedInput:
+        self.lookup.task_id(task)  # an unsupported task is named before anything is run
+        read = self.lookup.readable(items) if task is Task.SEQUENTIAL else items
+        text = self.inputs.encode(task, user.number, read)
+        return text if user.rows == (user.number,) else replace(text, user_rows=user.rows)
+
+
+def common_task(requests: Sequence[RecommendRequest | RankRequest]) -> Task:
+    """The task of all requests; of none, sequential recommendation.
+
+    Raises:
+        ConfigError: the requests are not all of one kind.
+    """
+    kinds = {Task.TOPN if isinstance(request, RankRequest) else Task.SEQUENTIAL for request in requests}
+    if len(kinds) > 1:
+        raise ConfigError("RecommendRequest and RankRequest are different tasks: pass each kind in its own call")
+    return kinds.pop() if kinds else Task.SEQUENTIAL

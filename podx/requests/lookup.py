@@ -1,0 +1,210 @@
+"""Raw ids of a request → checked numbers. Every error that a request can cause is raised here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from podx.bundle.bundle import Bundle
+from podx.errors import (
+    CandidatesError,
+    ConfigError,
+    HistoryError,
+    RequestError,
+    UnknownItemError,
+    UnknownUserError,
+    UnsupportedTaskError,
+)
+from podx.requests.cold_start import SimilarUsers
+from podx.requests.types import RankRequest, RecommendRequest, UserKind
+from podx.text.inputs import UNKNOWN_USER
+from podx.text.templates import Task
+
+Numbers = npt.NDArray[np.int64]
+LongHistory = Literal["error", "keep-last"]
+UnknownUser = Literal["error", "nearest"]
+"""What to do about a user whom the model does not know: refuse, or read the most similar known users in its place."""
+
+RESERVED_WHOLE_WORDS = 2
+"""Whole-word rows that no item can take: one is for plain words, one for the user."""
+
+
+@dataclass(frozen=True)
+class FoundUser:
+    """How the model reads a user.
+
+    Attributes:
+        number: the user written in the text; 0: none.
+        rows: users whose own prompt vectors are averaged, for models that have them; 0 is the mean of all.
+        kind: what that is, see :data:`podx.requests.types.UserKind`.
+    """
+
+    number: int
+    rows: tuple[int, ...]
+    kind: UserKind
+
+
+class Lookup:
+    """Finds the numbers of a bundle's users and items.
+
+    Raises:
+        ConfigError: there is no such way with unknown users.
+    """
+
+    def __init__(self, bundle: Bundle, long_history: LongHistory, unknown_user: UnknownUser = "error") -> None:
+        if unknown_user not in ("error", "nearest"):
+            raise ConfigError(f"unknown_user must be 'error' or 'nearest', not {unknown_user!r}")
+        self._manifest = bundle.manifest
+        self._catalog, self._users = bundle.catalog, bundle.users
+        self._long_history, self._unknown_user = long_history, unknown_user
+
+    def user(self, raw: str) -> int:
+        """Number of a user.
+
+        Raises:
+            UnknownUserError: the model does not know this user.
+        """
+        number = self._users.ids.number(raw)
+        if number is None:
+            more = "load the bundle with unknown_user='nearest' and pass the user's history"
+            if self._unknown_user == "nearest":
+                more = "pass the user's history with a request to recommend"
+            raise UnknownUserError(
+                f"user {raw!r} is not among the {len(self._users)} users this model knows: "
+                f"use an id of the training data, train again with this user, or {more}"
+            )
+        return number
+
+    def found_user(self, raw: str, history: Numbers | None = None) -> FoundUser:
+        """How the model is to read a user.
+
+        Args:
+            history: item numbers, where the request brings any.
+
+        Raises:
+            UnknownUserError: the model does not know this user, and nothing may or can stand in.
+        """
+        nearest = self._unknown_user == "nearest"
+        number = self._users.ids.number(raw)
+        if number is None:
+            if not nearest or history is None:
+                return FoundUser(self.user(raw), (), "known")  # which raises
+            similar = tuple(self._similar.nearest(history).tolist())
+            return FoundUser(similar[0], similar, "nearest") if similar else FoundUser(UNKNOWN_USER, (0,), "mean")
+        if number not in self._without_vectors:
+            return FoundUser(number, (number,), "known")
+        own = self._users.history(number) if history is None else history
+        similar = tuple(self._similar.nearest(own).tolist()) if nearest else ()
+        return FoundUser(number, similar or (0,), "nearest" if similar else "mean")
+
+    @cached_property
+    def _without_vectors(self) -> frozenset[int]:
+        without = self._users.without_vectors
+        return frozenset(() if without is None else without.tolist())
+
+    @cached_property
+    def _similar(self) -> SimilarUsers:
+        """Over users who have vectors, where the model has any; made when it is first needed."""
+        return SimilarUsers(self._users, np.array(sorted(self._without_vectors), dtype=np.int64))
+
+    def items(self, raw_ids: Sequence[str]) -> Numbers:
+        """Numbers of items, int64 [items].
+
+        Raises:
+            UnknownItemError: the catalogue lacks some of them.
+            RequestError: one text was given, which would be read letter by letter.
+        """
+        if isinstance(raw_ids, str):
+            raise RequestError(f"items must be a list of ids, not the text {raw_ids!r}: pass [{raw_ids!r}]")
+        numbers = [self._catalog.items.number(raw) for raw in raw_ids]
+        if None in numbers:
+            unknown = [raw for raw, number in zip(raw_ids, numbers, strict=True) if number is None]
+            raise UnknownItemError(
+                f"{len(unknown)} of {len(raw_ids)} items are not in the catalogue ({unknown[0]!r} among them): "
+                f"leave them out, or export again with a catalogue that has them"
+            )
+        return np.array(numbers, dtype=np.int64)
+
+    def history(self, request: RecommendRequest) -> Numbers:
+        """The whole history of a request, oldest first; the model reads the end of it (:meth:`readable`).
+
+        Raises:
+            UnknownUserError, UnknownItemError: an id the model does not know.
+            HistoryError: no history is given or known, or it is longer than the model reads.
+        """
+        if request.history is None or self._unknown_user == "error":
+            user = self.user(request.user)
+        if request.history is None:
+            known = self._users.history(user).astype(np.int64)
+            if not len(known):
+                raise HistoryError(f"no history is known of user {request.user!r}: pass one")
+            return known
+        history = self.items(request.history)
+        limit = self._manifest.max_history
+        if not len(history):
+            raise HistoryError(f"the history of user {request.user!r} is empty: pass at least one item, or None")
+        if len(history) > limit and self._long_history == "error":
+            raise HistoryError(
+                f"the history of user {request.user!r} has {len(history)} items, the model reads {limit}: pass the "
+                f"last {limit} and the others as exclude, or load the bundle with long_history='keep-last'"
+            )
+        return history
+
+    def readable(self, history: Numbers) -> Numbers:
+        """The last items of a history, as many as the model was trained to read."""
+        return history[-self._manifest.max_history :]
+
+    def candidates(self, request: RankRequest) -> Numbers:
+        """Candidates of a request.
+
+        Raises:
+            UnknownItemError: the catalogue lacks some of them.
+            CandidatesError: no candidates, one given twice, or more than the model reads.
+        """
+        candidates = self.items(request.candidates)
+        if not len(candidates):
+            raise CandidatesError("the candidate list is empty: pass at least one item")
+        if len(np.unique(candidates)) < len(candidates):
+            raise CandidatesError("an item occurs twice among the candidates: pass each once")
+        limit = self._manifest.whole_word_rows - RESERVED_WHOLE_WORDS
+        if len(candidates) > limit:
+            raise CandidatesError(f"{len(candidates)} candidates, but the model reads at most {limit}: split the list")
+        return candidates
+
+    def check(self, request: RecommendRequest | RankRequest) -> int:
+        """Look up all of a request, so that nothing it can cause is left to be raised later.
+
+        Returns:
+            the number of items the model reads for it, which its cost grows with.
+
+        Raises:
+            RequestError: of the kind that names what is wrong with the request.
+        """
+        self.items(request.exclude)
+        if isinstance(request, RankRequest):
+            self.task_id(Task.TOPN)
+            self.user(request.user)
+            return len(self.candidates(request))
+        self.task_id(Task.SEQUENTIAL)
+        if request.allow is not None:
+            self.items(request.allow)
+        return len(self.readable(self.history(request)))
+
+    def task_id(self, task: Task) -> int:
+        """Number of a task in the graphs.
+
+        Raises:
+            UnsupportedTaskError: the model was not trained for it.
+        """
+        tasks = self._manifest.tasks
+        if task not in tasks:
+            raise UnsupportedTaskError(
+                f"this model was not trained for the {task} task (only {', '.join(tasks)}): "
+                f"train one with --tasks {','.join([*tasks, task])}"
+            )
+        return tasks.index(task)

@@ -1,0 +1,284 @@
+"""Single requests of many calling threads, answered in batches."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from types import TracebackType
+
+from podx.decoding.options import ItemSearchOptions
+from podx.errors import ClosedError, ConfigError, OverloadedError, RequestTimeoutError
+from podx.recommender import DEFAULT_K, Recommender
+from podx.requests.types import RankRequest, Recommendations, RecommendRequest
+from podx.serving.queue import Kind, Line, Waiting
+from podx.text.batches import DEFAULT_BATCH_SIZE
+from podx.text.templates import Task
+
+DEFAULT_MAX_WAIT_MS = 2.0
+DEFAULT_MAX_PENDING = 256
+MILLISECONDS = 1e3
+
+
+@dataclass(frozen=True)
+class BatcherStats:
+    """What a batcher has done so far.
+
+    Attributes:
+        answered: requests answered, errors included. batches: calls of the model that took.
+        waiting: requests that wait for a batch now.
+    """
+
+    answered: int
+    batches: int
+    waiting: int
+
+
+class Batcher:
+    """Merges concurrent requests into batches, each answered as a direct call to the recommender would answer it.
+
+    A request is looked up in the thread that brings it, so a bad one raises there and disturbs nobody; then it waits
+    for a worker. **When a batch starts**: at once where the worker is idle, so a lone client waits for nothing; and
+    while the worker is busy, requests gather by themselves. Only right after a batch does a worker wait, at most
+    ``max_wait_ms``, for the clients it has just answered to come back: it leaves as soon as the batch is full or as
+    many wait as were there before. Without that pause, the first client back would be served alone and all others would
+    wait for it. Requests that differ in kind, k, ``exclude_seen`` or ``search`` are never merged. The next batch is
+    that of the request that waits longest; where two full batches wait, they are cut by length, so that little is
+    padded.
+
+    Safe to call from any number of threads. Leaving it as a context manager closes it.
+
+    Args:
+        recommender: who answers; may be called directly at the same time.
+        max_batch: most requests of one call.
+        max_wait_ms: longest pause after a batch; 0: none. A service behind a network, whose clients come back later
+            than threads of the same process do, gains from a longer one at the cost of that much latency.
+        max_pending: most requests that wait; more are refused with OverloadedError. A request waits at most about
+            ``max_pending`` ÷ (requests answered per second), so choose it by the latency that is still of use.
+        workers: batches under way at a time. One call uses all cores already, so more help only where a session was
+            given few threads.
+
+    Raises:
+        ConfigError: a number is out of range.
+    """
+
+    def __init__(
+        self,
+        recommender: Recommender,
+        max_batch: int = DEFAULT_BATCH_SIZE,
+        max_wait_ms: float = DEFAULT_MAX_WAIT_MS,
+        max_pending: int = DEFAULT_MAX_PENDING,
+        workers: int = 1,
+    ) -> None:
+        for name, value in (("max_batch", max_batch), ("max_pending", max_pending), ("workers", workers)):
+            if value < 1:
+                raise ConfigError(f"{name} must be at least 1, not {value}")
+        if not 0 <= max_wait_ms < float("inf"):
+            raise ConfigError(f"max_wait_ms must be 0 or a number of milliseconds, not {max_wait_ms}")
+        self._recommender = recommender
+        self._max_batch, self._max_pending, self._max_wait_s = max_batch, max_pending, max_wait_ms / MILLISECONDS
+        self._changed = threading.Condition()  # guards everything below
+        self._line = Line()
+        self._closed = False
+        self._number = self._answered = self._batches = 0
+        self._expected, self._leave_at = 1, 0.0  # a worker leaves with that many requests, or at that time
+        self._workers = [
+            threading.Thread(target=self._work, name=f"podx-batcher-{number}", daemon=True) for number in range(workers)
+        ]
+        for worker in self._workers:
+            worker.start()
+
+    # --- what callers use -----------------------------------------------------------------------------------------
+
+    def recommend(
+        self,
+        user: str,
+        history: Sequence[str] | None = None,
+        k: int = DEFAULT_K,
+        exclude: Sequence[str] = (),
+        allow: Sequence[str] | None = None,
+        exclude_seen: bool = True,
+        search: ItemSearchOptions | None = None,
+        timeout_s: float | None = None,
+    ) -> Recommendations:
+        """:meth:`podx.Recommender.recommend`, merged with what others ask at the time.
+
+        Args:
+            timeout_s: seconds to wait for the answer; None: as long as it takes.
+
+        Raises:
+            RequestTimeoutError: the time is over; a request that still waits is dropped.
+            OverloadedError, ClosedError: see :meth:`submit`.
+            RequestError, ConfigError: as the direct call.
+        """
+        _check_timeout(timeout_s)
+        request = RecommendRequest(user, history, exclude, allow)
+        return self._wait(self.submit(request, k, exclude_seen, search), timeout_s)
+
+    def rank(
+        self,
+        user: str,
+        candidates: Sequence[str],
+        k: int = DEFAULT_K,
+        exclude: Sequence[str] = (),
+        search: ItemSearchOptions | None = None,
+        timeout_s: float | None = None,
+    ) -> Recommendations:
+        """:meth:`podx.Recommender.rank`, merged with what others ask at the time; see :meth:`recommend`."""
+        _check_timeout(timeout_s)
+        return self._wait(self.submit(RankRequest(user, candidates, exclude), k, search=search), timeout_s)
+
+    def submit(
+        self,
+        request: RecommendRequest | RankRequest,
+        k: int = DEFAULT_K,
+        exclude_seen: bool = True,
+        search: ItemSearchOptions | None = None,
+    ) -> Future[Recommendations]:
+        """Hand in a request; its lists must not be changed until it is answered.
+
+        Returns:
+            a future of the answer; ``await asyncio.wrap_future(batcher.submit(request))`` in a coroutine. Cancelling it
+            drops a request that still waits.
+
+        Raises:
+            RequestError: the request cannot be answered as asked. ConfigError: it is of another kind.
+            OverloadedError: as many requests wait as may.
+            ClosedError: the batcher has been closed.
+        """
+        if not isinstance(request, RecommendRequest | RankRequest):
+            raise ConfigError(
+                f"a batcher merges RecommendRequest and RankRequest, not {type(request).__name__}: "
+                f"call the recommender itself for others"
+            )
+        length = self._recommender.check(request)
+        task = Task.TOPN if isinstance(request, RankRequest) else Task.SEQUENTIAL
+        kind = Kind(task, k, exclude_seen or task is Task.TOPN, search)
+        future: Future[Recommendations] = Future()
+        with self._changed:
+            if self._closed:
+                raise ClosedError("this batcher has been closed: make a new one to go on")
+            if len(self._line) >= self._max_pending:
+                raise OverloadedError(
+                    f"{len(self._line)} requests wait already: tell the client to come back later (HTTP 503), "
+                    f"serve with more machines, or let more wait with max_pending"
+                )
+            self._number += 1
+            waiting = Waiting(self._number, kind, request, length, future)
+            self._line.add(waiting)
+            if len(self._line) == 1 or len(self._line) >= self._expected:  # else no worker would leave any earlier
+                self._changed.notify_all()
+        future.add_done_callback(lambda done: self._forget(waiting) if done.cancelled() else None)
+        return future
+
+    @property
+    def stats(self) -> BatcherStats:
+        """What was done so far."""
+        with self._changed:
+            return BatcherStats(self._answered, self._batches, len(self._line))
+
+    def close(self, drain: bool = True) -> None:
+        """Take no more requests and return when the workers have ended. May be called again.
+
+        Args:
+            drain: answer what waits first; otherwise it fails with ClosedError, and only what runs is finished.
+        """
+        with self._changed:
+            self._closed = True
+            dropped = [] if drain else self._line.clear()
+            self._changed.notify_all()
+        for waiting in dropped:
+            if waiting.future.set_running_or_notify_cancel():
+                waiting.future.set_exception(
+                    ClosedError("the batcher was closed before this request was answered: ask a new one again")
+                )
+        for worker in self._workers:
+            if worker is not threading.current_thread():
+                worker.join()
+
+    def __enter__(self) -> Batcher:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close(drain=error is None)
+
+    # --- callers' threads -----------------------------------------------------------------------------------------
+
+    def _wait(self, future: Future[Recommendations], timeout_s: float | None) -> Recommendations:
+        try:
+            return future.result(timeout_s)
+        except TimeoutError:
+            if not future.cancel() and future.done():  # it came at the last moment
+                return future.result()
+            raise RequestTimeoutError(
+                f"no answer within {timeout_s:g} s: allow more time, or let fewer requests wait with max_pending"
+            ) from None
+
+    def _forget(self, waiting: Waiting) -> None:
+        """Drop a cancelled request, so that it neither takes a place in the line nor is computed."""
+        with self._changed:
+            removed = self._line.remove(waiting)
+        if removed:
+            waiting.future.set_running_or_notify_cancel()
+
+    # --- workers' threads -----------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        while batch := self._take():
+            runnable = [one for one in batch if one.future.set_running_or_notify_cancel()]
+            if runnable:
+                self._answer(runnable)
+
+    def _take(self) -> list[Waiting]:
+        """The next batch, when it is time for it; empty when there will be none."""
+        with self._changed:
+            while not self._closed:
+                if not self._line:
+                    self._changed.wait()
+                    continue
+                patience = self._leave_at - time.monotonic()
+                if len(self._line) >= self._expected or patience <= 0:
+                    break
+                self._changed.wait(patience)
+            return self._line.take(self._max_batch) if self._line else []
+
+    def _answer(self, batch: Sequence[Waiting]) -> None:
+        """Run a batch and hand the answers out. Should that fail, one by one: to each its own answer or error."""
+        try:
+            answered = list(zip(batch, self._run(batch), strict=True))
+        except Exception as error:  # of whatever kind: who waits for the answer must hear of it
+            if len(batch) > 1:
+                for one in batch:
+                    self._answer([one])
+                return
+            self._note(batch)
+            batch[0].future.set_exception(error)
+            return
+        self._note(batch)
+        for one, answer in answered:
+            one.future.set_result(answer)
+
+    def _run(self, batch: Sequence[Waiting]) -> list[Recommendations]:
+        kind = batch[0].kind
+        if kind.task is Task.TOPN:
+            candidates = [one.request for one in batch if isinstance(one.request, RankRequest)]
+            return self._recommender.rank_batch(candidates, kind.k, kind.search, len(batch))
+        histories = [one.request for one in batch if isinstance(one.request, RecommendRequest)]
+        return self._recommender.recommend_batch(histories, kind.k, kind.exclude_seen, kind.search, len(batch))
+
+    def _note(self, batch: Sequence[Waiting]) -> None:
+        """Before the answers go out, so that no client is back yet and counted twice."""
+        with self._changed:
+            self._answered += len(batch)
+            self._batches += 1
+            self._expected = min(self._max_batch, len(batch) + len(self._line))
+            self._leave_at = time.monotonic() + self._max_wait_s
+
+
+def _check_timeout(timeout_s: float | None) -> None:
+    if timeout_s is not None and timeout_s <= 0:
+        raise ConfigError(f"timeout_s must be above zero, or None for no limit, not {timeout_s}")

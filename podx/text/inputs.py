@@ -1,0 +1,242 @@
+"""Records → token ids, whole-word ids and mask. Training, export and serving all come through here.
+
+Every word of an input is tokenised on its own. The tokens of one user or item id share a whole-word id (1, 2, … in
+order of appearance); every other token, end of sequence and padding included, has whole-word id 0 (POD paper,
+section 3.2; numbering as in the published code). The tokens of an id are computed once and kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+import numpy.typing as npt
+
+from podx.errors import ConfigError, TokenizerError
+from podx.text.templates import ITEM_PREFIX, USER_PLACEHOLDER, USER_PREFIX, Task, Template, bare_template
+from podx.text.tokenizer import Tokenizer
+
+IntArray = npt.NDArray[np.int64]
+
+PLAIN_WORD = 0
+"""Whole-word id of every token that belongs to no id."""
+
+UNKNOWN_USER = 0
+
+NO_ROW = -1
+"""Fills up rows of users' prompt vectors."""
+
+NO_TEMPLATES: Mapping[Task, Template] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class EncodedInput:
+    """One record.
+
+    Attributes:
+        input_ids, whole_word_ids: int64 [source], end of sequence included.
+        user: number of its user, 0 for one that the model does not know.
+        user_rows: numbers of the users whose own prompt vectors are averaged, where that is not ``user`` alone.
+    """
+
+    input_ids: IntArray
+    whole_word_ids: IntArray
+    user: int = UNKNOWN_USER
+    user_rows: tuple[int, ...] | None = None
+
+    @property
+    def own_rows(self) -> tuple[int, ...]:
+        """Rows of the table of users' prompt vectors that stand for this user."""
+        return (self.user,) if self.user_rows is None else self.user_rows
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Padded records.
+
+    Attributes:
+        input_ids, whole_word_ids, attention_mask: int64 [batch, source].
+        users: int64 [batch], user numbers, 0 for one that the model does not know; None: nobody is known.
+        user_rows: int64 [batch, rows], see :class:`EncodedInput`, filled up with -1; None: ``users`` alone.
+    """
+
+    input_ids: IntArray
+    whole_word_ids: IntArray
+    attention_mask: IntArray
+    users: IntArray | None = None
+    user_rows: IntArray | None = None
+
+    @property
+    def size(self) -> int:
+        """Number of records."""
+        return int(self.input_ids.shape[0])
+
+    def rows(self, chosen: Sequence[int] | npt.NDArray[np.integer]) -> Batch:
+        """Some of the records, padded as they are."""
+        users, rows = (None if array is None else array[chosen] for array in (self.users, self.user_rows))
+        return Batch(self.input_ids[chosen], self.whole_word_ids[chosen], self.attention_mask[chosen], users, rows)
+
+
+def pad_rows(rows: Sequence[npt.NDArray[np.integer] | Sequence[int]], value: int) -> IntArray:
+    """Rows of different length → int64 [rows, longest], filled up with ``value`` on the right."""
+    width = max((len(row) for row in rows), default=0)
+    padded = np.full((len(rows), width), value, dtype=np.int64)
+    for number, row in enumerate(rows):
+        padded[number, : len(row)] = row
+    return padded
+
+
+class _WordCache:
+    """Tokens of the words made from id numbers, computed on first use."""
+
+    def __init__(self, tokenizer: Tokenizer, word_of: Callable[[int], str]) -> None:
+        self._tokenizer = tokenizer
+        self._word_of = word_of
+        self._tokens: dict[int, IntArray] = {}
+
+    def __getitem__(self, number: int) -> IntArray:
+        tokens = self._tokens.get(number)
+        if tokens is None:
+            tokens = np.array(self._tokenizer.encode(self._word_of(number)), dtype=np.int64)
+            self._tokens[number] = tokens
+        return tokens
+
+    def warm(self, count: int) -> None:
+        """Tokenise ids 1 to ``count`` in one call."""
+        words = [self._word_of(number) for number in range(1, count + 1)]
+        for number, tokens in enumerate(self._tokenizer.encode_many(words), start=1):
+            self._tokens[number] = np.array(tokens, dtype=np.int64)
+
+
+def _numbered(prefix: str) -> Callable[[int], str]:
+    return lambda number: f"{prefix}{number}"
+
+
+class InputEncoder:
+    """Writes records of any task as token ids.
+
+    Users and items are given by their numbers (1-based). Safe to share between threads: the caches only ever gain
+    entries whose value is a function of their key.
+
+    Args:
+        item_text: how an item is written, by default as its number; ``item_prefix`` comes before it.
+        whole_word_rows: rows of the model's whole-word table.
+        templates: wording of a task where a call names none; the bare one for the tasks that are left out.
+
+    Attributes:
+        warmed: users and items from 1 up that :meth:`warm` has tokenised.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        item_text: Callable[[int], str] = str,
+        whole_word_rows: int = 512,
+        item_prefix: str = ITEM_PREFIX,
+        templates: Mapping[Task, Template] = NO_TEMPLATES,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.whole_word_rows = whole_word_rows
+        self._templates = templates
+        self._users = _WordCache(tokenizer, _numbered(USER_PREFIX))
+        self._items = _WordCache(tokenizer, lambda number: item_prefix + item_text(number))
+        self._words: dict[str, IntArray] = {}
+        self._eos = np.array([tokenizer.eos_id], dtype=np.int64)
+        self.warmed = (0, 0)
+
+    def warm(self, users: int, items: int) -> None:
+        """Tokenise every id now, so that no later call meets the tokeniser."""
+        self._users.warm(users)
+        self._items.warm(items)
+        self.warmed = (users, items)
+
+    def user_tokens(self, number: int) -> IntArray:
+        """Tokens of a user as inputs have them."""
+        return self._users[number]
+
+    def item_tokens(self, number: int) -> IntArray:
+        """Tokens of an item as inputs have them, which may differ from its target tokens by a prefix."""
+        return self._items[number]
+
+    def wording(self, task: Task) -> Template:
+        """The template that words a record where a call names none."""
+        return self._templates.get(task) or bare_template(task)
+
+    def _plain(self, word: str) -> IntArray:
+        tokens = self._words.get(word)
+        if tokens is None:
+            tokens = np.array(self.tokenizer.encode(word), dtype=np.int64)
+            self._words[word] = tokens
+        return tokens
+
+    def encode(
+        self, task: Task, user: int, items: Sequence[int] | npt.NDArray[np.integer], template: Template | None = None
+    ) -> EncodedInput:
+        """One record as tokens.
+
+        Args:
+            task: which of the task's templates apply.
+            user: user number; 0: nobody, so the text has no user in it.
+            items: the history, the candidates, or the one item, by number.
+            template: wording; when not given, the encoder's own for the task.
+
+        Raises:
+            ConfigError: the template belongs to another task, or there are more ids than whole-word rows.
+        """
+        template = template or self.wording(task)
+        if template.task is not task:
+            raise ConfigError(f"a template of task {template.task} cannot word a record of task {task}")
+        if len(items) + 1 >= self.whole_word_rows:
+            raise ConfigError(
+                f"{len(items)} items and a user need more than the model's {self.whole_word_rows} whole-word rows"
+            )
+        parts: list[IntArray] = []
+        whole_words: list[int] = []
+        next_id = PLAIN_WORD + 1
+        for word in template.words:
+            if word == USER_PLACEHOLDER:
+                ids = [] if user == UNKNOWN_USER else [self._users[user]]
+            elif word.startswith("{"):
+                ids = [self._items[int(item)] for item in items]
+            else:
+                parts.append(self._plain(word))
+                whole_words.append(PLAIN_WORD)
+                continue
+            parts.extend(ids)
+            whole_words.extend(range(next_id, next_id + len(ids)))
+            next_id += len(ids)
+        parts.append(self._eos)
+        whole_words.append(PLAIN_WORD)
+        lengths = [len(part) for part in parts]
+        return EncodedInput(np.concatenate(parts), np.repeat(np.array(whole_words, dtype=np.int64), lengths), user)
+
+    def collate(self, records: Sequence[EncodedInput]) -> Batch:
+        """Pad records on the right to the longest of them."""
+        ids = pad_rows([r.input_ids for r in records], self.tokenizer.pad_id)
+        whole = pad_rows([r.whole_word_ids for r in records], PLAIN_WORD)
+        lengths = np.array([len(r) for r in records], dtype=np.int64)
+        mask = (np.arange(ids.shape[1])[None, :] < lengths[:, None]).astype(np.int64)
+        users = np.array([r.user for r in records], dtype=np.int64)
+        alone = all(r.user_rows is None for r in records)
+        return Batch(ids, whole, mask, users, None if alone else pad_rows([r.own_rows for r in records], NO_ROW))
+
+
+def item_target_tokens(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
+    """Target tokens of items written as ``texts``, without end of sequence.
+
+    Raises:
+        TokenizerError: an item's text holds something the tokeniser does not know, so it could not be told apart.
+    """
+    tokens = tokenizer.encode_many(texts)
+    for text, ids in zip(texts, tokens, strict=True):
+        if not ids or tokenizer.unk_id in ids:
+            raise TokenizerError(
+                f"the tokeniser cannot write the item id {text!r}: use a model that knows its characters, "
+                f"or train one on this data with --tokenizer train"
+            )
+    return tokens

@@ -1,0 +1,209 @@
+"""From pools of records to padded batches, task by task or mixed (POD paper, section 3.4).
+
+A batch is planned as indices first and made only when its turn comes, from a generator seeded by (seed, epoch,
+position): nothing about earlier batches has to be kept to make a later one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from podx.errors import ConfigError, DataError
+from podx.text.inputs import PLAIN_WORD, InputEncoder, pad_rows
+from podx.text.templates import Task, Template
+from podx_train.batches.row_writer import Rows, RowWriter, padded
+from podx_train.batches.samplers import Pool, Record
+from podx_train.model.pod_t5 import IGNORED_LABEL, ModelBatch, PodConfig
+
+ROTATION: tuple[Task, ...] = (Task.EXPLANATION, Task.SEQUENTIAL, Task.TOPN)
+"""Order in which task-alternated training takes the tasks."""
+
+WINDOW_BATCHES = 50
+"""Batches among which records of like length are looked for."""
+
+_PLAN_STREAM, _BATCH_STREAM = 0, 1
+
+Part = tuple[Task, npt.NDArray[np.int64]]
+PlannedBatch = tuple[Part, ...]
+
+
+def plan_stream(seed: int, epoch: int) -> np.random.Generator:
+    """Generator of an epoch's order."""
+    return np.random.default_rng([seed, _PLAN_STREAM, epoch])
+
+
+def batch_stream(seed: int, epoch: int, position: int) -> np.random.Generator:
+    """Generator of what is drawn inside one batch."""
+    return np.random.default_rng([seed, _BATCH_STREAM, epoch, position])
+
+
+def plan_epoch(pools: Sequence[Pool], batching: str, batch_size: int, rng: np.random.Generator) -> list[PlannedBatch]:
+    """Which records each batch of an epoch holds.
+
+    ``alternated``: one batch of each task in turn, until the task with most records has passed them all once; the
+    others start over in a new order when they run out. Where lengths are known, records of like length share a batch.
+    ``mixed``: all records of all tasks in one random order.
+
+    Raises:
+        DataError: a pool is empty.
+        ConfigError: unknown batching.
+    """
+    for pool in pools:
+        if pool.count == 0:
+            raise DataError(f"there are no training records for task {pool.task}: leave it out of --tasks")
+    if batching == "mixed":
+        return _mixed(pools, batch_size, rng)
+    if batching != "alternated":
+        raise ConfigError(f"unknown --batching {batching!r}: choose alternated or mixed")
+    by_task = {pool.task: pool for pool in pools}
+    ordered = [by_task[task] for task in ROTATION if task in by_task]
+    longest = max(pool.count for pool in ordered)
+    streams = {pool.task: _stream(pool, longest, batch_size, rng) for pool in ordered}
+    return [
+        ((pool.task, streams[pool.task][first : first + batch_size]),)
+        for first in range(0, longest, batch_size)
+        for pool in ordered
+    ]
+
+
+def _stream(pool: Pool, wanted: int, batch_size: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Indices of a task's records in the order in which an epoch takes them."""
+    order = _cycled(pool.count, wanted, rng)
+    return order if pool.lengths is None else _by_length(order, pool.lengths, batch_size, rng)
+
+
+def _by_length(
+    order: npt.NDArray[np.int64], lengths: npt.NDArray[np.integer], batch_size: int, rng: np.random.Generator
+) -> npt.NDArray[np.int64]:
+    """A random order rearranged so that a batch holds records of like length, for padding costs as much as text.
+
+    Within each window of :data:`WINDOW_BATCHES` batches records are sorted by length; whole batches are then shuffled.
+    An incomplete last batch stays last.
+    """
+    window = WINDOW_BATCHES * batch_size
+    parts = [order[first : first + window] for first in range(0, len(order), window)]
+    ordered = np.concatenate([part[np.argsort(lengths[part], kind="stable")] for part in parts])
+    whole = len(ordered) // batch_size * batch_size
+    batches = rng.permutation(ordered[:whole].reshape(-1, batch_size), axis=0)
+    return np.concatenate([batches.reshape(-1), ordered[whole:]])
+
+
+def _cycled(count: int, wanted: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    passes = -(-wanted // count)
+    return np.concatenate([rng.permutation(count) for _ in range(passes)])[:wanted]
+
+
+def _mixed(pools: Sequence[Pool], batch_size: int, rng: np.random.Generator) -> list[PlannedBatch]:
+    task_of = np.repeat(np.arange(len(pools)), [pool.count for pool in pools])
+    index_of = np.concatenate([np.arange(pool.count) for pool in pools])
+    order = rng.permutation(len(task_of))
+    plan = []
+    for first in range(0, len(order), batch_size):
+        chosen = order[first : first + batch_size]
+        parts = [(pool.task, index_of[chosen[task_of[chosen] == n]]) for n, pool in enumerate(pools)]
+        plan.append(tuple(part for part in parts if len(part[1])))
+    return plan
+
+
+@dataclass(frozen=True)
+class Built:
+    """A batch ready for the model.
+
+    Attributes:
+        batch, labels: what :meth:`PodT5.forward` takes.
+        weights: float32 [rows], how much each row counts, so that the shares of all processes add up to the mean over
+            the whole batch once gradients are averaged over processes.
+        tasks: task of each row.
+        pads, tokens: pad tokens, and tokens pads included, in inputs and targets together.
+    """
+
+    batch: ModelBatch
+    labels: torch.Tensor
+    weights: torch.Tensor
+    tasks: tuple[Task, ...]
+    pads: int
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Records of a batch before they are worded.
+
+    Attributes:
+        records: the records of this process.
+        choices: float64 [records], in [0, 1), from which each one's template follows.
+        weight: how much each counts.
+    """
+
+    records: Sequence[Record]
+    choices: npt.NDArray[np.float64]
+    weight: float
+
+
+class BatchBuilder:
+    """Makes batches of planned records.
+
+    Args:
+        encoder: how inputs are written; where it is warm, no batch calls the tokeniser.
+        templates: wordings by task, drawn uniformly; None: always the encoder's own (validation and test).
+    """
+
+    def __init__(
+        self,
+        config: PodConfig,
+        encoder: InputEncoder,
+        pools: Sequence[Pool],
+        templates: Mapping[Task, tuple[Template, ...]] | None = None,
+    ) -> None:
+        self._rows = {pool.task: config.task_row(pool.task) for pool in pools}
+        self._encoder = encoder
+        self._pools = {pool.task: pool for pool in pools}
+        wordings = {pool.task: (None,) if templates is None else templates[pool.task] for pool in pools}
+        self._writer = RowWriter(encoder, wordings)
+
+    def build(self, plan: PlannedBatch, rng: np.random.Generator, rank: int = 0, world: int = 1) -> Built:
+        """The rows ``rank, rank + world, …`` of a planned batch.
+
+        Every process draws the whole batch, which costs little, and words only its own rows: what is drawn does not
+        depend on how many processes there are.
+        """
+        drawn = self.draw(plan, rng, rank, world)
+        return self.pad(drawn, self.write(drawn))
+
+    def draw(self, plan: PlannedBatch, rng: np.random.Generator, rank: int = 0, world: int = 1) -> Drawn:
+        """This process's records of a planned batch, and how each is worded."""
+        records = [record for task, indices in plan for record in self._pools[task].draw(indices, rng)]
+        choices = rng.random(len(records))
+        mine = range(rank, len(records), world)
+        weight = world / len(records)
+        if not mine:  # fewer records than processes: this one computes a row that counts nothing
+            mine, weight = range(1), 0.0
+        return Drawn([records[i] for i in mine], choices[mine], weight)
+
+    def write(self, drawn: Drawn) -> Rows:
+        """The records worded, as rows of tokens."""
+        return self._writer.write(drawn.records, drawn.choices)
+
+    def pad(self, drawn: Drawn, written: Rows) -> Built:
+        """Rows and targets filled up to the longest of them, as tensors."""
+        records = drawn.records
+        inside = np.arange(written.lengths.max())[None, :] < written.lengths[:, None]
+        ids = padded(written.input_ids, inside, self._encoder.tokenizer.pad_id)
+        whole_words = padded(written.whole_word_ids, inside, PLAIN_WORD)
+        labels = pad_rows([record.target for record in records], IGNORED_LABEL)
+        task_rows = np.array([self._rows[record.task] for record in records], dtype=np.int64)
+        users = np.array([record.user for record in records], dtype=np.int64)
+        arrays = (ids, whole_words, inside.astype(np.int64), task_rows, users)
+        return Built(
+            batch=ModelBatch(*(torch.from_numpy(array) for array in arrays)),
+            labels=torch.from_numpy(labels),
+            weights=torch.full((len(records),), drawn.weight, dtype=torch.float32),
+            tasks=tuple(record.task for record in records),
+            pads=int(inside.size - inside.sum() + (labels == IGNORED_LABEL).sum()),
+            tokens=ids.size + labels.size,
+        )

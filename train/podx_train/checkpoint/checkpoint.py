@@ -1,0 +1,293 @@
+"""The checkpoint folder, and the state from which a training goes on.
+
+A folder holds
+
+- ``config.json``, ``model.safetensors``, ``spiece.model``, ``dataset/`` (sequences and raw ids) and ``training.json``:
+  the checkpoint, of the epoch with the lowest validation loss so far;
+- ``users.safetensors``: frozen user embeddings, where users have prompt vectors of their own;
+- ``trainer.safetensors``: where training stands (weights, optimiser, counters), for ``--resume``;
+- ``train_log.jsonl`` and ``loss.png``, for people.
+
+Every file is written under a temporary name and renamed, and ``config.json`` comes last: without it a folder is no
+checkpoint. What must agree is in one file: the weights carry the epoch they are of, and the whole trainer state is one
+safetensors file with its counters in the header. So a kill at any instant leaves the old state or the new one.
+No pickle is written or read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from podx.bundle.catalog import Catalog
+from podx.errors import CheckpointError, DataError, TokenizerError
+from podx.text.inputs import InputEncoder
+from podx.text.tokenizer import Tokenizer
+from podx_train.data.dataset import Dataset
+from podx_train.model.adapters import add_adapter, merge_adapter
+from podx_train.model.pod_t5 import PodConfig, PodT5
+from podx_train.model.presets import TOKENIZER_FILE
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+TRAINING_FILE = "training.json"
+TRAINER_FILE = "trainer.safetensors"
+USERS_FILE = "users.safetensors"
+DATASET_FOLDER = "dataset"
+PARTIAL_SUFFIX = ".partial"
+READABLE_MODE = 0o644
+"""safetensors writes files that only their owner can read; a service often runs as someone else."""
+
+_HEADER = "podx"
+_MODEL_PREFIX = "model."
+_OPTIMIZER_PREFIX = "optimizer."
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Users' items. ``items``: int32 [interactions]; ``offsets``: int32 [users + 1], where each user's items start."""
+
+    items: npt.NDArray[np.int32]
+    offsets: npt.NDArray[np.int32]
+
+    def of(self, user: int) -> npt.NDArray[np.int32]:
+        """All items of a user, in order of time."""
+        return self.items[self.offsets[user - 1] : self.offsets[user]]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained model and all that is needed to use it.
+
+    Attributes:
+        model: on the CPU, in evaluation mode; what an adapter learnt is merged into the backbone's matrices.
+        config: how the model was trained.
+        tokenizer: its sentencepiece model.
+        user_ids, item_ids: raw id of user and item number i + 1.
+        sequences: the users' items, held-out ones included.
+        training: curve, seed, best epoch, options, environment; ``{}`` where the file is missing.
+        item_texts: how item number i + 1 is written; None: as its number.
+    """
+
+    model: PodT5
+    config: PodConfig
+    tokenizer: Tokenizer
+    user_ids: list[str]
+    item_ids: list[str]
+    sequences: Sequences
+    training: dict[str, Any]
+    item_texts: list[str] | None = None
+
+    def catalog(self) -> Catalog:
+        """The items as the model writes them."""
+        return Catalog.create(self.item_ids, self.tokenizer, self.item_texts)
+
+    def encoder(self) -> InputEncoder:
+        """Writes inputs as in training."""
+        texts, config = self.item_texts, self.config
+        text = str if texts is None else lambda number: texts[number - 1]
+        return InputEncoder(self.tokenizer, text, config.whole_word_rows, config.item_prefix, config.wordings())
+
+
+def replace_file(path: Path, write: Callable[[Path], None]) -> None:
+    """Let ``write`` make a file under a temporary name, then put it in place of ``path`` in one step."""
+    partial = path.with_name(path.name + PARTIAL_SUFFIX)
+    write(partial)
+    partial.chmod(READABLE_MODE)
+    with partial.open("rb") as file:
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """:func:`replace_file` with given bytes."""
+
+    def write(partial: Path) -> None:
+        partial.write_bytes(content)
+
+    replace_file(path, write)
+
+
+def write_text(path: Path, text: str) -> None:
+    """:func:`replace_file` with text."""
+    write_bytes(path, text.encode())
+
+
+def model_tensors(model: PodT5) -> dict[str, Tensor]:
+    """Every weight once, by its first name: tied weights appear a single time."""
+    return {name: parameter.detach().cpu().contiguous() for name, parameter in model.named_parameters()}
+
+
+def set_model_tensors(model: PodT5, tensors: Mapping[str, Tensor], where: Path) -> None:
+    """Fill a model's weights.
+
+    Raises:
+        CheckpointError: a weight is missing, unknown, or of another shape.
+    """
+    own = dict(model.named_parameters())
+    wrong = sorted(own.keys() ^ tensors.keys())
+    wrong += [name for name in own.keys() & tensors.keys() if own[name].shape != tensors[name].shape]
+    if wrong:
+        raise CheckpointError(
+            f"{where} does not fit the checkpoint's configuration ({', '.join(wrong[:3])}): copy again"
+        )
+    with torch.no_grad():
+        for name, parameter in own.items():
+            parameter.copy_(tensors[name])
+
+
+def save_dataset(folder: Path, dataset: Dataset) -> None:
+    """Write sequences and raw ids; what a start of training that never saved left there is replaced."""
+    bare = dataclasses.replace(
+        dataset,
+        explanations={split: [] for split in dataset.explanations},
+        test_negatives=None,
+        validation_negatives=None,
+    )
+    bare.save(folder / DATASET_FOLDER, force=True)
+
+
+def publish(folder: Path, model: PodT5, training: Mapping[str, Any], epoch: int) -> None:
+    """Make ``model`` the folder's checkpoint; the tokeniser and :func:`save_dataset` came before."""
+    header = {_HEADER: json.dumps({"epoch": epoch})}
+    tensors = model_tensors(model)
+    replace_file(folder / WEIGHTS_FILE, lambda partial: save_file(tensors, partial, metadata=header))
+    write_text(folder / TRAINING_FILE, json.dumps(training, indent=2))
+    write_text(folder / CONFIG_FILE, model.config.to_json())
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
+    """A safetensors file that :func:`read_tensors` reads. ``header``: JSON values."""
+    metadata = {_HEADER: json.dumps(dict(header))}
+    replace_file(path, lambda partial: save_file(dict(tensors), partial, metadata=metadata))
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """All tensors of a safetensors file of ours, and its header.
+
+    Raises:
+        CheckpointError: it is missing, damaged, or not ours.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing: the checkpoint is incomplete, copy it again or train again")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {})[_HEADER])
+            return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged or was not written by podx ({error}): copy it again") from error
+
+
+def load_checkpoint(path: Path | str) -> Checkpoint:
+    """Read a checkpoint folder.
+
+    Raises:
+        CheckpointError: the folder is missing, unfinished, damaged, or of another format version.
+        DependencyError: it was trained with LoRA, and ``peft`` is not installed.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"there is no checkpoint folder at {folder}: make one with podx train DATA --out {folder}"
+        )
+    if not (folder / CONFIG_FILE).is_file():
+        hint = "it was stopped before its first epoch ended" if (folder / TRAINER_FILE).exists() else "wrong folder?"
+        raise CheckpointError(f"{folder} holds no finished checkpoint, {CONFIG_FILE} is missing ({hint})")
+    config = PodConfig.from_json(_read_text(folder / CONFIG_FILE))
+    try:
+        tokenizer = Tokenizer(folder / TOKENIZER_FILE)
+        dataset = Dataset.load(folder / DATASET_FOLDER)
+    except (TokenizerError, DataError) as error:
+        raise CheckpointError(f"the checkpoint {folder} is damaged: {error}") from error
+    tensors, header = read_tensors(folder / WEIGHTS_FILE)
+    model = build_model(config)
+    set_model_tensors(model, tensors, folder / WEIGHTS_FILE)
+    if model.user_prompts is not None:
+        model.user_prompts.fill(read_tensors(folder / USERS_FILE)[0], folder / USERS_FILE)
+    training = _read_training(folder / TRAINING_FILE) | {"weights_epoch": header.get("epoch")}
+    return Checkpoint(
+        model=merge_adapter(model).eval(),
+        config=config,
+        tokenizer=tokenizer,
+        user_ids=dataset.user_ids,
+        item_ids=dataset.item_ids,
+        sequences=Sequences(dataset.items, dataset.offsets),
+        training=training,
+        item_texts=dataset.item_texts,
+    )
+
+
+def build_model(config: PodConfig) -> PodT5:
+    """A model of a checkpoint's shape, its weights yet to be filled; torch's generator is left as it was.
+
+    Raises:
+        CheckpointError: the configuration describes no T5.
+    """
+    try:
+        with torch.random.fork_rng(devices=[]):
+            return add_adapter(PodT5(config))
+    except (TypeError, ValueError, KeyError, RuntimeError, ZeroDivisionError) as error:
+        raise CheckpointError(f"the checkpoint's configuration describes no T5 ({error}): copy it again") from error
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}): copy the checkpoint again") from error
+
+
+def _read_training(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        content = json.loads(_read_text(path))
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{path} is damaged ({error}): copy the checkpoint again") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} must hold a JSON object: copy the checkpoint again")
+    return content
+
+
+def save_trainer(folder: Path, model: PodT5, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
+    """Write where training stands, in one file and one rename.
+
+    Args:
+        state: counters and the like, JSON values.
+    """
+    tensors = {_MODEL_PREFIX + name: tensor for name, tensor in model_tensors(model).items()}
+    for name, parameter in model.named_parameters():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"{_OPTIMIZER_PREFIX}{key}.{name}"] = torch.as_tensor(value).detach().cpu().contiguous()
+    header = {_HEADER: json.dumps(dict(state))}
+    replace_file(folder / TRAINER_FILE, lambda partial: save_file(tensors, partial, metadata=header))
+
+
+def restore_trainer(model: PodT5, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], where: Path) -> None:
+    """Put back weights and optimiser state that :func:`save_trainer` wrote.
+
+    Raises:
+        CheckpointError: the weights are not those of ``model``; ``where`` is the file to name.
+    """
+    weights = {n.removeprefix(_MODEL_PREFIX): t for n, t in tensors.items() if n.startswith(_MODEL_PREFIX)}
+    set_model_tensors(model, weights, where)
+    for name, parameter in model.named_parameters():
+        state = {}
+        for key in ("step", "exp_avg", "exp_avg_sq"):
+            value = tensors.get(f"{_OPTIMIZER_PREFIX}{key}.{name}")
+            if value is not None:
+                state[key] = value.clone().to(parameter.device)
+        if state:
+            optimizer.state[parameter] = state

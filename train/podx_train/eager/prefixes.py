@@ -1,0 +1,136 @@
+"""Which tokens may follow which prefix: the catalogue's trie as transformers' ``prefix_allowed_tokens_fn`` wants it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from podx.bundle.trie import NO_ITEM, ROOT, Trie
+from podx.errors import RequestError
+
+ItemLists = Sequence[Sequence[int] | npt.NDArray[np.integer] | None]
+"""Item numbers for each row of a batch; None: nothing said about this row."""
+
+ANY_ROW = -1
+"""Stands for all rows without lists of their own: they share what is worked out."""
+
+
+class TrieWalker:
+    """Trie lookups by dictionary, each node's children gathered when it is first met; shared by all searches."""
+
+    def __init__(self, trie: Trie) -> None:
+        self.trie = trie
+        self._children: dict[int, dict[int, int]] = {}
+        self._nodes: dict[tuple[int, ...], int | None] = {(): ROOT}
+
+    def children(self, node: int) -> dict[int, int]:
+        """Token → child."""
+        found = self._children.get(node)
+        if found is None:
+            first, last = int(self.trie.child_start[node]), int(self.trie.child_start[node + 1])
+            found = dict(zip(self.trie.edge_token[first:last].tolist(), range(first + 1, last + 1), strict=True))
+            self._children[node] = found
+        return found
+
+    def node(self, prefix: tuple[int, ...]) -> int | None:
+        """Node that a prefix leads to, or None where it leads out of the trie."""
+        if prefix not in self._nodes:
+            parent = self.node(prefix[:-1])
+            self._nodes[prefix] = None if parent is None else self.children(parent).get(prefix[-1])
+        return self._nodes[prefix]
+
+    def item(self, prefix: tuple[int, ...]) -> int:
+        """Item that ends at a prefix, or 0."""
+        node = self.node(prefix)
+        return NO_ITEM if node is None else int(self.trie.item[node])
+
+
+class PrefixConstraint:
+    """Callable for ``prefix_allowed_tokens_fn``: only allowed items, and no branch that leads to none.
+
+    A beam that has nowhere to go (a finished one that the search keeps for want of others, or a row without any
+    allowed item) is offered the end of sequence: transformers refuses an empty list. Such beams score -1e9 or less, or
+    spell no item, and are dropped when the result is read.
+
+    Args:
+        walker: of the catalogue's trie.
+        eos_id: end of sequence.
+        excluded: by row, items that may not come out.
+        allowed: by row, the only items that may come out.
+
+    Raises:
+        RequestError: an item number is not in the catalogue.
+    """
+
+    def __init__(
+        self, walker: TrieWalker, eos_id: int, excluded: ItemLists | None = None, allowed: ItemLists | None = None
+    ) -> None:
+        self._walker = walker
+        self._eos_id = eos_id
+        self._end = torch.tensor([eos_id])
+        self._excluded, self._allowed = excluded, allowed
+        self._counts: dict[int, tuple[Counter[int] | None, Counter[int]]] = {}
+        self._tokens: dict[tuple[int, int], Tensor] = {}
+
+    def _of(self, lists: ItemLists | None, row: int) -> npt.NDArray[np.int64] | None:
+        if lists is None or lists[row] is None:
+            return None
+        items = np.unique(np.asarray(lists[row], dtype=np.int64))
+        if len(items) and (items[0] < 1 or items[-1] > self._walker.trie.item_count):
+            raise RequestError(f"item numbers must lie in 1..{self._walker.trie.item_count}")
+        return items
+
+    def _restricted(self, row: int) -> bool:
+        return any(lists is not None and lists[row] is not None for lists in (self._excluded, self._allowed))
+
+    def _items_below(self, items: npt.NDArray[np.int64]) -> Counter[int]:
+        """How many of ``items`` end at or below each node; the root's count is meaningless."""
+        return Counter(self._walker.trie.paths(items).ravel().tolist())
+
+    def _row_counts(self, row: int) -> tuple[Counter[int] | None, Counter[int]]:
+        """Allowed items below each node (None: all of them), and excluded items to take off."""
+        if row not in self._counts:
+            allowed, excluded = self._of(self._allowed, row), self._of(self._excluded, row)
+            if allowed is not None:
+                kept = allowed if excluded is None else np.setdiff1d(allowed, excluded)
+                self._counts[row] = self._items_below(kept), Counter()
+            else:
+                self._counts[row] = None, Counter() if excluded is None else self._items_below(excluded)
+        return self._counts[row]
+
+    def _left(self, row: int, node: int) -> int:
+        """How many items may come out at or below a node, the root excepted."""
+        allowed, excluded = self._row_counts(row)
+        return int(self._walker.trie.subtree_items[node]) - excluded[node] if allowed is None else allowed[node]
+
+    def _legal(self, row: int, node: int) -> Tensor:
+        children = self._walker.children(node)
+        tokens = [token for token, child in children.items() if self._left(row, child) > 0]
+        item = int(self._walker.trie.item[node])
+        if item != NO_ITEM and self.is_legal(row, item):
+            tokens.append(self._eos_id)
+        return torch.tensor(tokens) if tokens else self._end
+
+    def is_legal(self, row: int, item: int) -> bool:
+        """Whether an item may come out for a row: more is left at its node than below it."""
+        if not self._restricted(row):
+            return True
+        node = int(self._walker.trie.item_node[item])
+        children = self._walker.children(node).values()
+        return self._left(row, node) > sum(self._left(row, child) for child in children)
+
+    def __call__(self, row: int, sequence: Tensor) -> Tensor:
+        """Tokens that may follow ``sequence``, whose first token is the decoder's start."""
+        node = self._walker.node(tuple(sequence[1:].tolist()))
+        if node is None:
+            return self._end
+        key = (row if self._restricted(row) else ANY_ROW, node)
+        tokens = self._tokens.get(key)
+        if tokens is None:
+            tokens = self._tokens[key] = self._legal(row, node)
+        return tokens

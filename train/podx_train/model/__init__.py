@@ -1,0 +1,1 @@
+"""The POD model."""

@@ -1,0 +1,286 @@
+"""A whole torch module that was saved with ``torch.save(model, file)``, read without its code and without running any.
+
+Such a file is a zip archive: ``data.pkl`` describes the tree of modules, ``data/0``, ``data/1``, … hold the weights.
+The pickle is read by :mod:`podx_train.published.safe_pickle`. torch before 1.6 wrote another format; it is refused.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from podx.errors import CheckpointError
+from podx_train.published.safe_pickle import Calls, Inert, Name, read_pickle
+
+MAX_DEPTH = 64
+MAX_MODULES = 100_000
+PICKLE_NAME = "data.pkl"
+
+_DAMAGE = (zipfile.BadZipFile, OSError, EOFError, ValueError, LookupError, ArithmeticError, RuntimeError, struct.error)
+"""What zipfile raises on archives that are not as they should be; what it does not support is a RuntimeError."""
+
+_DTYPES = MappingProxyType(
+    {
+        "FloatStorage": torch.float32,
+        "DoubleStorage": torch.float64,
+        "HalfStorage": torch.float16,
+        "BFloat16Storage": torch.bfloat16,
+        "LongStorage": torch.int64,
+        "IntStorage": torch.int32,
+        "ShortStorage": torch.int16,
+        "CharStorage": torch.int8,
+        "ByteStorage": torch.uint8,
+        "BoolStorage": torch.bool,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """Numbers in the archive. ``kind``: torch's name of their type; ``key``: file in ``data/``; ``count``: of them."""
+
+    kind: str
+    key: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """A tensor as the pickle describes it: a view of a storage; offset and strides count numbers, not bytes."""
+
+    storage: Storage
+    offset: int
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class SavedModule:
+    """What a saved module holds.
+
+    Attributes:
+        path: the file.
+        class_name: full name of the module's class, which is not imported.
+        parameters: all parameters by their dotted names, those that are tied under each name.
+        attributes: plain values (numbers, text, None) among the attributes of the outermost module.
+        config: plain values of its attribute ``config``.
+    """
+
+    path: Path
+    class_name: str
+    parameters: dict[str, StoredTensor]
+    attributes: dict[str, Any]
+    config: dict[str, Any]
+
+    def tensor(self, name: str) -> Tensor:
+        """A parameter's values, float32, in memory of its own.
+
+        Raises:
+            CheckpointError: there is none, or the file does not hold what it says of it.
+        """
+        if name not in self.parameters:
+            raise CheckpointError(f"{self.path} holds no parameter {name}: it is not a model of the expected kind")
+        with _Archive(self.path) as archive:
+            return archive.tensor(self.parameters[name])
+
+    def tensors(self, names: list[str]) -> dict[str, Tensor]:
+        """Several parameters, as by :meth:`tensor`, the file being opened once."""
+        with _Archive(self.path) as archive:
+            return {name: archive.tensor(self.parameters[name]) for name in names}
+
+
+def read_module(path: Path) -> SavedModule:
+    """Read the tree of a saved module; weights are read later, when they are asked for.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, no saved module, or asks for something to be run.
+    """
+    with _Archive(path) as archive:
+        root = read_pickle(archive.pickle(), _CALLS, _storage, str(path))
+    state = root.state if isinstance(root, Inert) else None
+    if not isinstance(root, Inert) or not isinstance(state, dict) or "_modules" not in state:
+        held = "a dictionary (of weights alone?)" if isinstance(root, dict) else "something else"
+        raise CheckpointError(
+            f"{path} holds {held}, not a whole model: save one with torch.save(model, FILE), as POD's pretrain.py does"
+        )
+    config = state.get("config")
+    return SavedModule(
+        path=path,
+        class_name=str(root.of),
+        parameters=_parameters(root, path),
+        attributes=_plain(state),
+        config=_plain(config.state) if isinstance(config, Inert) else {},
+    )
+
+
+def _plain(state: Any) -> dict[str, Any]:
+    if not isinstance(state, dict):
+        return {}
+    return {k: v for k, v in state.items() if isinstance(k, str) and (v is None or isinstance(v, (str, int, float)))}
+
+
+def _parameters(root: Inert, path: Path) -> dict[str, StoredTensor]:
+    found: dict[str, StoredTensor] = {}
+    for prefix, state in _walk(root, path):
+        own = state.get("_parameters")
+        for name, value in own.items() if isinstance(own, dict) else ():
+            if value is None:  # a bias that the layer does without
+                continue
+            if not isinstance(value, StoredTensor):
+                raise CheckpointError(f"{path}: parameter {prefix}{name} is no plain tensor: save it unquantised")
+            found[f"{prefix}{name}"] = value
+    return found
+
+
+def _walk(root: Inert, path: Path) -> Iterator[tuple[str, dict[Any, Any]]]:
+    """Each module's prefix and state, without recursion; the same module may come under several names."""
+    waiting, count = [("", root, 0)], 0
+    while waiting:
+        prefix, module, depth = waiting.pop()
+        count += 1
+        if depth > MAX_DEPTH or count > MAX_MODULES:
+            raise CheckpointError(f"{path}: its modules are nested without end or too many: it is no model")
+        state = module.state if isinstance(module.state, dict) else {}
+        yield prefix, state
+        children = state.get("_modules")
+        for name, child in children.items() if isinstance(children, dict) else ():
+            if isinstance(child, Inert):
+                waiting.append((f"{prefix}{name}.", child, depth + 1))
+
+
+def _whole(values: Any) -> tuple[int, ...]:
+    """Sizes or strides, checked."""
+    if not isinstance(values, tuple) or not all(type(value) is int and 0 <= value < 1 << 48 for value in values):
+        raise ValueError("a size of a tensor is no whole number")
+    return values
+
+
+def _storage(persistent_id: Any) -> Storage:
+    """What torch writes for the numbers of a tensor: ("storage", type, key, device, count)."""
+    if not isinstance(persistent_id, tuple) or len(persistent_id) != 5:
+        raise ValueError("not the reference to a storage that torch.save writes")
+    word, kind, key, _, count = persistent_id
+    if word != "storage" or not isinstance(kind, Name) or not isinstance(key, str):
+        raise ValueError("not the reference to a storage that torch.save writes")
+    return Storage(kind.name, key, _whole((count,))[0])
+
+
+def _view(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> StoredTensor:
+    if not isinstance(storage, Storage):
+        raise ValueError("a tensor without numbers")
+    view = StoredTensor(storage, _whole((offset,))[0], _whole(size), _whole(stride))
+    if len(view.size) != len(view.stride) or len(view.size) > 8:
+        raise ValueError("a tensor of impossible shape")
+    last = view.offset + sum((s - 1) * t for s, t in zip(view.size, view.stride, strict=True))
+    if math.prod(view.size) > storage.count or (math.prod(view.size) and last >= storage.count):
+        raise ValueError("a tensor that is larger than its numbers")
+    return view
+
+
+def _first(value: Any, *_: Any) -> Any:
+    """A parameter is its tensor."""
+    return value
+
+
+def _ordered(pairs: Any = (), *_: Any) -> dict[Any, Any]:
+    if pairs:
+        raise ValueError("an ordered dictionary of an old kind")
+    return {}
+
+
+_CALLS: Calls = MappingProxyType(
+    {
+        "torch._utils._rebuild_tensor": _view,
+        "torch._utils._rebuild_tensor_v2": _view,
+        "torch._utils._rebuild_parameter": _first,
+        "torch._utils._rebuild_parameter_with_state": _first,
+        "collections.OrderedDict": _ordered,
+    }
+)
+
+
+class _Archive:
+    """The zip file of torch.save, checked before anything of it is read."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._files: dict[str, zipfile.ZipInfo] = {}
+        if not path.is_file():
+            raise CheckpointError(f"there is no file {path}: name the model.pt that POD's pretrain.py wrote")
+
+    def __enter__(self) -> _Archive:
+        try:
+            if not zipfile.is_zipfile(self._path):
+                raise CheckpointError(
+                    f"{self._path} is no zip archive: it is cut off, or torch older than 1.6 wrote it, whose format "
+                    f"podx does not read. Copy it again, or save it anew with torch 1.6 or later"
+                )
+            self._zip = zipfile.ZipFile(self._path)
+        except _DAMAGE as error:
+            raise CheckpointError(f"{self._path} is a damaged archive ({error}): copy it again") from error
+        try:
+            self._check()
+        except BaseException:
+            self._zip.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._zip.close()
+
+    def _check(self) -> None:
+        """Refuse archives that torch.save does not write: compressed, encrypted, overlapping, of odd names."""
+        infos = self._zip.infolist()
+        heads = [info.filename for info in infos if info.filename.split("/")[1:] == [PICKLE_NAME]]
+        if len(heads) != 1 or len({info.filename for info in infos}) != len(infos):
+            raise CheckpointError(f"{self._path} is an archive, but not one of torch.save: name the model.pt of POD")
+        prefix = heads[0].removesuffix(PICKLE_NAME)
+        self._files = {i.filename.removeprefix(prefix): i for i in infos if i.filename.startswith(prefix)}
+        if "constants.pkl" in self._files:
+            raise CheckpointError(f"{self._path} is a TorchScript program: name a model saved with torch.save")
+        stored = all(i.compress_type == zipfile.ZIP_STORED and i.compress_size == i.file_size for i in infos)
+        total = sum(info.file_size for info in infos)
+        if not stored or total > self._path.stat().st_size or any(info.flag_bits & 1 for info in infos):
+            raise CheckpointError(
+                f"{self._path} is compressed or says that it holds more than it does, which torch.save never writes: "
+                f"unpack it if it was packed again, or copy it again"
+            )
+        if "byteorder" in self._files and self._read("byteorder") != b"little":
+            raise CheckpointError(f"{self._path} was written on a big-endian machine: save it on a little-endian one")
+
+    def _read(self, name: str) -> bytes:
+        if name not in self._files:
+            raise CheckpointError(f"{self._path} lacks its part {name[:40]!r}: it is damaged, copy it again")
+        try:
+            return self._zip.read(self._files[name])
+        except _DAMAGE as error:
+            raise CheckpointError(f"{self._path} is damaged in its part {name} ({error}): copy it again") from error
+
+    def pickle(self) -> bytes:
+        """The description of the tree."""
+        return self._read(PICKLE_NAME)
+
+    def tensor(self, stored: StoredTensor) -> Tensor:
+        """The values of a tensor, float32."""
+        kind = _DTYPES.get(stored.storage.kind)
+        if kind is None:
+            raise CheckpointError(f"{self._path} holds numbers of type {stored.storage.kind}: save it in float32")
+        content = self._read(f"data/{stored.storage.key}")
+        if len(content) != stored.storage.count * kind.itemsize:
+            raise CheckpointError(
+                f"{self._path}: part data/{stored.storage.key} has {len(content):,} bytes where "
+                f"{stored.storage.count:,} numbers were promised: it is damaged, copy it again"
+            )
+        if not content:
+            return torch.zeros(stored.size)
+        numbers = torch.frombuffer(bytearray(content), dtype=kind)
+        return numbers.as_strided(stored.size, stored.stride, stored.offset).to(torch.float32, copy=True).contiguous()

@@ -1,0 +1,1 @@
+"""User embeddings and neighbours (PeaPOD)."""
