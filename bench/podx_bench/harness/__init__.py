@@ -1,0 +1,1 @@
+"""What every bench needs: options, child processes, records, the machine."""
