@@ -47,7 +47,22 @@ def run(arguments: list[str]) -> tuple[Path, Options]:
 
 def test_flags_make_options() -> None:
     assert run(["f", "--minutes", "2"]) == (Path("f"), Options(2.0))
-    words = "f --minutes 2 --sizes 8,4 --tasks topn -k 3 --spin --device cuda --most-users 5".split()
+    words = [
+        "f",
+        "--minutes",
+        "2",
+        "--sizes",
+        "8,4",
+        "--tasks",
+        "topn",
+        "-k",
+        "3",
+        "--spin",
+        "--device",
+        "cuda",
+        "--most-users",
+        "5",
+    ]
     assert run(words)[1] == Options(2.0, (4, 8), (Task.TOPN,), 3, True, "cuda", 5)
 
 
