@@ -20,8 +20,9 @@ import psutil
 
 import podx
 from podx.bundle import signature as sig
-from podx.bundle.bundle import CATALOG_FILE, Bundle, file_sha256
+from podx.bundle.bundle import CATALOG_FILE, Bundle
 from podx.bundle.catalog import Catalog
+from podx.bundle.manifest import file_sha256
 from podx.decoding.item_filter import ItemLimits
 from podx.decoding.items import ItemSearch, TokenColumns
 from podx.decoding.options import ItemSearchOptions

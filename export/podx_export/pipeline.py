@@ -18,18 +18,11 @@ import onnx
 
 from podx import __version__
 from podx.bundle import signature as sig
-from podx.bundle.bundle import (
-    CATALOG_FILE,
-    MANIFEST_FILE,
-    TOKENIZER_FILE,
-    USERS_FILE,
-    Bundle,
-    Manifest,
-    UserTable,
-    file_sha256,
-)
+from podx.bundle.bundle import CATALOG_FILE, TOKENIZER_FILE, USERS_FILE, Bundle
 from podx.bundle.catalog import Catalog, IdTable
+from podx.bundle.manifest import MANIFEST_FILE, Manifest, file_sha256
 from podx.bundle.tables import TableFile
+from podx.bundle.users import UserTable
 from podx.errors import ExportError
 from podx.graphs.session import CPU
 from podx_export.blocks.decoder import build_decoder

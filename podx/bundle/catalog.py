@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -211,22 +209,3 @@ def written_tokens(tokenizer: Tokenizer, texts: Sequence[str]) -> tuple[npt.NDAr
     lists = item_target_tokens(tokenizer, texts)
     offsets = np.concatenate([[0], np.cumsum([len(tokens) for tokens in lists])]).astype(np.int64)
     return np.array([token for tokens in lists for token in tokens], dtype=np.int32), offsets
-
-
-def read_arrays(path: Path, needed: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
-    """Arrays of an ``.npz`` file; no pickle is read.
-
-    Raises:
-        CatalogError: the file is missing, damaged, or lacks a needed array.
-    """
-    try:
-        with zipfile.ZipFile(path):  # numpy reads other formats too, and some of them as something else
-            pass
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = dict(archive.items())
-    except (OSError, EOFError, ValueError, NotImplementedError, RuntimeError, zipfile.BadZipFile) as error:
-        raise CatalogError(f"{path} is not a table written by podx ({error}): copy it anew, or export again") from error
-    missing = [name for name in needed if name not in arrays]
-    if missing:
-        raise CatalogError(f"{path} is not a table written by podx (it lacks {', '.join(missing)}): export again")
-    return arrays

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from podx.bundle.bundle import UserTable
+from podx.bundle.users import UserTable
 
 MOST_SIMILAR = 20
 """Users whose prompt vectors are averaged for one who has none."""

@@ -10,8 +10,9 @@ import onnxruntime as ort
 from onnx import helper
 
 from podx.bundle import trie_tables as names
-from podx.bundle.bundle import CATALOG_FILE, MANIFEST_FILE, TOKENIZER_FILE, Bundle, file_sha256
+from podx.bundle.bundle import CATALOG_FILE, TOKENIZER_FILE, Bundle
 from podx.bundle.catalog import Catalog
+from podx.bundle.manifest import MANIFEST_FILE, file_sha256
 from podx.bundle.signature import RECOMMEND_FILE, WEIGHTS_FILE
 from podx.bundle.tables import TableFile
 from podx.text.tokenizer import Tokenizer

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 import podx
-from podx.bundle.bundle import CATALOG_FILE, MANIFEST_FILE, Bundle
+from podx.bundle.bundle import CATALOG_FILE, Bundle
+from podx.bundle.manifest import MANIFEST_FILE
 from podx.bundle.signature import RECOMMEND_FILE
 from podx.errors import BundleError, CatalogError, ExportError, TokenizerError
 from podx_export.catalog import update as catalog_update

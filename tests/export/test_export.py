@@ -14,7 +14,8 @@ import torch
 
 import podx
 from podx.bundle import signature as sig
-from podx.bundle.bundle import CATALOG_FILE, MANIFEST_FILE, Bundle
+from podx.bundle.bundle import CATALOG_FILE, Bundle
+from podx.bundle.manifest import MANIFEST_FILE
 from podx.decoding.options import TextSearchOptions
 from podx.errors import BundleError, ExportError, ParityError
 from podx.requests.types import ExplainRequest, RankRequest, RecommendRequest

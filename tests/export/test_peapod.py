@@ -14,7 +14,8 @@ from typer.testing import CliRunner
 
 import podx
 from podx.bundle import signature as sig
-from podx.bundle.bundle import MANIFEST_FILE, Bundle
+from podx.bundle.bundle import Bundle
+from podx.bundle.manifest import MANIFEST_FILE
 from podx.cli import app
 from podx.graphs.cuda_graph import Bucket, CapturedRecommender
 from podx.graphs.model import GraphModel, fixed_feeds

@@ -15,7 +15,8 @@ from transformers import T5Config
 
 import podx
 from podx.bundle import signature as sig
-from podx.bundle.bundle import CATALOG_FILE, MANIFEST_FILE, TOKENIZER_FILE, USERS_FILE, Bundle
+from podx.bundle.bundle import CATALOG_FILE, TOKENIZER_FILE, USERS_FILE, Bundle
+from podx.bundle.manifest import MANIFEST_FILE
 from podx.decoding.options import ItemSearchOptions
 from podx.errors import ExportError, ParityError
 from podx.graphs.catalog_search import ItemBatch

@@ -7,16 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from podx.bundle.bundle import (
-    CATALOG_FILE,
-    MANIFEST_FILE,
-    TOKENIZER_FILE,
-    USERS_FILE,
-    Manifest,
-    UserTable,
-    file_sha256,
-)
+from podx.bundle.bundle import CATALOG_FILE, TOKENIZER_FILE, USERS_FILE
 from podx.bundle.catalog import Catalog, IdTable
+from podx.bundle.manifest import MANIFEST_FILE, Manifest, file_sha256
 from podx.bundle.signature import (
     DECODER_FILE,
     ENCODER_FILE,
@@ -25,6 +18,7 @@ from podx.bundle.signature import (
     WEIGHTS_FILE,
     ModelShape,
 )
+from podx.bundle.users import UserTable
 from podx.text.templates import ALL_TASKS, Task
 from podx.text.tokenizer import Tokenizer
 

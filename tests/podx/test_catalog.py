@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podx.bundle.bundle import UserTable
 from podx.bundle.catalog import TEXTS, Catalog, IdTable
 from podx.bundle.tables import TableFile, write_tables
 from podx.bundle.trie import NO_ITEM, ROOT
 from podx.bundle.trie_tables import LEVELS, widest
+from podx.bundle.users import UserTable
 from podx.errors import CatalogError
 from podx.text.tokenizer import Tokenizer
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from podx.bundle import signature as sig
-from podx.bundle.bundle import MANIFEST_FILE, Bundle, Manifest, file_sha256
+from podx.bundle.bundle import Bundle
+from podx.bundle.manifest import MANIFEST_FILE, Manifest, file_sha256
 from podx.bundle.signature import DECODER_FILE, ENCODER_FILE, ITEM_DECODER_FILE
 from podx.decoding.options import ItemSearchOptions
 from podx.errors import BundleError

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import podx
-from podx.bundle.bundle import Bundle, UserTable
+from podx.bundle.bundle import Bundle
 from podx.bundle.catalog import IdTable
+from podx.bundle.users import UserTable
 from podx.errors import ConfigError, UnknownUserError
 from podx.recommender import Recommender
 from podx.requests.cold_start import MOST_SIMILAR, SimilarUsers

@@ -9,7 +9,7 @@ from typing import Any, TypeGuard
 
 import numpy as np
 
-from podx.bundle.bundle import file_sha256
+from podx.bundle.manifest import file_sha256
 from podx.errors import DataError
 from podx.metrics import NOT_AN_ITEM
 from podx.text.templates import Task

@@ -8,7 +8,8 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from podx.bundle.bundle import MANIFEST_FILE, Bundle, file_sha256
+from podx.bundle.bundle import Bundle
+from podx.bundle.manifest import MANIFEST_FILE, file_sha256
 from podx.errors import ConfigError
 from podx_bench.accuracy_report.leaks import dataset_digest, describe_dataset
 from podx_bench.accuracy_report.measure import Progress, measure_model, new_record, plan_jobs, require_same_data

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import onnx
 
-from podx.bundle.bundle import CATALOG_FILE, MANIFEST_FILE, Bundle, Manifest, file_sha256
+from podx.bundle.bundle import CATALOG_FILE, Bundle
 from podx.bundle.catalog import Catalog
+from podx.bundle.manifest import MANIFEST_FILE, Manifest, file_sha256
 from podx.bundle.tables import TableFile
 from podx.bundle.trie_tables import LEVELS, widest
 from podx.errors import CatalogError, ExportError

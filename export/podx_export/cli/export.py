@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from podx.bundle.bundle import Manifest
+from podx.bundle.manifest import Manifest
 from podx_export.pipeline import DEFAULT_PARITY_USERS, NOT_MEASURED, export_checkpoint
 
 _MEGABYTE = 1e6
