@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import ml_dtypes
@@ -218,12 +218,17 @@ class GraphBuilder:
         return self.make("Shape", value, start=axis, end=axis + 1)
 
     def model(self) -> onnx.ModelProto:
-        """The finished model, its data in the weight file."""
-        graph = helper.make_graph(
-            self._nodes, self.name, self._inputs, self._outputs, initializer=list(self._initializers.values())
-        )
+        """The finished model, its data in the weight file. Constants that no node reads are left out."""
+        read = values_read(self._nodes)
+        initializers = [tensor for name, tensor in self._initializers.items() if name in read]
+        graph = helper.make_graph(self._nodes, self.name, self._inputs, self._outputs, initializer=initializers)
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, MICROSOFT_OPSET)]
         return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="podx")
+
+
+def values_read(nodes: Iterable[onnx.NodeProto]) -> set[str]:
+    """Names of all values that some node takes as an input."""
+    return {name for node in nodes for name in node.input}
 
 
 def _value_info(spec: TensorSpec) -> onnx.ValueInfoProto:

@@ -16,9 +16,10 @@ from podx.bundle.manifest import MANIFEST_FILE, Manifest, file_sha256
 from podx.bundle.tables import TableFile
 from podx.bundle.trie_tables import LEVELS, widest
 from podx.errors import CatalogError, ExportError
+from podx_export.blocks.graph import values_read
 from podx_export.catalog.change import CatalogChange, changed
 from podx_export.place import partial_folder, put_in_place, replaced_folder
-from podx_export.search.table_initializers import reads_tables, repoint
+from podx_export.search.table_initializers import drop_unread, reads_tables, repoint
 
 GRAPH_SUFFIX = ".onnx"
 
@@ -96,6 +97,7 @@ def _renew_graphs(source: Bundle, partial: Path, catalog: Catalog) -> list[str]:
                 f"the new items shorter texts, or train and export again with these items"
             )
         repoint(model, tables)
+        drop_unread(model)
         (partial / name).write_bytes(model.SerializeToString())
         written.append(name)
     return written
@@ -103,7 +105,7 @@ def _renew_graphs(source: Bundle, partial: Path, catalog: Catalog) -> list[str]:
 
 def levels_walked(model: onnx.ModelProto) -> int:
     """Levels of the trie that a graph's walk is unrolled over: each reads a table of its own."""
-    read = {name for node in model.graph.node for name in node.input}
+    read = values_read(model.graph.node)
     return max((level + 1 for level in range(LEVELS) if widest(level) in read), default=LEVELS)
 
 

@@ -7,6 +7,7 @@ import onnx
 from onnx import helper
 
 from podx.bundle.tables import TableFile
+from podx_export.blocks.graph import values_read
 
 INLINE_BYTES = 64
 """A table of so many bytes lies in the graph itself."""
@@ -50,6 +51,17 @@ def repoint(model: onnx.ModelProto, tables: TableFile) -> None:
     for tensor in model.graph.initializer:
         if _is_table(tensor, tables):
             tensor.CopyFrom(table_initializer(tensor.name, tables))
+
+
+def drop_unread(model: onnx.ModelProto) -> None:
+    """Remove the initializers that no node reads: ONNX Runtime warns of each when it loads the graph.
+
+    :class:`podx_export.blocks.graph.GraphBuilder` leaves them out; graphs of version 0.1 have some.
+    """
+    read = values_read(model.graph.node)
+    kept = [tensor for tensor in model.graph.initializer if tensor.name in read]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
 
 
 def _is_table(tensor: onnx.TensorProto, tables: TableFile) -> bool:
