@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -128,7 +129,7 @@ class GraphBuilder:
     # --- operators ------------------------------------------------------------------------------------------------
 
     def op(
-        self, operator: str, inputs: Sequence[str], outputs: int = 1, domain: str = "", **attributes: object
+        self, operator: str, inputs: Sequence[str], outputs: int = 1, domain: str = "", **attributes: Any
     ) -> list[str]:
         """Any operator; returns the names of its outputs."""
         name = self._unique(operator)
@@ -136,11 +137,11 @@ class GraphBuilder:
         self._nodes.append(helper.make_node(operator, list(inputs), names, name=name, domain=domain, **attributes))
         return names
 
-    def make(self, operator: str, *inputs: str, **attributes: object) -> str:
+    def make(self, operator: str, *inputs: str, **attributes: Any) -> str:
         """A standard operator with one output."""
         return self.op(operator, inputs, **attributes)[0]
 
-    def fused(self, operator: str, *inputs: str, **attributes: object) -> str:
+    def fused(self, operator: str, *inputs: str, **attributes: Any) -> str:
         """A com.microsoft operator of which the first output is wanted."""
         return self.op(operator, inputs, domain=MICROSOFT, **attributes)[0]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -103,19 +104,22 @@ def _matrix(*linears: nn.Linear) -> Float32Array:
     return np.concatenate([_array(linear.weight).T for linear in linears], axis=1)
 
 
-def _attention(norm: nn.Module, attention: nn.Module) -> Attention:
+# The parts of transformers' T5 are Any below: torch knows their attributes only as "tensor or module".
+
+
+def _attention(norm: Any, attention: Any) -> Attention:
     matrices = (_matrix(part) for part in (attention.q, attention.k, attention.v, attention.o))
     return Attention(_array(norm.weight), *matrices)
 
 
-def _feed_forward(block: nn.Module) -> FeedForward:
+def _feed_forward(block: Any) -> FeedForward:
     dense = block.DenseReluDense
     gated = hasattr(dense, "wi_0")
     inner = _matrix(dense.wi_0, dense.wi_1) if gated else _matrix(dense.wi)
     return FeedForward(_array(block.layer_norm.weight), inner, _matrix(dense.wo))
 
 
-def _bias(attention: nn.Module, offsets: torch.Tensor, bidirectional: bool) -> Float32Array:
+def _bias(attention: Any, offsets: torch.Tensor, bidirectional: bool) -> Float32Array:
     """Bias of each offset (key - query), [offsets, heads], by T5's own buckets."""
     buckets = attention._relative_position_bucket(
         offsets,
@@ -126,12 +130,12 @@ def _bias(attention: nn.Module, offsets: torch.Tensor, bidirectional: bool) -> F
     return _array(attention.relative_attention_bias(buckets))
 
 
-def _encoder_layer(block: nn.Module) -> EncoderLayer:
+def _encoder_layer(block: Any) -> EncoderLayer:
     attention, dense = block.layer
     return EncoderLayer(_attention(attention.layer_norm, attention.SelfAttention), _feed_forward(dense))
 
 
-def _decoder_layer(block: nn.Module) -> DecoderLayer:
+def _decoder_layer(block: Any) -> DecoderLayer:
     attention, cross, dense = block.layer
     return DecoderLayer(
         _attention(attention.layer_norm, attention.SelfAttention),
@@ -143,8 +147,8 @@ def _decoder_layer(block: nn.Module) -> DecoderLayer:
 @torch.no_grad()
 def read_model(model: PodT5) -> SourceModel:
     """Take a model apart. The model must be in evaluation mode or not: no dropout is exported either way."""
-    backbone, config = model.backbone, model.backbone.config
-    encoder, decoder = backbone.encoder, backbone.decoder
+    backbone: Any = model.backbone
+    config, encoder, decoder = backbone.config, backbone.encoder, backbone.decoder
     distance = int(config.relative_attention_max_distance)
     both_ways = torch.arange(-distance, distance + 1)
     backwards = -torch.arange(0, distance + 1)

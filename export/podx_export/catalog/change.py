@@ -46,7 +46,11 @@ class CatalogChange:
         Raises:
             CatalogError: a line of ``add`` has more than two columns or no id, or a file is no text.
         """
-        return cls(*(_read_ids(path) if path else () for path in (delist, restore)), _read_items(add) if add else ())
+        return cls(
+            delist=_read_ids(delist) if delist else (),
+            restore=_read_ids(restore) if restore else (),
+            add=_read_items(add) if add else (),
+        )
 
 
 def _read_text(path: Path) -> str:

@@ -51,7 +51,9 @@ def draw(checkpoint: Checkpoint, task: Task, count: int, seed: int = 0) -> Sampl
     everyone = len(checkpoint.user_ids)
     users = np.sort(random.choice(everyone, size=min(count, everyone), replace=False)) + 1
     none = np.zeros(0, dtype=np.int64)
-    items, denied, allowed = [], [], []
+    items: list[IntArray] = []
+    denied: list[IntArray] = []
+    allowed: list[IntArray | None] = []
     for user in users:
         known = checkpoint.sequences.of(int(user)).astype(np.int64)
         history = known[:-1][-checkpoint.config.max_history :]
