@@ -54,7 +54,7 @@ finish
 distill() {
     name=$1 && shift
     podx distill "$runs/teacher-0" --data "$runs/data-collaborative" --out "$runs/$name" --decoder-layers 2 "$@" \
-        --targets all --batch-size 64 --lr 5e-4 --table-lr 10 --warmup 100 --schedule cosine \
+        --targets all --batch-size 64 --lr 5e-4 --embedding-lr 10 --warmup 100 --schedule cosine \
         --updates "$((updates * 5 / 8))" --epochs 40 --patience 40 --validation-users 2048 --precision "$precision" --resume
 }
 distill student-0

@@ -46,7 +46,7 @@ def test_a_resumed_training_ends_with_the_same_weights(world: Dataset, short: Tr
 def test_a_schedule_that_ends_there_cannot_be_moved(world: Dataset, short: TrainOptions, tmp_path: Path) -> None:
     limited = dataclasses.replace(short, max_updates=8, schedule="cosine")
     train_model(world, tmp_path / "out", limited)
-    with pytest.raises(ConfigError, match="max-updates was 8"):
+    with pytest.raises(ConfigError, match="--updates was 8"):
         train_model(world, tmp_path / "out", dataclasses.replace(limited, max_updates=9), resume=True)
 
 

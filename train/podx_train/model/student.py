@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from podx.errors import ConfigError
+from podx.flags import flag_of, option
 from podx_train.checkpoint.checkpoint import build_model
 from podx_train.model.pod_t5 import PodConfig, PodT5
 
@@ -25,16 +26,11 @@ _FEED_FORWARD = re.compile(r"^(.*\.DenseReluDense\.)(wi|wi_0|wi_1|wo)\.weight$")
 
 @dataclass(frozen=True)
 class StudentShape:
-    """What of a teacher's shape a student has otherwise.
+    """What of a teacher's shape a student has otherwise; None: the same as the teacher."""
 
-    Attributes:
-        decoder_layers, encoder_layers: number of layers; None: as many as the teacher.
-        d_ff: inner units of each feed-forward layer; None: as many as the teacher.
-    """
-
-    decoder_layers: int | None = None
-    encoder_layers: int | None = None
-    d_ff: int | None = None
+    decoder_layers: int | None = option(None, "Decoder layers of the student.", required=True)
+    encoder_layers: int | None = option(None, "Its encoder layers; default: the teacher's.")
+    d_ff: int | None = option(None, "Inner width of its feed-forward layers; default: the teacher's.")
 
     def config(self, teacher: PodConfig) -> PodConfig:
         """The student's configuration.
@@ -43,15 +39,13 @@ class StudentShape:
             ConfigError: the student would be larger than the teacher, or have nothing left.
         """
         backbone = dict(teacher.backbone)
-        asked = {
-            "num_decoder_layers": ("--decoder-layers", self.decoder_layers),
-            "num_layers": ("--encoder-layers", self.encoder_layers),
-            "d_ff": ("--d-ff", self.d_ff),
-        }
-        for name, (flag, value) in asked.items():
+        names = {"decoder_layers": "num_decoder_layers", "encoder_layers": "num_layers", "d_ff": "d_ff"}
+        for field, name in names.items():
+            value = getattr(self, field)
             if value is None:
                 continue
             if not 1 <= value <= backbone[name]:
+                flag = flag_of(self, field)
                 raise ConfigError(f"{flag} must lie between 1 and the teacher's {backbone[name]}, not {value}")
             backbone[name] = value
         return dataclasses.replace(teacher, backbone=backbone)

@@ -23,7 +23,8 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
-from podx.errors import ConfigError, DataError
+from podx.errors import DataError
+from podx.flags import check, option
 from podx.text.templates import Task
 from podx_train.batches.templates import Templates, kind_of_inference, trained_templates
 from podx_train.checkpoint.checkpoint import WEIGHTS_FILE, Checkpoint, load_checkpoint
@@ -34,7 +35,7 @@ from podx_train.model.student import StudentShape, cut_out
 from podx_train.model.user_prompts import FROZEN
 from podx_train.training.cpu import tune_for_cpu
 from podx_train.training.loop import TrainResult
-from podx_train.training.options import RANDOM_TABLE_LR, TrainOptions
+from podx_train.training.options import MODEL_OPTIONS, RANDOM_EMBEDDING_LR, TrainOptions
 from podx_train.training.start import Start
 from podx_train.training.training import make_trainer
 from podx_train.users.user_vectors import digest
@@ -45,26 +46,22 @@ ITEM_TASKS = (Task.SEQUENTIAL, Task.TOPN)
 
 @dataclass(frozen=True)
 class DistillOptions:
-    """What distillation adds to the options of training.
+    """What distillation adds to the options of training; ``shape`` is that of the student.
 
-    Attributes:
-        shape: of the student.
-        weight: w, share of the teacher's distributions in the loss; 0 trains on the data alone.
-        temperature: T.
-        from_scratch: the student starts from random weights, not from the teacher's.
+    Raises:
+        ConfigError: an option is out of its bounds.
     """
 
     shape: StudentShape
-    weight: float = 0.5
-    temperature: float = 2.0
-    from_scratch: bool = False
+    weight: float = option(
+        0.5, "Share of the teacher's distributions in the loss; the rest is the data's.", least=0, most=1
+    )
+    temperature: float = option(2.0, "Divides the logits of both; above 1, unlikely tokens count more.", above=0)
+    from_scratch: bool = option(False, "Start the student from random weights, not from the teacher's.")
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
-        if not 0 <= self.weight <= 1:
-            raise ConfigError(f"--weight must lie between 0 and 1, not {self.weight}")
-        if not self.temperature > 0:
-            raise ConfigError(f"--temperature must be above zero, not {self.temperature}")
+        check(self)
 
 
 class Distillation(nn.Module):
@@ -193,7 +190,7 @@ def start_from_teacher(source: Checkpoint, folder: Path, distilling: DistillOpti
         tokenizer=source.tokenizer.path.read_bytes,
         names_tokenizer=True,
         model=lambda tasks, tokenizer: student(),
-        table_scale=RANDOM_TABLE_LR if distilling.from_scratch else 1.0,
+        embedding_scale=RANDOM_EMBEDDING_LR if distilling.from_scratch else 1.0,
         users=users,
         objective=lambda model: Distillation(model, teacher, item_tokens, distilling),
     )
@@ -201,19 +198,9 @@ def start_from_teacher(source: Checkpoint, folder: Path, distilling: DistillOpti
 
 def _as_the_teacher(options: TrainOptions, config: PodConfig) -> TrainOptions:
     """The options that make a model are not chosen but the teacher's."""
-    return dataclasses.replace(
-        options,
-        tasks=config.tasks,
-        prompts=config.prompts,
-        max_history=config.max_history,
-        whole_word_on_prompt=config.whole_word_on_prompt,
-        inference=kind_of_inference(config),
-        user_prompts=config.user_prompts,
-        user_heads=config.user_heads,
-        neighbours=config.neighbours,
-        user_vectors=None,
-        adapter=NO_ADAPTER,
-    )
+    of_teacher = {name: getattr(config, name) for name in MODEL_OPTIONS if hasattr(config, name)}
+    of_teacher |= {"inference": kind_of_inference(config), "user_vectors": None, "adapter": NO_ADAPTER}
+    return dataclasses.replace(options, **of_teacher)
 
 
 def _require_its_dataset(source: Checkpoint, dataset: Dataset, folder: Path | str) -> None:

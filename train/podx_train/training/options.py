@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import msgspec
 import torch
 
 from podx.errors import ConfigError, DataError, DeviceError
-from podx.text.templates import ALL_TASKS, Task
+from podx.flags import check, flag_of, option
+from podx.text.templates import ALL_TASKS, Task, parse_tasks
 from podx_train.data.dataset import Dataset
 from podx_train.model.pod_t5 import (
     DEFAULT_LORA_RANK,
@@ -20,49 +22,28 @@ from podx_train.model.pod_t5 import (
     DEFAULT_USER_HEADS,
     NO_ADAPTER,
 )
-from podx_train.model.presets import DEFAULT_PRESET, PRESETS
+from podx_train.model.presets import DEFAULT_PRESET, PRESETS, parse_layers
 from podx_train.model.tokenizer_training import DEFAULT_PIECES
 
 TRAIN_TOKENIZER = "train"
 """Value of ``--tokenizer`` that asks for a model learnt from the dataset."""
 
-RANDOM_TABLE_LR = 30.0
+RANDOM_EMBEDDING_LR = 30.0
 """AdamW moves every weight by about the learning rate, but T5 starts its token embedding at deviation 1, ten times that
 of its matrices and more: at one rate for all, a random embedding hardly moves in the few updates a small model gets."""
 
-_CHOICES: Mapping[str, tuple[str, ...]] = {
-    "batching": ("alternated", "mixed"),
-    "targets": ("segment", "all"),
-    "schedule": ("constant", "cosine"),
-    "inference": ("bare", "discrete"),
-    "adapter": ("none", "lora", "prompt-only"),
-    "device": ("auto", "cpu", "cuda"),
-    "precision": ("auto", "fp32", "bf16"),
-}
-_LEAST = {
-    "epochs": 0,
-    "batch_size": 1,
-    "patience": 1,
-    "warmup": 0,
-    "prompts": 0,
-    "max_history": 1,
-    "seed": 0,
-    "user_prompts": 0,
-    "user_heads": 0,
-    "neighbours": 1,
-    "lora_rank": 1,
-}
-_FREE_ON_RESUME = {
-    "epochs",
-    "max_updates",
-    "max_minutes",
-    "patience",
-    "cumulative_patience",
-    "device",
-    "precision",
-    "save_minutes",
-}
+MODEL_OPTIONS = frozenset(
+    {
+        *("tasks", "prompts", "max_history", "whole_word_on_prompt", "inference"),
+        *("user_prompts", "user_heads", "neighbours", "user_vectors", "adapter", "lora_rank"),
+    }
+)
+"""Fields of :class:`TrainOptions` that shape the model; a student takes them from its teacher."""
 
+_FREE_ON_RESUME = {
+    *("epochs", "max_updates", "max_minutes", "patience", "cumulative_patience", "device", "precision", "save_minutes")
+}
+_FORMER_NAMES = {"table_lr": "embedding_lr"}
 
 METHODS: Mapping[str, Mapping[str, Any]] = {
     "pod": {},
@@ -83,89 +64,101 @@ def method_options(method: str) -> Mapping[str, Any]:
     return METHODS[method]
 
 
+_recipe = partial(option, panel="Recipe")
+_model = partial(option, panel="Model")
+_peapod = partial(option, panel="PeaPOD")
+_length = partial(option, panel="How long")
+_optimiser = partial(option, panel="Optimiser")
+_running = partial(option, panel="Running")
+
+
 @dataclass(frozen=True)
 class TrainOptions:
     """Options of a training.
 
-    Attributes:
-        tasks: None: every task the dataset has data for.
-        prompts: prompt vectors a task.
-        batching: ``alternated`` or ``mixed``.
-        epochs: at most this many; 0 writes an untrained checkpoint.
-        max_updates: at most this many optimiser steps; None: no limit.
-        max_minutes: stop after this long, validation included; None: no limit.
-        batch_size: records of an update, all processes together.
-        lr, weight_decay, clip: AdamW's learning rate and decay, largest gradient norm.
-        table_lr: how many times ``lr`` the embedding tables (tokens, whole words, prompts) learn at; None: 1 for a
-            backbone with weights, :data:`RANDOM_TABLE_LR` for a preset.
-        warmup: updates over which the learning rate rises from zero.
-        schedule: ``constant``, or ``cosine`` down to zero over ``epochs`` or ``max_updates``, whichever ends first.
-        patience: epochs without improvement before training stops.
-        cumulative_patience: count them in all rather than in a row, as the published code does.
-        targets: ``segment`` or ``all``, see :func:`podx_train.batches.samplers.sequential_pool`.
-        validation_users: validate on this many records a task, always the same; None: on all.
-        save_minutes: how often to save within an epoch.
-        precision: ``auto`` is bf16 on a GPU that has it, fp32 elsewhere; ``bf16`` works on CPUs that have it as well.
-        inference: ``bare``: validation, test and serving read ids alone, as in the paper; ``discrete``: they read the
-            first worded template of the task (P5).
-        user_prompts, user_heads, neighbours: PeaPOD's prompt vectors of a user, see :class:`PodConfig`.
-        user_vectors: file with user embeddings; None: matrix factorisation of the training interactions.
-        adapter, lora_rank: which weights are trained, see :class:`PodConfig`.
+    Raises:
+        ConfigError: an option is unknown or out of its bounds.
     """
 
-    tasks: tuple[Task, ...] | None = None
-    prompts: int = DEFAULT_PROMPTS
-    batching: str = "alternated"
-    epochs: int = 30
-    max_updates: int | None = None
-    max_minutes: float | None = None
-    batch_size: int = 64
-    lr: float = 5e-4
-    table_lr: float | None = None
-    weight_decay: float = 0.01
-    clip: float = 1.0
-    warmup: int = 0
-    schedule: str = "constant"
-    seed: int = 0
-    device: str = "auto"
-    precision: str = "auto"
-    patience: int = 5
-    cumulative_patience: bool = False
-    targets: str = "segment"
-    max_history: int = DEFAULT_MAX_HISTORY
-    whole_word_on_prompt: bool = False
-    validation_users: int | None = None
-    save_minutes: float = 10.0
-    inference: str = "bare"
-    user_prompts: int = 0
-    user_heads: int = DEFAULT_USER_HEADS
-    neighbours: int = DEFAULT_NEIGHBOURS
-    user_vectors: str | None = None
-    adapter: str = NO_ADAPTER
-    lora_rank: int = DEFAULT_LORA_RANK
+    tasks: tuple[Task, ...] | None = _recipe(
+        None, "Comma-separated: sequential,topn,explanation. Default: all that have data.", parse=parse_tasks
+    )
+    prompts: int = _recipe(DEFAULT_PROMPTS, "Prompt vectors a task.", least=0)
+    batching: str = _recipe(
+        "alternated",
+        "alternated: a batch of each task in turn; mixed: tasks share batches.",
+        choices=("alternated", "mixed"),
+    )
+    inference: str = _recipe(
+        "bare",  # validation, test and serving read ids alone, as in the POD paper
+        "bare: serve with ids alone; discrete: keep the first worded template of each task (P5).",
+        choices=("bare", "discrete"),
+    )
+    targets: str = _recipe(
+        "segment",
+        "segment: one random segment a user and epoch; all: every training position.",
+        choices=("segment", "all"),
+    )
+    adapter: str = _recipe(
+        NO_ADAPTER,
+        "none: all weights learn; lora: low-rank matrices; prompt-only: nothing of the backbone.",
+        choices=("none", "lora", "prompt-only"),
+    )
+    lora_rank: int = _recipe(DEFAULT_LORA_RANK, "Rank of LoRA matrices.", least=1)
+    max_history: int = _model(DEFAULT_MAX_HISTORY, "Last items of a user that the model reads.", least=1)
+    whole_word_on_prompt: bool = _model(False, "Add whole-word row 0 to the prompt vectors.")
+    user_prompts: int = _peapod(0, "Prompt vectors made for each user from similar users; --method peapod: 3.", least=0)
+    user_heads: int = _peapod(
+        DEFAULT_USER_HEADS, "Attention heads over similar users; 0: a multi-layer perceptron.", least=0
+    )
+    neighbours: int = _peapod(DEFAULT_NEIGHBOURS, "Similar users attended to.", least=1)
+    user_vectors: str | None = _peapod(
+        None, "User embeddings of your own (.npy or .npz); default: factorisation of the training interactions."
+    )
+    epochs: int = _length(30, "At most this many; 0 writes an untrained checkpoint.", least=0)
+    max_updates: int | None = _length(
+        None, "At most this many optimiser steps; --schedule cosine ends there.", flag="--updates", least=1
+    )
+    max_minutes: float | None = _length(
+        None, "Stop after this long, validation included, within an epoch too; --resume goes on.", above=0
+    )
+    patience: int = _length(5, "Epochs without improvement before stopping.", least=1)
+    cumulative_patience: bool = _length(False, "Count them in all, not in a row.")  # as the published code does
+    validation_users: int | None = _length(
+        None, "Validate on this many records a task, always the same; default: all.", least=1
+    )
+    batch_size: int = _optimiser(64, "Records of an update, over all processes.", least=1)
+    lr: float = _optimiser(5e-4, "Learning rate of AdamW.", above=0)
+    embedding_lr: float | None = _optimiser(
+        None,  # of tokens, whole words and prompts
+        "Times --lr for embeddings; default: 1 where they come with weights, 30 where they start at random.",
+        above=0,
+    )
+    weight_decay: float = _optimiser(0.01, "Weight decay of AdamW.", least=0)
+    clip: float = _optimiser(1.0, "Largest gradient norm.", above=0)
+    warmup: int = _optimiser(0, "Updates over which the learning rate rises from zero.", least=0)
+    schedule: str = _optimiser(
+        "constant",
+        "Learning rate: constant, or cosine down to zero over --epochs or --updates, whichever ends first.",
+        choices=("constant", "cosine"),
+    )
+    seed: int = _running(0, "Seed of weights, order, segments and dropout.", least=0)
+    device: str = _running("auto", "auto, cpu or cuda.", choices=("auto", "cpu", "cuda"))
+    precision: str = _running(
+        "auto",
+        "auto: bf16 on a GPU that has it, fp32 elsewhere; fp32; bf16, on CPUs that have it too.",
+        choices=("auto", "fp32", "bf16"),
+    )
+    save_minutes: float = _running(10.0, "How often to save within an epoch.", above=0)
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
-        for name, choices in _CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ConfigError(f"unknown {_flag(name)} {getattr(self, name)!r}: choose among {', '.join(choices)}")
-        for name, least in _LEAST.items():
-            if getattr(self, name) < least:
-                raise ConfigError(f"{_flag(name)} must be at least {least}, not {getattr(self, name)}")
-        for name in ("lr", "table_lr", "clip", "save_minutes", "max_minutes"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ConfigError(f"{_flag(name)} must be above zero, not {value}")
-        if not self.weight_decay >= 0:
-            raise ConfigError(f"--weight-decay must be at least 0, not {self.weight_decay}")
-        for name in ("validation_users", "max_updates"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{_flag(name)} must be at least 1, not {value}")
+        check(self)
 
     def as_json(self) -> dict[str, Any]:
         """The options as JSON values."""
-        return dataclasses.asdict(self) | {"tasks": None if self.tasks is None else [t.value for t in self.tasks]}
+        content: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))
+        return content
 
     def refuse_changes(self, earlier: Mapping[str, Any]) -> None:
         """Check that a resumed training goes on as it began.
@@ -173,32 +166,35 @@ class TrainOptions:
         Raises:
             ConfigError: an option that shapes the result differs; all such options are named.
         """
-        own = self.as_json()
+        now = self.as_json()
+        before = TrainOptions().as_json()  # of options that are newer than the training
+        before |= {_FORMER_NAMES.get(name, name): value for name, value in earlier.items()}
         free = _FREE_ON_RESUME - ({"epochs", "max_updates"} if self.schedule == "cosine" else set())
-        usual = TrainOptions().as_json()  # of an option that is newer than the training
-        changed = [name for name in own if name not in free and earlier.get(name, usual[name]) != own[name]]
+        changed = [name for name in now if name not in free and before[name] != now[name]]
         if changed:
-            listed = ", ".join(f"{_flag(name)} was {earlier.get(name)}, is {own[name]}" for name in changed)
+            listed = ", ".join(f"{flag_of(self, name)} was {before[name]}, is {now[name]}" for name in changed)
             raise ConfigError(f"--resume goes on with the options training began with ({listed}): give the same ones")
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where weights and tokeniser come from.
+    """Where weights and tokeniser come from: the smallest preset, unless a preset or a backbone is named.
 
-    Attributes:
-        preset: name of a preset with random weights; None with a backbone.
-        backbone: name or folder of a T5 with weights; None with a preset.
-        tokenizer: a sentencepiece file, or ``train``; None: the backbone's own, for a preset ``train``.
-        pieces: vocabulary of a trained tokeniser.
-        layers: of encoder and decoder; None: the preset's.
+    Raises:
+        ConfigError: options conflict, or there is no such preset.
     """
 
-    preset: str | None = None
-    backbone: str | None = None
-    tokenizer: str | None = None
-    pieces: int = DEFAULT_PIECES
-    layers: tuple[int, int] | None = None
+    preset: str | None = _model(None, f"Shape with random weights: {', '.join(PRESETS)}; default: {DEFAULT_PRESET}.")
+    layers: tuple[int, int] | None = _model(
+        None,
+        "Layers of a preset's encoder and decoder, such as 2,6; default: the preset's own.",
+        parse=parse_layers,
+    )
+    backbone: str | None = _model(None, "A T5 with weights, by name or local folder.")
+    tokenizer: str | None = _model(
+        None, "Sentencepiece file, or 'train' to learn one; default: train with a preset, else the backbone's own."
+    )
+    pieces: int = _model(DEFAULT_PIECES, "Vocabulary of a trained tokeniser.")
 
     def __post_init__(self) -> None:
         """Refuse conflicts; without either, the smallest preset is meant."""
@@ -228,10 +224,6 @@ class Source:
         """What a resumed training must agree on."""
         facts: dict[str, Any] = {"preset": None if self.backbone else self.preset_name, "backbone": self.backbone}
         return facts if self.layers is None else facts | {"layers": list(self.layers)}
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
 
 
 def choose_tasks(dataset: Dataset, asked: tuple[Task, ...] | None) -> tuple[Task, ...]:

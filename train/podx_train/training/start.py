@@ -14,7 +14,7 @@ from podx_train.batches.templates import Templates
 from podx_train.data.dataset import Dataset
 from podx_train.model.adapters import require_usable
 from podx_train.model.pod_t5 import NO_ADAPTER, PodT5
-from podx_train.training.options import RANDOM_TABLE_LR, TRAIN_TOKENIZER, Source, TrainOptions
+from podx_train.training.options import RANDOM_EMBEDDING_LR, TRAIN_TOKENIZER, Source, TrainOptions
 from podx_train.training.setup import new_model, tokenizer_bytes
 
 
@@ -33,7 +33,7 @@ class Start:
         tokenizer: makes the sentencepiece model.
         names_tokenizer: whether the tokeniser is one that somebody named: a resumed training must have that very one.
         model: makes the model to train, for these tasks and this tokeniser.
-        table_scale: how many times the learning rate the embedding tables learn at by default.
+        embedding_scale: how many times the learning rate the embedding tables learn at by default.
         users: frozen arrays of users' prompt vectors; None: made from the dataset or read from a file.
         objective: wraps the model, which is on its device, in a module whose forward is the training loss.
     """
@@ -43,7 +43,7 @@ class Start:
     tokenizer: Callable[[], bytes]
     names_tokenizer: bool
     model: Callable[[tuple[Task, ...], Tokenizer], PodT5]
-    table_scale: float = 1.0
+    embedding_scale: float = 1.0
     users: Mapping[str, Tensor] | None = None
     objective: Callable[[PodT5], nn.Module] = own_loss
 
@@ -62,5 +62,5 @@ def start_from(source: Source, options: TrainOptions, dataset: Dataset, template
         tokenizer=lambda: tokenizer_bytes(source, dataset, templates),
         names_tokenizer=source.tokenizer not in (None, TRAIN_TOKENIZER),
         model=lambda tasks, tokenizer: new_model(source, options, tasks, tokenizer, dataset, templates),
-        table_scale=1.0 if learnt else RANDOM_TABLE_LR,
+        embedding_scale=1.0 if learnt else RANDOM_EMBEDDING_LR,
     )

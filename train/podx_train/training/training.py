@@ -110,7 +110,7 @@ def make_trainer(
     began_with = None if earlier is None else earlier.header.get("user_vectors")
     facts["user_vectors"] = attach_users(model, folder, options, dataset, processes, began_with, start.users)
     parts = make_parts(model.config, options, dataset, tokenizer, templates)
-    optimizer = _place(model, options, start.table_scale, processes, dataset, tokenizer)
+    optimizer = _place(model, options, start.embedding_scale, processes, dataset, tokenizer)
     state = TrainState()
     if earlier is not None:
         restore_trainer(model, optimizer, earlier.tensors, folder / TRAINER_FILE)
@@ -133,7 +133,7 @@ def _tell_of_explanations(dataset: Dataset, options: TrainOptions, tasks: tuple[
 def _place(
     model: PodT5,
     options: TrainOptions,
-    table_scale: float,
+    embedding_scale: float,
     processes: Processes,
     dataset: Dataset,
     tokenizer: Tokenizer,
@@ -143,12 +143,12 @@ def _place(
     if processes.device.type == "cpu":
         tune_for_cpu(model.backbone)
     freeze(model, dataset, tokenizer)
-    return _optimizer(model, options, table_scale)
+    return _optimizer(model, options, embedding_scale)
 
 
-def _optimizer(model: PodT5, options: TrainOptions, table_scale: float) -> torch.optim.AdamW:
+def _optimizer(model: PodT5, options: TrainOptions, embedding_scale: float) -> torch.optim.AdamW:
     """AdamW in two groups; the loop sets each group's rate to the update's rate times its ``scale``."""
-    scale = options.table_lr or table_scale
+    scale = options.embedding_lr or embedding_scale
     tables = [model.backbone.shared.weight, model.whole_word.weight, model.prompts]
     of_tables = {id(table) for table in tables}
     others = [parameter for parameter in model.parameters() if id(parameter) not in of_tables]
