@@ -1,11 +1,17 @@
-"""Who may import whom: podx <- podx_train <- podx_export <- podx_bench, and the runtime stands without torch."""
+"""Who may import whom: packages, rooms of a package, modules; and the runtime stands without torch.
+
+A *room* is a folder or a module at the top of a package. It imports only rooms that stand before it in :data:`ROOMS`.
+"""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
+from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -18,6 +24,16 @@ PACKAGES = {
     "podx_bench": REPOSITORY / "bench" / "podx_bench",
 }
 ARROW = list(PACKAGES)
+ROOMS = {
+    "podx": "errors atomic metrics text bundle requests decoding graphs recommender serving podx cli",
+    "podx_train": "data codes model checkpoint batches training users eager published cli",
+    "podx_export": "place blocks search verify catalog pipeline cli",
+    "podx_bench": "harness workload engines peers latency accuracy serving scale exactness report cli",
+}
+"""Rooms of each package, in order; ``podx`` is the package's own ``__init__.py``."""
+NOT_YET_ENFORCED = {"podx_train", "podx_bench"}
+MOST_MODULES = 13
+"""In a folder, beside ``__init__.py``."""
 NEVER_IN_THE_RUNTIME = {
     "torch",
     "transformers",
@@ -41,14 +57,72 @@ sys.meta_path.insert(0, Blocker())
 """
 
 
+def module_name(package: str, path: Path) -> str:
+    """The dotted name that a file is imported by."""
+    parts = path.relative_to(PACKAGES[package].parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@cache
+def module_imports() -> dict[str, set[str]]:
+    """Which modules of the four packages each of them imports, wherever the import stands."""
+    sources = {module_name(package, path): path for package in ARROW for path in modules(package)}
+    return {name: imported_modules(path.read_text(encoding="utf-8"), set(sources)) for name, path in sources.items()}
+
+
+def imported_modules(source: str, known: set[str]) -> set[str]:
+    """Those of the known modules that a file names in an import."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            inner = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= inner & known
+            if not inner <= known:  # a name of the module itself
+                found.add(node.module)
+    return found & known
+
+
+def root(module: str) -> str:
+    """The package that a module belongs to."""
+    return module.partition(".")[0]
+
+
+def room(module: str) -> str:
+    """The room that a module stands in."""
+    package, _, inside = module.partition(".")
+    return inside.partition(".")[0] or package
+
+
+def against_the_order(package: str, imports: dict[str, set[str]]) -> list[str]:
+    """Imports from a room that stands later, or of or by a room that has no place in the order."""
+    place = {name: number for number, name in enumerate(ROOMS[package].split())}
+    return [
+        f"{module} imports {target}"
+        for module, targets in sorted(imports.items())
+        for target in sorted(targets)
+        if root(module) == root(target) == package and place.get(room(target), len(place)) > place.get(room(module), -1)
+    ]
+
+
+def circle(imports: dict[str, set[str]]) -> list[str]:
+    """Modules that import one another in a ring; none where there is no ring."""
+    try:
+        TopologicalSorter(imports).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
+
+
 def imported_roots(source: str) -> set[str]:
     """First part of every module that a file imports, wherever the import stands."""
     roots = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            roots |= {alias.name.partition(".")[0] for alias in node.names}
+            roots |= {root(alias.name) for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            roots.add(node.module.partition(".")[0])
+            roots.add(root(node.module))
     return roots
 
 
@@ -75,6 +149,44 @@ def test_no_import_goes_against_the_arrow(package: str) -> None:
 def test_the_walk_sees_imports_in_functions_too() -> None:
     assert imported_roots("def f():\n    import torch.nn\n    from podx_train import model") == {"torch", "podx_train"}
     assert forbidden_in("podx_export") == {"podx_bench"}
+
+
+@pytest.mark.parametrize("package", ARROW)
+def test_no_import_goes_against_the_order_of_the_rooms(package: str) -> None:
+    wrong = against_the_order(package, module_imports())
+    if package in NOT_YET_ENFORCED:
+        pytest.skip(f"{len(wrong)} imports of {package} go against the order, which is not enforced yet")
+    assert wrong == []
+    rooms = {room(module_name(package, path)) for path in modules(package)}
+    assert set(ROOMS[package].split()) - {package} == rooms - {package}, "rooms that are declared and rooms there are"
+
+
+def test_no_modules_import_one_another_in_a_ring() -> None:
+    enforced = {name: targets for name, targets in module_imports().items() if root(name) not in NOT_YET_ENFORCED}
+    assert circle(enforced) == []
+
+
+def test_the_checks_of_rooms_see_what_they_look_for() -> None:
+    known = {"podx.text", "podx.text.inputs", "podx.bundle.trie"}
+    source = "def f():\n    from podx.text import inputs\nfrom podx.bundle.trie import ROOT\nimport numpy"
+    assert imported_modules(source, known) == {"podx.text.inputs", "podx.bundle.trie"}
+    backwards = {
+        "podx.text.inputs": {"podx.bundle.trie"},
+        "podx.bundle.trie": {"podx.errors"},
+        "podx.attic": {"podx.text"},
+    }
+    wrong = ["podx.attic imports podx.text", "podx.text.inputs imports podx.bundle.trie"]
+    assert against_the_order("podx", backwards) == wrong
+    assert circle({"a": {"b"}, "b": {"c"}, "c": {"a"}}) != [] and circle({"a": {"b"}, "b": set()}) == []
+
+
+@pytest.mark.parametrize("package", ARROW)
+def test_a_folder_holds_few_modules(package: str) -> None:
+    counts = Counter(path.parent for path in modules(package) if path.name != "__init__.py")
+    crowded = {str(folder.relative_to(REPOSITORY)): count for folder, count in counts.items() if count > MOST_MODULES}
+    if package in NOT_YET_ENFORCED:
+        pytest.skip(f"crowded folders: {crowded}, which is not enforced yet")
+    assert crowded == {}
 
 
 def run_python(code: str) -> str:
