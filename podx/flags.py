@@ -53,9 +53,9 @@ def option(
         default: value of the field, and of the flag. A value of None is never checked.
         help: what ``--help`` says.
         panel: heading of ``--help`` under which the option stands.
-        flag: name on the command line; None: that of the field.
+        flag: name on the command line, or several with commas between, the first for messages; None: the field's.
         choices: the only values it may have.
-        least, most: bounds, themselves included.
+        least, most: bounds, themselves included; of a tuple: of each value, and there must be one.
         above: a bound that is not included.
         parse: makes the value of the text that is given on the command line; None: the field's type does.
         required: the command line asks for it although the field has a default.
@@ -72,7 +72,7 @@ def declared(options: Any) -> Iterator[tuple[dataclasses.Field[Any], Option]]:
 def flag_of(options: Any, name: str) -> str:
     """The flag of a field, such as ``--batch-size``."""
     flags = {field.name: option.flag for field, option in declared(options)}
-    return flags.get(name) or "--" + name.replace("_", "-")
+    return (flags.get(name) or "--" + name.replace("_", "-")).partition(",")[0]
 
 
 def check(options: Any) -> None:
@@ -87,8 +87,8 @@ def check(options: Any) -> None:
             continue
         if option.choices and value not in option.choices:
             raise ConfigError(f"unknown {flag} {value!r}: choose among {', '.join(option.choices)}")
-        within = _bounds(option)
-        if within and not _inside(value, option):
+        within, values = _bounds(option), value if isinstance(value, tuple) else (value,)
+        if within and not (values and all(_inside(each, option) for each in values)):
             raise ConfigError(f"{flag} must {within}, not {value}")
 
 
@@ -162,11 +162,12 @@ def _parameters(cls: type) -> Mapping[str, inspect.Parameter]:
     result = {}
     for field, option in declared(cls):
         kind = kinds[field.name]
-        names = (flag_of(cls, field.name),) if option.flag or kind is bool else ()  # bool: no second flag --no-…
+        names = (option.flag or flag_of(cls, field.name)).split(",") if option.flag or kind is bool else ()
         info = typer.Option(*names, help=option.help, rich_help_panel=option.panel)
+        default = inspect.Parameter.empty if option.required else field.default
         if option.parse is not None:
             kind = str if field.default is not None else str | None
-        default = inspect.Parameter.empty if option.required else field.default
+            default = ",".join(map(str, default)) if isinstance(default, tuple) else default
         result[field.name] = inspect.Parameter(
             field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, info]
         )

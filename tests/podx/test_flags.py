@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+import msgspec
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -22,6 +23,10 @@ class Baking:
     seeds: tuple[str, ...] | None = option(None, "Separated by commas.", parse=lambda text: tuple(text.split(",")))
     salted: bool = option(False, "With salt.")
     baker: str | None = option(None, "Who bakes.", required=True)
+    sizes: tuple[int, ...] = option(
+        (1, 32), "Sizes.", flag="-s,--sizes", least=1, parse=lambda text: tuple(map(int, text.split(",")))
+    )
+    crust: bool = option(True, "With crust.", flag="--crust/--no-crust")
     notes: str = "no option"
 
     def __post_init__(self) -> None:
@@ -54,6 +59,13 @@ def test_the_command_gets_what_was_given_alone() -> None:
     assert Baking(**call["options"]).degrees is None
 
 
+def test_flags_may_have_several_names() -> None:
+    _, call = run("hot", "--baker", "me", "-s", "8,4", "--no-crust")
+    assert call["options"] == {"baker": "me", "sizes": (8, 4), "crust": False}
+    assert run("hot", "--baker", "me", "--sizes", "8")[1]["options"]["sizes"] == (8,)
+    assert "[default: 1,32]" in run("--help")[0].output
+
+
 def test_help_has_panels_defaults_and_no_left_out_field() -> None:
     help_text = run("--help")[0].output
     assert "─ Oven ─" in help_text and "[default: rye]" in help_text and "--minutes" in help_text
@@ -75,12 +87,19 @@ def test_required_flags_and_types_are_asked_for() -> None:
         ({"flour": "oat"}, "unknown --flour 'oat': choose among rye, wheat"),
         ({"share": 1.5}, "--share must lie between 0 and 1, not 1.5"),
         ({"most_minutes": 91}, "--minutes must be at most 90, not 91"),
+        ({"sizes": (4, 0)}, "-s must be at least 1, not (4, 0)"),
+        ({"sizes": ()}, "-s must be at least 1, not ()"),
     ],
 )
 def test_values_out_of_bounds_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as error:
         Baking(**options)
     assert str(error.value) == message
+
+
+def test_options_read_back_from_json() -> None:
+    options = Baking(sizes=(8,), seeds=("a",))
+    assert msgspec.json.decode(msgspec.json.encode(options), type=Baking) == options
 
 
 def test_names_of_flags() -> None:
