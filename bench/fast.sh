@@ -19,19 +19,19 @@ done
 
 $quick --tasks sequential --source-length 41 --engines $ours --batch-sizes 1,8,32 --speed-users 96 --rounds 3 \
     --out "$results/sequential" --label "sequential"
-$quick --tasks topn --source-length 407 --engines $ours --batch-sizes 8 --speed-users 16 --rounds 2 --no-floor \
+$quick --tasks topn --source-length 407 --engines $ours --batch-sizes 8 --speed-users 16 --rounds 2 --no-roofline \
     --out "$results/topn" --label "top-N"
-$quick --tasks sequential --engines $ours --no-speed --stream-users 2048 --stream-batch 32 --no-floor \
+$quick --tasks sequential --engines $ours --no-speed --stream-users 2048 --stream-batch 32 --no-roofline \
     --out "$results/stream" --label "the first 2,048 test users"
 $quick --tasks sequential --source-length 41 --engines encode-once,podx,optimum,ort-beamsearch,torch-compile \
-    --batch-sizes 1,32 --speed-users 32 --rounds 1 --no-floor --out "$results/peers" --label "other peers"
+    --batch-sizes 1,32 --speed-users 32 --rounds 1 --no-roofline --out "$results/peers" --label "other peers"
 
-podx bench "$runs/trained-fp32" --variant int8="$runs/trained-int8" --data "$trained_data" --no-speed --no-floor \
+podx bench "$runs/trained-fp32" --variant int8="$runs/trained-int8" --data "$trained_data" --no-speed --no-roofline \
     --engines podx,podx-steps,podx-int8 --tasks sequential,topn --out "$results/precision" --label "trained model"
 podx bench-certainty "$runs/trained-fp32" --data "$trained_data" --out "$results/certainty"
 podx bench-service "$runs/int8" --data "$data" --clients 1,8,32,64 --requests 512 --rounds 2 --out "$results/service"
 podx bench-scale --items 1e4,1e5,1e6,1e7 --checkpoint "$checkpoint" --precision int8 --rounds 8 --out "$results/scale"
 
-python -m podx_bench.compare "$results"/*/results.json --service "$results/service/service.json" \
+python -m podx_bench.report.compare "$results"/*/results.json --service "$results/service/service.json" \
     --scale "$results/scale/scale.json" --out "$results"
-python -m podx_bench.goals "$results"/*/results.json
+python -m podx_bench.report.goals "$results"/*/results.json

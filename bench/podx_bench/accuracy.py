@@ -12,14 +12,14 @@ from rouge_score import rouge_scorer
 
 from podx.metrics import NOT_AN_ITEM, RankingMetrics, overlap
 from podx.text.templates import Task
-from podx_bench.baselines import baseline_lists
 from podx_bench.engines import EngineKind
-from podx_bench.options import LEAST_ACCURACY_K
-from podx_bench.process import EngineProcess
-from podx_bench.results import AccuracyRecord
-from podx_bench.scenarios import Workload
-from podx_bench.speed import Expired
-from podx_bench.work import Answer
+from podx_bench.engines.process import EngineProcess
+from podx_bench.harness.options import LEAST_ACCURACY_K
+from podx_bench.harness.records import AccuracyRecord
+from podx_bench.latency.speed import Expired
+from podx_bench.workload.baselines import baseline_lists
+from podx_bench.workload.scenarios import Workload
+from podx_bench.workload.work import Answer
 from podx_train.data.dataset import Dataset
 
 BATCH_SIZE = 64

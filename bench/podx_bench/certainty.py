@@ -24,13 +24,14 @@ from podx.recommender import Recommender
 from podx.requests.types import Recommendations
 from podx.text.templates import Task
 from podx_bench.engines.runtime import rank_requests, recommend_requests
-from podx_bench.environment import describe
-from podx_bench.options import DEFAULT_K, BenchOptions, parse_numbers
-from podx_bench.record_file import RecordFile
-from podx_bench.render import rich_table
-from podx_bench.scenarios import build_workload, require_match
-from podx_bench.tables import TextTable
-from podx_bench.work import WorkItem
+from podx_bench.harness.environment import describe
+from podx_bench.harness.options import DEFAULT_K, parse_numbers
+from podx_bench.harness.record_file import RecordFile
+from podx_bench.pages.render import rich_table
+from podx_bench.pages.table import TextTable
+from podx_bench.workload.matching import require_match
+from podx_bench.workload.scenarios import build_workload
+from podx_bench.workload.work import WorkItem
 from podx_train.data.dataset import Dataset
 
 CERTAINTY_FILE = "certainty.json"
@@ -141,7 +142,7 @@ def run(
     content = {
         "precision": loaded.manifest.precision,
         "options": {"users": users, "k": k, "seed": seed},
-        "environment": describe(BenchOptions(threads=threads)),
+        "environment": describe("cpu", threads),
         "records": [dataclasses.asdict(record) for record in records],
     }
     _FILE.write(out, content)

@@ -24,12 +24,13 @@ from podx.bundle.bundle import Bundle
 from podx.graphs.model import fixed_feeds
 from podx.requests.encoder import RequestEncoder
 from podx.text.templates import Task, parse_tasks
-from podx_bench.command import run_command
 from podx_bench.engines.runtime import rank_requests, recommend_requests
-from podx_bench.options import usable_cores
-from podx_bench.render import rich_table
-from podx_bench.scenarios import build_workload, require_match
-from podx_bench.tables import TextTable
+from podx_bench.harness.command import run_command
+from podx_bench.harness.options import usable_cores
+from podx_bench.pages.render import rich_table
+from podx_bench.pages.table import TextTable
+from podx_bench.workload.matching import require_match
+from podx_bench.workload.scenarios import build_workload
 from podx_train.data.dataset import Dataset
 
 RUNS, WARM_UP_RUNS = 12, 3

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from podx.bundle.catalog import Catalog, IdTable
 from podx.decoding.options import DEFAULT_BEAMS
 from podx.errors import ConfigError
-from podx_bench.record_file import RecordFile
+from podx_bench.harness.record_file import RecordFile
 
 SCALE_FILE = "scale.json"
 _FILE = RecordFile(SCALE_FILE, "podx-scale", 1, "podx bench-scale")

@@ -9,8 +9,8 @@ import typer
 from rich.console import Console
 
 from podx.errors import ConfigError
-from podx_bench.cli import TABLE_WIDTH, plain_lines
-from podx_bench.render import rich_table
+from podx_bench.harness.terminal import TABLE_WIDTH, plain_lines
+from podx_bench.pages.render import rich_table
 from podx_bench.scale import SCALE_FILE, ScaleOptions
 from podx_bench.scale_report import scale_table
 from podx_bench.scale_run import run_scale

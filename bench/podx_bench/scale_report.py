@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from podx_bench.drawing import OTHER_COLOURS, OURS_COLOURS, Line, line_chart
+from podx_bench.pages.drawing import OTHER_COLOURS, OURS_COLOURS, Line, line_chart
+from podx_bench.pages.table import NONE, TextTable, short
 from podx_bench.scale import ScaleRecord, ScaleResults
-from podx_bench.tables import NONE, TextTable, short
 
 HEADER = (
     "items",

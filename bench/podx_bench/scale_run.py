@@ -15,10 +15,9 @@ from typing import Any
 
 from podx.bundle.bundle import Bundle
 from podx.errors import ConfigError
-from podx_bench.engines import EngineError
-from podx_bench.environment import describe
-from podx_bench.options import BenchOptions
-from podx_bench.process import thread_environment
+from podx_bench.harness.child import EngineError, thread_environment
+from podx_bench.harness.environment import describe
+from podx_bench.harness.options import usable_cores
 from podx_bench.scale import (
     LEVELS,
     VOCABULARY_NEEDED,
@@ -67,7 +66,7 @@ def run_scale(out: Path, options: ScaleOptions, checkpoint: Path | None, tell: T
             built[items] |= server.ask("memory")
         records = [_record(items, built[items], times[items], smallest) for items in sorted(servers)]
     results = ScaleResults(
-        environment=describe(BenchOptions(threads=options.threads)),
+        environment=describe("cpu", options.threads),
         options=dataclasses.asdict(options),
         model=model,
         records=tuple(records),
@@ -113,7 +112,7 @@ def _command(plan: Path) -> list[str]:
 
 
 def _environment(options: ScaleOptions) -> dict[str, str]:
-    return thread_environment(BenchOptions(threads=options.threads).thread_count, spin=False)
+    return thread_environment(options.threads or usable_cores(), spin=False)
 
 
 def _build(items: int, folder: Path, base: Path | None, options: ScaleOptions) -> dict[str, Any]:

@@ -28,8 +28,8 @@ from podx.decoding.items import ItemSearch, TokenColumns
 from podx.decoding.options import ItemSearchOptions
 from podx.decoding.stepper import FloatArray, IntArray
 from podx.graphs.session import GraphSession, SessionOptions
+from podx_bench.harness.memory import peak_rss_mb
 from podx_bench.scale import FIRST_CODE_TOKEN, LEVELS, VOCABULARY_NEEDED, ScaleOptions, make_catalog, synthetic_items
-from podx_bench.worker import peak_rss_mb
 
 END_TOKEN = 1
 START_TOKEN = 0

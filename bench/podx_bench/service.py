@@ -19,8 +19,8 @@ from podx.errors import ConfigError
 from podx.serving.batcher import DEFAULT_MAX_WAIT_MS
 from podx.text.batches import DEFAULT_BATCH_SIZE
 from podx.text.templates import Task
-from podx_bench.options import DEFAULT_K, DEVICES, usable_cores
-from podx_bench.record_file import RecordFile
+from podx_bench.harness.options import DEFAULT_K, DEVICES, usable_cores
+from podx_bench.harness.record_file import RecordFile
 
 DEFAULT_CLIENTS = (1, 2, 4, 8, 16, 32, 64)
 DEFAULT_REQUESTS = 256

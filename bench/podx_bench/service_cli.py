@@ -10,9 +10,9 @@ from rich.console import Console
 
 from podx.errors import ConfigError
 from podx.text.templates import parse_tasks
-from podx_bench.cli import TABLE_WIDTH, plain_lines
-from podx_bench.options import parse_numbers
-from podx_bench.render import rich_table
+from podx_bench.harness.options import parse_numbers
+from podx_bench.harness.terminal import TABLE_WIDTH, plain_lines
+from podx_bench.pages.render import rich_table
 from podx_bench.service import SERVICE_FILE, ServiceOptions
 from podx_bench.service_report import service_table, write_service_page
 from podx_bench.service_run import run_service

@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from podx_bench.drawing import OTHER_COLOUR, OURS_COLOUR, TEXT, TITLE, WIDTH_IN, svg
-from podx_bench.render import html_facts, html_page, html_table
+from podx_bench.pages.drawing import OTHER_COLOUR, OURS_COLOUR, TEXT, TITLE, WIDTH_IN, svg
+from podx_bench.pages.render import html_facts, html_page, html_table
+from podx_bench.pages.table import NONE, TextTable, short
 from podx_bench.service import BATCHER, DIRECT, FULL_BATCHES, ServiceRecord, ServiceResults
-from podx_bench.tables import NONE, TextTable, short
 
 SERVICE_PAGE = "service.html"
 HEIGHT_IN = 3.2

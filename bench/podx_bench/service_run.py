@@ -13,15 +13,14 @@ from typing import Any
 from podx import errors
 from podx.bundle.bundle import Bundle
 from podx.errors import ConfigError, PodxError
-from podx_bench.engines import EngineError
-from podx_bench.environment import describe
-from podx_bench.facts import dataset_facts, model_facts
-from podx_bench.options import BenchOptions
-from podx_bench.process import STDERR_TAIL, thread_environment
-from podx_bench.scenarios import build_workload, choose_tasks, require_match
+from podx_bench.harness.child import STDERR_TAIL, EngineError, thread_environment
+from podx_bench.harness.environment import describe
 from podx_bench.service import CheckRecord, ServiceOptions, ServiceRecord, ServiceResults
 from podx_bench.service_worker import MARK
-from podx_bench.work import write_work
+from podx_bench.workload.facts import dataset_facts, model_facts
+from podx_bench.workload.matching import require_match
+from podx_bench.workload.scenarios import build_workload, choose_tasks
+from podx_bench.workload.work import write_work
 from podx_train.data.dataset import Dataset
 
 LEAST_USERS = 256
@@ -62,7 +61,7 @@ def run_service(
             elif "check" in message:
                 check = CheckRecord(**message["check"])
     results = ServiceResults(
-        environment=describe(BenchOptions(device=options.device, threads=options.threads)),
+        environment=describe(options.device, options.threads),
         options=options.as_json(),
         model=model_facts(bundle),
         dataset=dataset_facts(dataset, data),

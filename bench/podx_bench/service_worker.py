@@ -29,7 +29,7 @@ from podx.graphs.session import Device
 from podx.requests.types import Recommendations
 from podx.text.templates import Task
 from podx_bench.service import BATCHER, DIRECT, FULL_BATCHES, CheckRecord, ServiceOptions, ServiceRecord
-from podx_bench.work import Work
+from podx_bench.workload.work import Work
 
 MARK = "podx-service "
 CHECK_CLIENTS = 64

@@ -9,8 +9,8 @@ import pytest
 
 from podx.text.templates import Task
 from podx_bench.engines import EngineContext
-from podx_bench.results import Results
-from podx_bench.work import WorkItem, write_work
+from podx_bench.harness.records import Results
+from podx_bench.workload.work import WorkItem, write_work
 from podx_train.data.dataset import Dataset
 from podx_train.data.folder import ExplanationRecord
 from tests.bench.records import ranking_record, speed_record
@@ -23,7 +23,7 @@ import time
 
 from podx.errors import DeviceError
 from podx_bench.engines import EngineKind
-from podx_bench.work import Answer
+from podx_bench.workload.work import Answer
 
 
 class Echo:
@@ -103,14 +103,6 @@ def work(tmp_path: Path) -> Path:
     path = tmp_path / "work.npz"
     write_work(path, [WorkItem(f"u{n}", (f"i{n}", "ü"), exclude=("old",) * n) for n in range(4)])
     return path
-
-
-@pytest.fixture
-def scratch(tmp_path: Path) -> Path:
-    """Folder for what engine processes say."""
-    folder = tmp_path / "scratch"
-    folder.mkdir()
-    return folder
 
 
 def make_dataset(scheme: str = "paper") -> Dataset:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from podx_bench.results import AccuracyRecord, SpeedRecord
+from podx_bench.harness.records import AccuracyRecord, SpeedRecord
 
 
 def speed_record(engine: str, ms: float, batch_size: int = 1) -> SpeedRecord:

@@ -20,7 +20,8 @@ from podx_bench.accuracy import (
     score,
     text_metrics,
 )
-from podx_bench.baselines import (
+from podx_bench.engines import EngineKind
+from podx_bench.workload.baselines import (
     near_users,
     next_numbers,
     popular_candidates,
@@ -28,9 +29,8 @@ from podx_bench.baselines import (
     popularity_order,
     random_candidates,
 )
-from podx_bench.engines import EngineKind
-from podx_bench.scenarios import Workload
-from podx_bench.work import Answer
+from podx_bench.workload.scenarios import Workload
+from podx_bench.workload.work import Answer
 from podx_train.data.dataset import Dataset
 
 USERS = np.array([1, 2, 3])

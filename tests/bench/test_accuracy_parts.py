@@ -24,7 +24,7 @@ from podx_bench.accuracy_report.options import (
 )
 from podx_bench.accuracy_report.peers import score_peer
 from podx_bench.accuracy_report.rows import spread
-from podx_bench.work import Answer
+from podx_bench.workload.work import Answer
 from podx_train.data.folder import ExplanationRecord
 from tests.bench.conftest import make_dataset
 from tests.bench.records import write_peer

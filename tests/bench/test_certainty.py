@@ -10,7 +10,7 @@ from podx.decoding.options import ItemSearchOptions
 from podx.requests.types import Recommendation, Recommendations
 from podx.text.templates import Task
 from podx_bench.certainty import CertaintyRecord, certainty_table, measure
-from podx_bench.work import WorkItem
+from podx_bench.workload.work import WorkItem
 
 REQUESTS = tuple(WorkItem(f"u{n}", ("a", "b")) for n in range(10))
 

@@ -7,7 +7,8 @@ import re
 
 import pytest
 
-from podx_bench.charts import (
+from podx_bench.harness.records import Results, RooflineRecord, StreamRecord
+from podx_bench.report.charts import (
     accuracy_charts,
     colours,
     latency_charts,
@@ -15,7 +16,6 @@ from podx_bench.charts import (
     tail_charts,
     tradeoff_charts,
 )
-from podx_bench.results import FloorRecord, Results, StreamRecord
 from tests.bench.records import ranking_record, speed_record
 
 
@@ -24,13 +24,13 @@ def texts(svg: str) -> list[str]:
     return re.findall(r"<text[^>]*>([^<]*)</text>", svg)
 
 
-def floor(batch_size: int, precision: str) -> FloorRecord:
-    return FloorRecord("sequential", batch_size, precision, 44.0, 4, 4.6, 30.0)
+def roofline(batch_size: int, precision: str) -> RooflineRecord:
+    return RooflineRecord("sequential", batch_size, precision, 44.0, 4, 4.6, 30.0)
 
 
 @pytest.fixture
 def varied(canned: Results) -> Results:
-    """Two batch sizes, a variant, floors."""
+    """Two batch sizes, a variant, rooflines."""
     engines = ("encode-once", "podx", "podx-int8")
     speed = tuple(
         speed_record(name, ms, size) for size in (1, 32) for name, ms in zip(engines, (200, 40, 20), strict=True)
@@ -42,32 +42,32 @@ def varied(canned: Results) -> Results:
         variants={"podx-int8": {"precision": "int8"}},
         speed=speed,
         accuracy=(*accuracy, ranking_record("podx", 0.05), ranking_record("podx-int8", 0.049)),
-        floors=tuple(floor(size, precision) for size in (1, 32) for precision in ("fp32", "int8")),
+        rooflines=tuple(roofline(size, precision) for size in (1, 32) for precision in ("fp32", "int8")),
         stream=(StreamRecord("podx", "sequential", 2048, 32, 10.0, 204.8, 500.0, 9.0, None, (10.0,)),),
     )
 
 
-def test_latency_is_drawn_over_batch_sizes_with_the_floor_of_every_precision(varied: Results) -> None:
+def test_latency_is_drawn_over_batch_sizes_with_the_roofline_of_every_precision(varied: Results) -> None:
     (chart,) = latency_charts(varied)
     written = texts(chart)
-    assert {"encode-once", "podx", "podx-int8", "arithmetic floor fp32", "arithmetic floor int8"} <= set(written)
+    assert {"encode-once", "podx", "podx-int8", "roofline fp32", "roofline int8"} <= set(written)
     assert {"1", "32", "batch size"} <= set(written)
 
 
-def test_a_floor_of_a_precision_that_nothing_has_is_left_out(varied: Results) -> None:
+def test_a_roofline_of_a_precision_that_nothing_has_is_left_out(varied: Results) -> None:
     ours = tuple(record for record in varied.speed if record.engine == "podx")
     fp32 = {**varied.options, "engines": ["podx"]}
     (chart,) = latency_charts(dataclasses.replace(varied, variants={}, options=fp32, speed=ours))
-    assert "arithmetic floor fp32" in texts(chart) and "arithmetic floor int8" not in texts(chart)
+    assert "roofline fp32" in texts(chart) and "roofline int8" not in texts(chart)
     peers = {**varied.options, "engines": ["podx", "ctranslate2-int8"]}
     (chart,) = latency_charts(dataclasses.replace(varied, variants={}, options=peers, speed=ours))
-    assert "arithmetic floor int8" in texts(chart)
+    assert "roofline int8" in texts(chart)
 
 
 def test_one_batch_size_gives_bars(varied: Results) -> None:
     (chart,) = latency_charts(dataclasses.replace(varied, speed=varied.speed[:3]))
     assert "sequential, batch size 1" in texts(chart)
-    assert {"200", "40", "20", "arithmetic floor fp32"} <= set(texts(chart))
+    assert {"200", "40", "20", "roofline fp32"} <= set(texts(chart))
     assert tail_charts(dataclasses.replace(varied, speed=varied.speed[:3])) == []
 
 

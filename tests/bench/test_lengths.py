@@ -11,10 +11,10 @@ import pytest
 from podx.errors import ConfigError
 from podx.text.inputs import InputEncoder
 from podx.text.templates import Task
-from podx_bench.lengths import LengthMeter, fixed_length, trimmed
-from podx_bench.options import BenchOptions
-from podx_bench.plan import plan_task
-from podx_bench.work import WorkItem
+from podx_bench.run.options import BenchOptions
+from podx_bench.run.plan import plan_task
+from podx_bench.workload.lengths import LengthMeter, fixed_length, trimmed
+from podx_bench.workload.work import WorkItem
 from podx_train.data.dataset import Dataset
 
 USER_TOKENS, ITEM_TOKENS = 1, 2

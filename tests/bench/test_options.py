@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from podx.errors import ConfigError
-from podx_bench.cli import TELL_SECONDS, plain_lines
 from podx_bench.engines import DEFAULT_ENGINES, ENGINES, select
-from podx_bench.options import BenchOptions, parse_numbers
-from podx_bench.run import slices
+from podx_bench.harness.options import parse_numbers
+from podx_bench.harness.terminal import TELL_SECONDS, plain_lines
+from podx_bench.run.options import BenchOptions
+from podx_bench.run.run import slices
 
 
 @pytest.mark.parametrize(

@@ -13,15 +13,15 @@ import pytest
 
 import podx_bench
 from podx.errors import ConfigError, DeviceError
-from podx_bench.engines import ENGINES, EngineContext, EngineKind, select
+from podx_bench.engines import ENGINES, EngineContext, select
 from podx_bench.engines.peers import PEERS
+from podx_bench.engines.process import EngineProcess
 from podx_bench.peers import place
 from podx_bench.peers.cache import cache_folder, content_key, made_once
 from podx_bench.peers.convert import MODULES
 from podx_bench.peers.prepare import prepare_peer
 from podx_bench.peers.searching import Hypotheses, Plan, in_batches, pad
-from podx_bench.process import EngineProcess, worker_command
-from podx_bench.work import Answer
+from podx_bench.workload.work import Answer
 
 PACKAGE = Path(podx_bench.__file__).parent
 BENCH_SIDE = {"plain.py", "prepare.py"}
@@ -33,7 +33,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from podx_bench.engines import EngineKind
-from podx_bench.work import Answer
+from podx_bench.workload.work import Answer
 
 
 class Telling:
@@ -149,8 +149,8 @@ def test_the_variable_names_the_environment(tmp_path: Path, monkeypatch: pytest.
     python = tmp_path / "bin" / "python"
     python.parent.mkdir()
     python.touch()
-    assert worker_command(ENGINES["optimum"]) == [str(python), "-m", "podx_bench.worker"]
-    assert worker_command(ENGINES["podx"]) == [sys.executable, "-m", "podx_bench.worker"]
+    assert ENGINES["optimum"].interpreter is not None and ENGINES["optimum"].interpreter() == python
+    assert ENGINES["podx"].interpreter is None
     monkeypatch.delenv(place.VARIABLE)
     assert place.environment() == PACKAGE.parents[1] / ".venv-peers"
 
@@ -165,9 +165,9 @@ def test_versions_are_read_from_the_environment(tmp_path: Path, monkeypatch: pyt
 
 
 def test_an_engine_runs_on_the_interpreter_and_context_of_its_kind(
-    foreign_engine: str, context: EngineContext, work: Path, scratch: Path
+    foreign_engine: str, context: EngineContext, work: Path
 ) -> None:
-    with EngineProcess(foreign_engine, context, work, scratch) as process:
+    with EngineProcess(foreign_engine, context, work) as process:
         answers, _ = process.answer([0, 1])
     assert answers == [Answer(items=("marked", "converted"))] * 2
 
@@ -205,7 +205,16 @@ def _imports(path: Path) -> set[str]:
 
 
 def test_the_peers_side_imports_neither_the_training_half_nor_the_bench_side() -> None:
-    shared = [PACKAGE / name for name in ("worker.py", "work.py", "engines/base.py")]
+    shared = [
+        PACKAGE / name
+        for name in (
+            "harness/child.py",
+            "harness/worker.py",
+            "engines/server.py",
+            "workload/work.py",
+            "workload/engine.py",
+        )
+    ]
     own = [path for path in (PACKAGE / "peers").glob("*.py") if path.name not in BENCH_SIDE]
     assert len(own) >= 6
     for path in (*shared, *own):
@@ -245,8 +254,3 @@ def test_many_records_are_run_by_length_and_answered_in_their_order() -> None:
     seen.clear()
     assert in_batches(_recording(seen), _plan(None))(sources) == [[source] for source in sources]
     assert [batch.shape for batch in seen] == [(5, 9)]
-
-
-def test_an_engine_kind_without_interpreter_runs_here() -> None:
-    kind = EngineKind("plain", "runs here", lambda context: None)  # type: ignore[arg-type, return-value]
-    assert worker_command(kind)[0] == sys.executable

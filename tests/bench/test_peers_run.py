@@ -17,15 +17,16 @@ from transformers import GenerationConfig, T5ForConditionalGeneration
 
 from podx.errors import CheckpointError, ConfigError
 from podx.text.templates import Task
-from podx_bench.engines import EngineContext, EngineError
+from podx_bench.engines import EngineContext
 from podx_bench.engines.compiled import compiled_engine
 from podx_bench.engines.eager import EagerEngine
-from podx_bench.options import BenchOptions
+from podx_bench.harness.child import EngineError
 from podx_bench.peers import place, prepare
 from podx_bench.peers.plain import t5_config, write_plain
 from podx_bench.peers.searching import PeerEngine, Plan, Search, Source, pad
-from podx_bench.run import Inputs, run_bench
-from podx_bench.work import WorkItem
+from podx_bench.run.options import BenchOptions
+from podx_bench.run.run import Inputs, run_bench
+from podx_bench.workload.work import WorkItem
 from podx_export.pipeline import export_checkpoint
 from podx_train.checkpoint.checkpoint import Checkpoint, load_checkpoint
 from podx_train.data.dataset import Dataset

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from podx.errors import ConfigError, DeviceError
-from podx_bench.engines import EngineContext, EngineError
-from podx_bench.process import EngineProcess, thread_environment
-from podx_bench.work import Answer, Work, WorkItem
+from podx_bench.engines import EngineContext
+from podx_bench.engines.process import EngineProcess
+from podx_bench.harness.child import EngineError, thread_environment
+from podx_bench.workload.work import Answer, Work, WorkItem
 
 
 def test_work_reads_back_as_written(work: Path) -> None:
@@ -22,9 +23,9 @@ def test_work_reads_back_as_written(work: Path) -> None:
 
 
 def test_an_engine_answers_and_is_timed_although_it_prints(
-    rule_engines: str, context: EngineContext, work: Path, scratch: Path
+    rule_engines: str, context: EngineContext, work: Path
 ) -> None:
-    with EngineProcess(f"{rule_engines}:echo", context, work, scratch) as process:
+    with EngineProcess(f"{rule_engines}:echo", context, work) as process:
         answers, seconds = process.answer([2, 0])
         timing = process.time([[0, 1], [2, 3], [1, 1]])
     assert answers == [Answer(items=("ü", "i2")), Answer(items=("ü", "i0"))]
@@ -34,29 +35,27 @@ def test_an_engine_answers_and_is_timed_although_it_prints(
     assert 0 < process.load_s < 60
 
 
-def test_a_process_ends_with_its_context(rule_engines: str, context: EngineContext, work: Path, scratch: Path) -> None:
-    with EngineProcess(f"{rule_engines}:echo", context, work, scratch) as process:
-        assert process._process.poll() is None
-    assert process._process.returncode == 0
+def test_a_process_ends_with_its_context(rule_engines: str, context: EngineContext, work: Path) -> None:
+    with EngineProcess(f"{rule_engines}:echo", context, work) as process:
+        assert process.status is None
+    assert process.status == 0
 
 
-def test_a_dying_engine_is_an_error_with_its_last_words(
-    rule_engines: str, context: EngineContext, work: Path, scratch: Path
-) -> None:
-    with EngineProcess(f"{rule_engines}:dying", context, work, scratch) as process:
-        with pytest.raises(EngineError, match=r"(?s)rule_engines:dying died with status 7.*out of luck"):
+def test_a_dying_engine_is_an_error_with_its_last_words(rule_engines: str, context: EngineContext, work: Path) -> None:
+    with EngineProcess(f"{rule_engines}:dying", context, work) as process:
+        with pytest.raises(EngineError, match=r"(?s)engine rule_engines:dying died with status 7.*out of luck"):
             process.time([[0, 1]])
         with pytest.raises(EngineError, match="died with status 7"):
             process.answer([0])
 
 
-def test_an_engine_that_hangs_is_stopped(rule_engines: str, context: EngineContext, work: Path, scratch: Path) -> None:
+def test_an_engine_that_hangs_is_stopped(rule_engines: str, context: EngineContext, work: Path) -> None:
     with (
-        EngineProcess(f"{rule_engines}:sleeping", context, work, scratch, call_timeout=0.3) as process,
+        EngineProcess(f"{rule_engines}:sleeping", context, work, call_timeout=0.3) as process,
         pytest.raises(EngineError, match=r"did not finish its answer within 0 s.*--engines"),
     ):
         process.answer([0, 1])
-    assert process._process.returncode is not None
+    assert process.status is not None
 
 
 @pytest.mark.parametrize(
@@ -75,10 +74,9 @@ def test_an_engine_that_cannot_load_is_an_error_of_its_kind(
     rule_engines: str,
     context: EngineContext,
     work: Path,
-    scratch: Path,
 ) -> None:
     with pytest.raises(error, match=message):
-        EngineProcess(f"{rule_engines}:{engine}", context, work, scratch)
+        EngineProcess(f"{rule_engines}:{engine}", context, work)
 
 
 def test_every_library_is_given_the_same_threads() -> None:
@@ -89,9 +87,6 @@ def test_every_library_is_given_the_same_threads() -> None:
 
 
 def test_the_process_of_our_engine_loads_no_torch() -> None:
-    code = "import sys, podx_bench.worker, podx_bench.engines.runtime; sys.exit('torch' in sys.modules)"
+    modules = "podx_bench.harness.worker, podx_bench.engines.server, podx_bench.engines.runtime"
+    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_context_survives_the_wire(context: EngineContext) -> None:
-    assert EngineContext.from_json(context.as_json()) == context

@@ -13,14 +13,14 @@ import pytest
 
 from podx.errors import ConfigError, DataError
 from podx.text.templates import Task
-from podx_bench.compare import comparison, write_comparison
 from podx_bench.engines import ENGINES
-from podx_bench.report import html_report, markdown_report, write_report
-from podx_bench.results import RESULTS_FILE, FloorRecord, GemmRecord, Results, StreamRecord
+from podx_bench.harness.records import RESULTS_FILE, GemmRecord, Results, RooflineRecord, StreamRecord
+from podx_bench.report.compare import comparison, write_comparison
+from podx_bench.report.report import html_report, markdown_report, write_report
+from podx_bench.report.sections import all_tables, extra_sections
+from podx_bench.report.tables import accuracy_tables, speed_tables
 from podx_bench.scale import ScaleRecord, ScaleResults
-from podx_bench.sections import all_tables, extra_sections
 from podx_bench.service import ServiceRecord, ServiceResults
-from podx_bench.tables import accuracy_tables, speed_tables
 from tests.bench.records import ranking_record, speed_record
 
 
@@ -85,7 +85,7 @@ def full(canned: Results) -> Results:
         },
         stream=(stream,),
         gemm=tuple(GemmRecord("fp32", "MatMul", rows, 512, 2048, 150.2, 10, 2) for rows in (20, 640)),
-        floors=(FloorRecord("sequential", 1, "fp32", 44.0, 4, 4.62, 30.8),),
+        rooflines=(RooflineRecord("sequential", 1, "fp32", 44.0, 4, 4.62, 30.8),),
     )
 
 
@@ -93,7 +93,7 @@ def test_everything_reads_back_as_written(full: Results, tmp_path: Path) -> None
     assert Results.load(full.save(tmp_path)) == full
 
 
-def test_a_full_report_has_bundles_streams_and_floors(full: Results) -> None:
+def test_a_full_report_has_bundles_streams_and_rooflines(full: Results) -> None:
     text = markdown_report(full)
     assert "- **bundle of podx-int8**: int8, 62.5 MB; at export: overlap 0.9877, lists 1; 2" in text
     assert "fp32 150 / 150 · 10⁹ operations/s through ONNX Runtime, 20 / 640 rows by 512 × 2,048 weights" in text
@@ -129,8 +129,8 @@ def test_other_benches_join_a_report(canned: Results, tmp_path: Path) -> None:
     canned.save(tmp_path)
     options = ["--service", str(service.save(tmp_path)), "--scale", str(scale.save(tmp_path))]
     for command in (
-        ["podx_bench.report", str(tmp_path / RESULTS_FILE)],
-        ["podx_bench.compare", str(tmp_path / RESULTS_FILE), "--out", str(tmp_path / "compared")],
+        ["podx_bench.report.report", str(tmp_path / RESULTS_FILE)],
+        ["podx_bench.report.compare", str(tmp_path / RESULTS_FILE), "--out", str(tmp_path / "compared")],
     ):
         done = subprocess.run([sys.executable, "-m", *command, *options], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
@@ -218,7 +218,7 @@ def test_the_same_results_give_the_same_page(canned: Results) -> None:
 def test_a_report_is_drawn_again_from_the_file_alone(canned: Results, tmp_path: Path) -> None:
     path = canned.save(tmp_path)
     write_report(canned, tmp_path / "first")
-    command = [sys.executable, "-m", "podx_bench.report", str(path)]
+    command = [sys.executable, "-m", "podx_bench.report.report", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip().endswith("report.html")
@@ -269,7 +269,7 @@ def test_empty_runs_cannot_be_compared(canned: Results) -> None:
 
 
 def test_a_wrong_path_is_one_line_and_status_2(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "podx_bench.compare", str(tmp_path / "none.json"), "--out", str(tmp_path)]
+    command = [sys.executable, "-m", "podx_bench.report.compare", str(tmp_path / "none.json"), "--out", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("error: cannot read") and "Traceback" not in done.stderr

@@ -14,16 +14,16 @@ from typer.testing import CliRunner
 from podx.bundle.bundle import Bundle
 from podx.errors import CheckpointError, ConfigError, DeviceError
 from podx.text.templates import Task
-from podx_bench.cli import app
+from podx_bench.cli.bench import app
 from podx_bench.engines import EngineContext
 from podx_bench.engines.eager import EagerEngine
 from podx_bench.engines.runtime import RuntimeEngine
-from podx_bench.lengths import LengthMeter
-from podx_bench.options import BenchOptions
-from podx_bench.report import HTML_FILE, MARKDOWN_FILE
-from podx_bench.results import RESULTS_FILE, Results
-from podx_bench.run import Inputs, run_bench
-from podx_bench.scenarios import build_workload
+from podx_bench.harness.records import RESULTS_FILE, Results
+from podx_bench.report.report import HTML_FILE, MARKDOWN_FILE
+from podx_bench.run.options import BenchOptions
+from podx_bench.run.run import Inputs, run_bench
+from podx_bench.workload.lengths import LengthMeter
+from podx_bench.workload.scenarios import build_workload
 from podx_export.pipeline import export_checkpoint
 from podx_train.data.dataset import Dataset
 from podx_train.data.folder import ExplanationRecord
@@ -81,7 +81,7 @@ def ranked(made: Made, tmp_path_factory: pytest.TempPathFactory) -> tuple[Result
         made,
         out,
         *("--tasks", "sequential", "--engines", ",".join(ITEM_ENGINES), "--batch-sizes", "1,4", "--threads", "1"),
-        *("--speed-users", "4", "--rounds", "1", "--eager-users", "12", "--label", "tiny", "--no-floor"),
+        *("--speed-users", "4", "--rounds", "1", "--eager-users", "12", "--label", "tiny", "--no-roofline"),
     )
     return Results.load(out / RESULTS_FILE), out
 
@@ -166,7 +166,7 @@ def test_variants_lengths_and_streams_in_one_run(made: Made, tmp_path: Path) -> 
     assert (copy.overlap, copy.overlap_with, copy.overlap_users) == (1.0, "podx", 4)
     assert results.variants["podx-copy"]["precision"] == "fp32" and results.variants["podx-copy"]["bundle_mb"] > 0
     depth = bundle.catalog.trie.depth
-    assert {(r.precision, r.batch_size, r.decoding_steps) for r in results.floors} == {
+    assert {(r.precision, r.batch_size, r.decoding_steps) for r in results.rooflines} == {
         ("fp32", 2, depth + 1),
         ("int8", 2, depth + 1),
     }
@@ -214,7 +214,7 @@ def test_explanations_are_timed_and_scored(made: Made, tmp_path: Path) -> None:
     output = _invoke(
         made,
         tmp_path,
-        *("--tasks", "explanation", "--engines", "podx", "--batch-sizes", "2", "--rounds", "1", "--no-floor"),
+        *("--tasks", "explanation", "--engines", "podx", "--batch-sizes", "2", "--rounds", "1", "--no-roofline"),
     )
     results = Results.load(tmp_path / RESULTS_FILE)
     (record,) = results.accuracy
@@ -235,7 +235,7 @@ def test_unconstrained_answers_are_counted_not_mended(made: Made, tmp_path: Path
 
 
 def test_time_that_is_up_is_reported(made: Made, tmp_path: Path) -> None:
-    options = BenchOptions(tasks=(Task.SEQUENTIAL,), engines=("podx",), max_minutes=1e-6, threads=1, floor=False)
+    options = BenchOptions(tasks=(Task.SEQUENTIAL,), engines=("podx",), max_minutes=1e-6, threads=1, roofline=False)
     results = run_bench(made.inputs, tmp_path, options)
     assert results.speed == ()
     assert [record.engine for record in results.accuracy] == ["popularity", "max(history)+1", "near user numbers"]

@@ -14,7 +14,8 @@ from transformers import T5Config, T5ForConditionalGeneration
 from podx.bundle.bundle import TOKENIZER_FILE
 from podx.errors import ConfigError, DataError
 from podx_bench import scale_cli
-from podx_bench.engines import EngineError
+from podx_bench.harness.child import EngineError
+from podx_bench.pages.table import NONE
 from podx_bench.scale import (
     CODES,
     FIRST_CODE_TOKEN,
@@ -29,7 +30,6 @@ from podx_bench.scale import (
 )
 from podx_bench.scale_report import scale_charts, scale_table
 from podx_bench.scale_run import run_scale
-from podx_bench.tables import NONE
 from podx_train.training.options import Source, TrainOptions
 from podx_train.training.training import train_model
 from tests.bench.conftest import make_dataset

@@ -18,7 +18,7 @@ import podx
 from podx.errors import BundleError, ConfigError, DataError
 from podx.requests.types import RankRequest, Recommendation, RecommendRequest
 from podx.text.templates import Task
-from podx_bench.engines import EngineError
+from podx_bench.harness.child import EngineError
 from podx_bench.service import (
     BATCHER,
     DIRECT,

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from podx.text.templates import Task
-from podx_bench import speed, stream
-from podx_bench.process import Timing
-from podx_bench.speed import Cell
-from podx_bench.stream import heartbeat, measure_stream
+from podx_bench.engines.server import Timing
+from podx_bench.latency import speed, stream
+from podx_bench.latency.speed import Cell
+from podx_bench.latency.stream import heartbeat, measure_stream
 
 TIMES = {"encode-once": 8000.0, "podx": 2000.0}
 CELL = Cell(Task.SEQUENTIAL, 4, 10, 100, np.arange(10), 4)

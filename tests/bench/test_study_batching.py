@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from podx.errors import ConfigError
-from podx_bench.engines import EngineError
+from podx_bench.harness.child import EngineError
 from podx_bench.study import batching as study_batching
 from podx_bench.study.batching import run_batching
 from podx_bench.study.batching_report import batching_tables, reported_ratio, write_batching

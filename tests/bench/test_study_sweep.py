@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from podx.errors import ConfigError, DataError
-from podx_bench.engines import EngineError
+from podx_bench.harness.child import EngineError
 from podx_bench.study import run as study_run
 from podx_bench.study import train as study_train
 from podx_bench.study.chart import PNG_FILE, SVG_FILE

@@ -14,11 +14,11 @@ import podx
 from podx.bundle.signature import ModelShape
 from podx.errors import ConfigError
 from podx.text.templates import Task
-from podx_bench import variants
 from podx_bench.engines import ENGINES, EngineContext, select
 from podx_bench.engines.runtime import RuntimeEngine
-from podx_bench.variants import load_variants, parse_variants, require_same_model, variant_kind
-from podx_bench.work import WorkItem
+from podx_bench.run import variants
+from podx_bench.run.variants import load_variants, parse_variants, require_same_model, variant_kind
+from podx_bench.workload.work import WorkItem
 
 
 def bundle_of(items: tuple[str, ...] = ("a", "b"), prompts: int = 3, precision: str = "fp32") -> Any:

@@ -20,8 +20,8 @@ from podx_bench.accuracy_report.options import (
 from podx_bench.accuracy_report.records import STUDY_FILE, Study
 from podx_bench.accuracy_report.report import all_tables, write_study
 from podx_bench.accuracy_report.run import run_study
-from podx_bench.render import rich_table
-from podx_bench.terminal import counting, wide_console
+from podx_bench.harness.terminal import counting, wide_console
+from podx_bench.pages.render import rich_table
 
 LINE_WIDTH = 190
 """Characters that the widest table takes with mean and deviation in each cell."""

@@ -15,8 +15,8 @@ from podx_bench.accuracy_report.rows import (
     spread,
 )
 from podx_bench.accuracy_report.tables import REPORTED, digits, figures, metric_columns, time_note, time_of
+from podx_bench.pages.table import NONE, PERCENT, TextTable
 from podx_bench.published import DROPPED, KEPT, TABLE_6, Published
-from podx_bench.tables import NONE, PERCENT, TextTable
 
 HITS = (("hr_10", "HR@10"), ("ndcg_10", "NDCG@10"))
 RATES = (("invalid", "invalid %"), ("duplicate", "repeated %"), ("seen", "seen %"), ("outside", "no candidate %"))

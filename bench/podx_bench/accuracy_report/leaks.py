@@ -13,10 +13,10 @@ from podx.text.templates import Task
 from podx_bench.accuracy_report.options import StudyOptions
 from podx_bench.accuracy_report.rates import list_metrics
 from podx_bench.accuracy_report.records import CONSTRAINED, DatasetRecord, MeasuredFile, Measurement
-from podx_bench.baselines import baseline_lists
-from podx_bench.options import LEAST_ACCURACY_K
-from podx_bench.scenarios import TEST, Workload, user_order
-from podx_bench.work import WorkItem
+from podx_bench.harness.options import LEAST_ACCURACY_K
+from podx_bench.workload.baselines import baseline_lists
+from podx_bench.workload.scenarios import TEST, Workload, user_order
+from podx_bench.workload.work import WorkItem
 from podx_train.batches.samplers import evaluation_topn
 from podx_train.data.dataset import Dataset
 from podx_train.data.stats import dataset_stats

@@ -20,11 +20,12 @@ from podx_bench.accuracy_report.options import ModelInput, StudyOptions
 from podx_bench.accuracy_report.rates import list_metrics
 from podx_bench.accuracy_report.records import CONSTRAINED, TEXT, UNCONSTRAINED, MeasuredFile, Measurement, ModelRecord
 from podx_bench.engines import OURS, EngineContext
-from podx_bench.facts import model_facts
-from podx_bench.options import LEAST_ACCURACY_K
-from podx_bench.process import EngineProcess
-from podx_bench.scenarios import Workload, build_workload, choose_tasks, require_match
-from podx_bench.work import Answer, write_work
+from podx_bench.engines.process import EngineProcess
+from podx_bench.harness.options import LEAST_ACCURACY_K
+from podx_bench.workload.facts import model_facts
+from podx_bench.workload.matching import require_match
+from podx_bench.workload.scenarios import Workload, build_workload, choose_tasks
+from podx_bench.workload.work import Answer, write_work
 from podx_train.data.dataset import Dataset
 
 OURS_FREE = "podx-unconstrained"
@@ -158,10 +159,7 @@ def started(job: Job, workload: Workload, model: ModelInput, options: StudyOptio
     with tempfile.TemporaryDirectory(prefix="podx-accuracy-") as name:
         folder = Path(name)
         write_work(folder / "work.npz", workload.requests)
-        (folder / "stderr").mkdir()
-        with EngineProcess(
-            model.label, context, folder / "work.npz", folder / "stderr", loads=engine_of(job)
-        ) as process:
+        with EngineProcess(model.label, context, folder / "work.npz", loads=engine_of(job)) as process:
             yield process
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from podx.decoding.options import DEFAULT_BEAMS
 from podx.errors import ConfigError
 from podx.text.templates import Task
-from podx_bench.options import DEVICES, LEAST_ACCURACY_K, usable_cores
+from podx_bench.harness.options import DEVICES, LEAST_ACCURACY_K, usable_cores
 
 MODEL_FORM = "LABEL=BUNDLE@DATA"
 PEER_FORM = "FILE.json@DATA"

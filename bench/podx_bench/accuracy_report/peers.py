@@ -17,7 +17,7 @@ from podx_bench.accuracy_report.leaks import asked_users, ranked_users
 from podx_bench.accuracy_report.options import StudyOptions
 from podx_bench.accuracy_report.rates import IntArray, list_metrics
 from podx_bench.accuracy_report.records import CONSTRAINED, Measurement, PeerRecord
-from podx_bench.options import LEAST_ACCURACY_K
+from podx_bench.harness.options import LEAST_ACCURACY_K
 from podx_train.data.dataset import Dataset
 
 _OWN_PARTS = ("name", "users", "lists", "environment")

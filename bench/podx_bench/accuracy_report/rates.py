@@ -10,7 +10,7 @@ import numpy.typing as npt
 from podx.metrics import NOT_AN_ITEM
 from podx.text.templates import Task
 from podx_bench.accuracy import ranking_metrics
-from podx_bench.scenarios import TEST, Workload
+from podx_bench.workload.scenarios import TEST, Workload
 from podx_train.data.dataset import Dataset
 
 IntArray = npt.NDArray[np.int64]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from podx_bench.record_file import RecordFile
+from podx_bench.harness.record_file import RecordFile
 
 STUDY_FILE = "accuracy.json"
 COMMAND = "podx bench accuracy"

@@ -10,10 +10,10 @@ from podx_bench.accuracy_report.facts_tables import facts_tables
 from podx_bench.accuracy_report.records import Study
 from podx_bench.accuracy_report.rows import PODX
 from podx_bench.accuracy_report.tables import accuracy_tables
-from podx_bench.drawing import svg
-from podx_bench.record_file import PARTIAL_SUFFIX
-from podx_bench.render import html_facts, html_page, html_table, markdown_table
-from podx_bench.tables import TextTable
+from podx_bench.harness.record_file import PARTIAL_SUFFIX
+from podx_bench.pages.drawing import svg
+from podx_bench.pages.render import html_facts, html_page, html_table, markdown_table
+from podx_bench.pages.table import TextTable
 
 TITLE = "podx bench accuracy"
 HTML_FILE, MARKDOWN_FILE = "report.html", "report.md"

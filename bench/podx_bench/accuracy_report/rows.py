@@ -18,8 +18,8 @@ from podx_bench.accuracy_report.records import (
     PeerRecord,
     Study,
 )
-from podx_bench.baselines import NEXT_NUMBER, POPULARITY
-from podx_bench.tables import NONE
+from podx_bench.pages.table import NONE
+from podx_bench.workload.baselines import NEXT_NUMBER, POPULARITY
 from podx_train.data.numbering import IdScheme
 
 SCHEMES = ("paper", "shuffled", "train-first", "collaborative", "semantic")

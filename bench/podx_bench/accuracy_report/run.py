@@ -17,8 +17,7 @@ from podx_bench.accuracy_report.options import MODEL_FORM, ModelInput, PeerInput
 from podx_bench.accuracy_report.peers import score_peer
 from podx_bench.accuracy_report.records import DatasetRecord, MeasuredFile, ModelRecord, Study
 from podx_bench.accuracy_report.timing import Timed, time_all
-from podx_bench.environment import describe
-from podx_bench.options import BenchOptions
+from podx_bench.harness.environment import describe
 from podx_train.data.dataset import Dataset
 
 MEASURED_FOLDER = "measured"
@@ -76,8 +75,7 @@ class _Run:
         self._out, self._options, self._progress = out, options, progress
         self._loads: dict[Path, Dataset] = {}
         self._datasets: dict[Path, DatasetRecord] = {}
-        bench = BenchOptions(device=options.device, threads=options.threads)
-        self._study = Study(describe(bench), options.as_json())
+        self._study = Study(describe(options.device, options.threads), options.as_json())
 
     def all(self, models: Sequence[ModelInput], peers: Sequence[PeerInput], data: Sequence[Path]) -> Study:
         bundles = [self._checked(model) for model in models]  # before anything takes long

@@ -15,10 +15,10 @@ from podx.text.templates import ALL_TASKS, Task
 from podx_bench.accuracy_report.measure import Job, engine_of, model_context
 from podx_bench.accuracy_report.options import ModelInput, StudyOptions
 from podx_bench.accuracy_report.records import CONSTRAINED, TEXT, MeasuredFile, ModelRecord, TimingRecord
-from podx_bench.process import EngineProcess
-from podx_bench.scenarios import build_workload, choose_tasks
-from podx_bench.speed import Cell, measure_cell
-from podx_bench.work import write_work
+from podx_bench.engines.process import EngineProcess
+from podx_bench.latency.speed import Cell, measure_cell
+from podx_bench.workload.scenarios import build_workload, choose_tasks
+from podx_bench.workload.work import write_work
 from podx_train.data.dataset import Dataset
 
 DIGEST_LENGTH = 12
@@ -70,7 +70,6 @@ def time_models(task: Task, models: Sequence[Timed], options: StudyOptions) -> T
     """Time a task on models whose processes wait while another's runs."""
     with tempfile.TemporaryDirectory(prefix="podx-accuracy-") as name, ExitStack() as stack:
         folder, users = Path(name), options.timed_users
-        (folder / "stderr").mkdir()
         processes = {}
         for number, one in enumerate(models):
             workload = build_workload(task, one.dataset, one.bundle, options.timed_users, options.seed)
@@ -79,7 +78,7 @@ def time_models(task: Task, models: Sequence[Timed], options: StudyOptions) -> T
             write_work(work, workload.requests)
             job = Job(task, TEXT if task is Task.EXPLANATION else CONSTRAINED, users)
             context = model_context(job, one.model, options, None)
-            process = EngineProcess(one.model.label, context, work, folder / "stderr", loads=engine_of(job))
+            process = EngineProcess(one.model.label, context, work, loads=engine_of(job))
             processes[one.record.key] = stack.enter_context(process)
         cell = Cell(task, min(users, options.batch_size), users)
         found = measure_cell(cell, processes, options.rounds, lambda: False)

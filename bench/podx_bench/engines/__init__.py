@@ -12,15 +12,14 @@ from types import MappingProxyType
 
 from podx.errors import ConfigError
 from podx.text.templates import Task
-from podx_bench.engines.base import Engine, EngineContext, EngineError, EngineKind
 from podx_bench.engines.peers import PEERS
+from podx_bench.workload.engine import Engine, EngineContext, EngineKind
 
 __all__ = [
     "DEFAULT_ENGINES",
     "ENGINES",
     "Engine",
     "EngineContext",
-    "EngineError",
     "EngineKind",
     "engine_kind",
     "select",

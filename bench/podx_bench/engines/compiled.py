@@ -13,9 +13,9 @@ from typing import Any, cast
 import torch
 from transformers import T5ForConditionalGeneration
 
-from podx_bench.engines.base import EngineContext
 from podx_bench.engines.eager import EagerEngine
-from podx_bench.work import WorkItem
+from podx_bench.workload.engine import EngineContext
+from podx_bench.workload.work import WorkItem
 
 COMPILE_OPTIONS: dict[str, Any] = {"freezing": True}
 WARM_UP = ((2, 2), (3, 3), (1, 2), (1, 3), (5, 1))

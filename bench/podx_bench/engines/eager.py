@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -17,12 +16,13 @@ import torch
 
 from podx.bundle.bundle import Bundle
 from podx.bundle.catalog import IdTable
-from podx.errors import CheckpointError, ConfigError, DeviceError
+from podx.errors import ConfigError, DeviceError
 from podx.text.inputs import Batch
 from podx.text.templates import Task
-from podx_bench.engines.base import EngineContext
-from podx_bench.work import Answer, WorkItem
-from podx_train.checkpoint.checkpoint import Checkpoint, load_checkpoint
+from podx_bench.workload.engine import EngineContext
+from podx_bench.workload.matching import require_same
+from podx_bench.workload.work import Answer, WorkItem
+from podx_train.checkpoint.checkpoint import load_checkpoint
 from podx_train.eager.generation import EXPLANATION_SEARCH, EagerRecommender, Mode, SearchOptions
 
 CUDA = "cuda"
@@ -68,7 +68,7 @@ class EagerEngine:
         self._users, self._items = IdTable.of(checkpoint.user_ids, "user"), catalog.items
 
     def run(self, requests: Sequence[WorkItem]) -> list[Answer]:
-        """See :class:`podx_bench.engines.base.Engine`. Many requests are run in their own order, as a user would."""
+        """See :class:`podx_bench.workload.engine.Engine`. Many requests are run in their own order, as a user would."""
         size = self._context.batch_size or len(requests)
         parts = (requests[first : first + size] for first in range(0, len(requests), size))
         return [answer for part in parts for answer in self._run_batch(part)]
@@ -110,20 +110,3 @@ class EagerEngine:
 def _numbers(table: IdTable, raw_ids: Sequence[str]) -> npt.NDArray[np.int64]:
     """Numbers of raw ids; the work was made from the same table, so each is known."""
     return np.array([table.number(raw) or 0 for raw in raw_ids], dtype=np.int64)
-
-
-def require_same(bundle_path: Path, checkpoint: Checkpoint) -> None:
-    """Check that bundle and checkpoint are of one model, as far as ids, tasks and number of weights tell.
-
-    Raises:
-        CheckpointError: they are not. BundleError: the bundle cannot be read.
-    """
-    bundle = Bundle.load(bundle_path, verify=False)
-    known = [bytes(raw).decode() for raw in bundle.catalog.items.raw_ids]
-    weights = sum(parameter.numel() for parameter in checkpoint.model.parameters())
-    exported = bundle.manifest.provenance.get("parameters", weights)
-    if known != checkpoint.item_ids or bundle.manifest.tasks != checkpoint.config.tasks or exported != weights:
-        raise CheckpointError(
-            "the bundle was not exported from this checkpoint (items, tasks or number of weights differ): "
-            "give the checkpoint it was exported from, or export again"
-        )

@@ -6,8 +6,8 @@ from functools import partial
 from importlib import import_module
 
 from podx.text.templates import Task
-from podx_bench.engines.base import Engine, EngineContext, EngineKind
 from podx_bench.peers.place import interpreter
+from podx_bench.workload.engine import Engine, EngineContext, EngineKind
 
 TASKS = (Task.SEQUENTIAL, Task.TOPN)
 SAME_WORK = (

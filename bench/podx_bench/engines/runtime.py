@@ -12,8 +12,8 @@ from podx.graphs.session import Device
 from podx.recommender import UNCONSTRAINED_ITEMS
 from podx.text.templates import Task
 from podx_bench.engines import ANY_GRAPH
-from podx_bench.engines.base import EngineContext
-from podx_bench.work import Answer, WorkItem
+from podx_bench.workload.engine import EngineContext
+from podx_bench.workload.work import Answer, WorkItem
 
 TEXT = "text"
 
@@ -37,7 +37,7 @@ class RuntimeEngine:
         self._recommender = podx.load(context.bundle, device, threads=context.threads, spin=context.spin, **chosen)
 
     def run(self, requests: Sequence[WorkItem]) -> list[Answer]:
-        """See :class:`podx_bench.engines.base.Engine`."""
+        """See :class:`podx_bench.workload.engine.Engine`."""
         if self._context.task is Task.EXPLANATION:
             asked = [podx.ExplainRequest(request.user, request.items[0]) for request in requests]
             texts = self._recommender.explain_batch(asked, batch_size=self._batch_size(requests))

@@ -1,8 +1,7 @@
-"""``python -m podx_bench.peers.convert PEER PLAIN OUT``: writes what a peer loads. Runs in the peers' environment."""
+"""Writes what a peer loads. Runs in the peers' environment, which has the peer's library."""
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -15,11 +14,6 @@ MODULES = {
 """Peer → module with its ``convert(name, plain, out)`` and ``open_search(name, plan)``."""
 
 
-def main(arguments: list[str]) -> None:
-    """Convert for one peer."""
-    name, plain, out = arguments
-    import_module(MODULES[name]).convert(name, Path(plain), Path(out))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+def convert(name: str, plain: Path, out: Path) -> None:
+    """Convert a plain T5 for one peer, into the empty folder ``out``."""
+    import_module(MODULES[name]).convert(name, plain, out)

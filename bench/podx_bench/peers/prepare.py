@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import subprocess
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 from podx.bundle.bundle import TOKENIZER_FILE
 from podx.errors import ConfigError, DeviceError
-from podx_bench.engines.base import EngineContext, EngineError
-from podx_bench.engines.eager import require_same
+from podx_bench.harness.child import run_in_child
 from podx_bench.peers import place
 from podx_bench.peers.cache import cache_folder, content_key, made_once
 from podx_bench.peers.plain import PLAIN_VERSION, write_plain
+from podx_bench.workload.engine import EngineContext
+from podx_bench.workload.matching import require_same
 from podx_train.checkpoint.checkpoint import CONFIG_FILE, WEIGHTS_FILE, load_checkpoint
 
-CONVERTER = "podx_bench.peers.convert"
+CONVERTER = "podx_bench.peers.convert:convert"
 CONVERT_TIMEOUT_S = 1800.0
-STDERR_TAIL = 2000
 PLAIN_FOLDER = "plain"
 
 
@@ -60,16 +59,14 @@ def convert(name: str, plain: Path, out: Path) -> None:
     Raises:
         EngineError: it failed; the message has its last words.
     """
-    command = [str(place.interpreter()), "-m", CONVERTER, name, str(plain), str(out)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=CONVERT_TIMEOUT_S, check=False)
-    except subprocess.TimeoutExpired as error:
-        raise EngineError(
-            f"{name}: the conversion took longer than {CONVERT_TIMEOUT_S:.0f} s: leave it out of --engines"
-        ) from error
-    if done.returncode:
-        said = (done.stderr or done.stdout)[-STDERR_TAIL:].strip()
-        raise EngineError(
-            f"{name} cannot convert the model: run `{place.COMMAND}` again if its environment is incomplete, or leave "
-            f"it out of --engines; it said last:\n{said}"
-        )
+    run_in_child(
+        CONVERTER,
+        name,
+        plain,
+        out,
+        returns=None,
+        name=f"the conversion for {name}",
+        advice=f"run `{place.COMMAND}` again if its environment is incomplete, or leave {name} out of --engines",
+        interpreter=place.interpreter(),
+        timeout=CONVERT_TIMEOUT_S,
+    )

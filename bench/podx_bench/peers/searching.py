@@ -15,8 +15,8 @@ import numpy as np
 
 from podx.bundle.bundle import Bundle
 from podx.text.templates import Task
-from podx_bench.engines.base import EngineContext
-from podx_bench.work import Answer, WorkItem
+from podx_bench.workload.engine import EngineContext
+from podx_bench.workload.work import Answer, WorkItem
 
 Source = list[int]
 Hypotheses = list[list[int]]
@@ -33,7 +33,7 @@ class Plan:
         folder: what its ``convert`` wrote.
         beams, k: width of the search, and hypotheses returned.
         steps: decoding steps, the last of which alone may end a sequence.
-        threads, spin: as in :class:`podx_bench.engines.base.EngineContext`.
+        threads, spin: as in :class:`podx_bench.workload.engine.EngineContext`.
         batch_size: records to be run at a time; None: all that are given.
         pad_id: token that fills up short records.
     """
@@ -61,7 +61,7 @@ class PeerEngine:
         self._search = open_search(self.plan)
 
     def run(self, requests: Sequence[WorkItem]) -> list[Answer]:
-        """See :class:`podx_bench.engines.base.Engine`."""
+        """See :class:`podx_bench.workload.engine.Engine`."""
         return [self._answer(found) for found in self._search([self.source(request) for request in requests])]
 
     def source(self, request: WorkItem) -> Source:

@@ -16,18 +16,16 @@ from typing import Any
 
 from podx.errors import ConfigError
 from podx_bench.accuracy_report.leaks import dataset_digest
-from podx_bench.engines import EngineError
-from podx_bench.environment import describe
-from podx_bench.facts import dataset_facts
-from podx_bench.options import BenchOptions
-from podx_bench.process import thread_environment
-from podx_bench.record_file import RecordFile
+from podx_bench.harness.child import EngineError, thread_environment
+from podx_bench.harness.environment import describe
+from podx_bench.harness.record_file import RecordFile
 from podx_bench.study.memory import Probe, search_largest
 from podx_bench.study.options import SECONDS, BatchingOptions
 from podx_bench.study.step import MEMORY, TIME, StepPlan
 from podx_bench.study.strategies import STRATEGIES, BatchingResults, StrategyRecord
 from podx_bench.study.sweep import OWN_OPTIONS, refuse_options
 from podx_bench.study.train import LOG_FILE, PODX, SAID_CHARACTERS, run_logged
+from podx_bench.workload.facts import dataset_facts
 from podx_train.checkpoint.checkpoint import CONFIG_FILE, TRAINING_FILE
 from podx_train.data.dataset import Dataset
 
@@ -198,7 +196,7 @@ class _Run:
     def _results(self) -> BatchingResults:
         options = self._options
         return BatchingResults(
-            environment=describe(BenchOptions(device=options.device, threads=options.threads)),
+            environment=describe(options.device, options.threads),
             options=options.as_json(),
             extra=self._extra,
             dataset=dataset_facts(self._dataset, self._data),

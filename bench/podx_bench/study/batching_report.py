@@ -8,14 +8,14 @@ from statistics import median
 from matplotlib.figure import Figure
 
 from podx_bench.accuracy_report.tables import REPORTED
-from podx_bench.drawing import OTHER_COLOUR, OURS_COLOUR, bar_figure
+from podx_bench.pages.drawing import OTHER_COLOUR, OURS_COLOUR, bar_figure
+from podx_bench.pages.render import html_facts, html_table
+from podx_bench.pages.table import NONE, PERCENT, TextTable, short
 from podx_bench.published import TABLE_5
-from podx_bench.render import html_facts, html_table
 from podx_bench.study.chart import save_figure
 from podx_bench.study.options import SECONDS
 from podx_bench.study.report import NO_ROW, environment_facts, write_page
 from podx_bench.study.strategies import ALTERNATED, MIXED, BatchingResults, StrategyRecord
-from podx_bench.tables import NONE, PERCENT, TextTable, short
 
 TITLE = "Task-alternated and sample-mixed training (the paper's Table 5)"
 NAMES = {MIXED: "sample-mixed", ALTERNATED: "task-alternated"}

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from podx.text.templates import Task
-from podx_bench.drawing import HEADROOM, MARKERS, OTHER_COLOURS, OURS_COLOURS, TEXT, TITLE, WIDTH_IN, svg
-from podx_bench.record_file import PARTIAL_SUFFIX
+from podx_bench.harness.record_file import PARTIAL_SUFFIX
+from podx_bench.pages.drawing import HEADROOM, MARKERS, OTHER_COLOURS, OURS_COLOURS, TEXT, TITLE, WIDTH_IN, svg
 from podx_bench.study.record import MEASURED, PointRecord, SweepResults
 
 PNG_FILE, SVG_FILE = "study.png", "study.svg"

@@ -8,8 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from podx_bench.options import parse_numbers
-from podx_bench.render import rich_table
+from podx_bench.harness.options import parse_numbers
+from podx_bench.harness.terminal import counting, wide_console
+from podx_bench.pages.render import rich_table
+from podx_bench.pages.table import TextTable
 from podx_bench.study.batching import run_batching
 from podx_bench.study.batching_report import batching_tables, write_batching
 from podx_bench.study.options import BatchingOptions, RunOptions
@@ -17,8 +19,6 @@ from podx_bench.study.record import STUDY_FILE
 from podx_bench.study.report import sweep_tables, write_sweep
 from podx_bench.study.run import run_sweep
 from podx_bench.study.sweep import DEFAULT_HEADS, DEFAULT_K, Sweep, heads_sweep, inference_sweep, k_sweep
-from podx_bench.tables import TextTable
-from podx_bench.terminal import counting, wide_console
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Sweeps: train, measure and draw what is varied.")
 

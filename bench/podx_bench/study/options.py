@@ -8,7 +8,7 @@ from typing import Any
 
 from podx.errors import ConfigError
 from podx_bench.accuracy_report.options import DEFAULT_BATCH_SIZE, DEFAULT_ROUNDS, DEFAULT_TIMED_USERS, StudyOptions
-from podx_bench.options import DEVICES, usable_cores
+from podx_bench.harness.options import DEVICES, usable_cores
 
 CPU = "cpu"
 SECONDS = 60.0

@@ -10,7 +10,7 @@ from typing import Any
 
 from podx.text.templates import Task
 from podx_bench.accuracy_report.records import CONSTRAINED, TEXT, ModelRecord, Study
-from podx_bench.record_file import RecordFile
+from podx_bench.harness.record_file import RecordFile
 
 STUDY_FILE = "study.json"
 COMMAND = "podx study"

@@ -8,13 +8,13 @@ from typing import Any
 
 from podx.text.templates import Task
 from podx_bench.accuracy_report.tables import REPORTED, digits, metric_columns
+from podx_bench.harness.record_file import PARTIAL_SUFFIX
+from podx_bench.latency.speed import paired_ratio
+from podx_bench.pages.render import html_facts, html_page, html_table
+from podx_bench.pages.table import NONE, TextTable, short
 from podx_bench.published import TABLE_6
-from podx_bench.record_file import PARTIAL_SUFFIX
-from podx_bench.render import html_facts, html_page, html_table
-from podx_bench.speed import paired_ratio
 from podx_bench.study.chart import save_figure, sweep_figure
 from podx_bench.study.record import MEASURED, PointRecord, SweepResults
-from podx_bench.tables import NONE, TextTable, short
 
 HTML_FILE = "report.html"
 INFERENCE = "inference"

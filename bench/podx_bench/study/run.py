@@ -16,11 +16,8 @@ from podx_bench.accuracy_report.leaks import dataset_digest
 from podx_bench.accuracy_report.options import ModelInput, slug
 from podx_bench.accuracy_report.records import Study
 from podx_bench.accuracy_report.run import run_study
-from podx_bench.engines import EngineError
-from podx_bench.environment import describe
-from podx_bench.facts import dataset_facts
-from podx_bench.options import BenchOptions
-from podx_bench.process import thread_environment
+from podx_bench.harness.child import EngineError, thread_environment
+from podx_bench.harness.environment import describe
 from podx_bench.study.options import CPU, SECONDS, RunOptions
 from podx_bench.study.record import PointRecord, SweepResults, with_measurements
 from podx_bench.study.sweep import Point, Sweep
@@ -37,6 +34,7 @@ from podx_bench.study.train import (
     run_logged,
     run_training,
 )
+from podx_bench.workload.facts import dataset_facts
 from podx_train.data.dataset import Dataset
 
 RUNS_FOLDER, ACCURACY_FOLDER = "runs", "accuracy"
@@ -168,7 +166,7 @@ class _Run:
         options = self._options
         return SweepResults(
             sweep={name: getattr(self._sweep, name) for name in ("name", "title", "axis", "note")},
-            environment=describe(BenchOptions(device=options.device, threads=options.threads)),
+            environment=describe(options.device, options.threads),
             options=options.as_json(),
             extra=self._extra,
             dataset=self._facts,

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from podx.text.templates import DEFAULT_TEMPLATES, Task, load_templates
-from podx_bench.worker import MEGABYTE, peak_rss_mb
+from podx_bench.harness.memory import MEGABYTE, peak_rss_mb
 from podx_train.batches.batching import Built, PlannedBatch, batch_stream
 from podx_train.batches.prefetch import BatchFeed, batches_ahead
 from podx_train.checkpoint.checkpoint import TRAINING_FILE

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from podx_bench.record_file import RecordFile
+from podx_bench.harness.record_file import RecordFile
 from podx_bench.study.record import COMMAND, STUDY_FILE
 
 ALTERNATED, MIXED = "alternated", "mixed"

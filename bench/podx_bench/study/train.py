@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from podx.errors import ConfigError
-from podx_bench.record_file import RecordFile
+from podx_bench.harness.record_file import RecordFile
 
 RUN_FILE = RecordFile("run.json", "podx-study-run", 1, "podx study")
 CHECKPOINT_FOLDER, LOG_FILE, LOCK_FILE = "checkpoint", "train.log", "lock"

@@ -1,0 +1,81 @@
+"""Results on disk: JSON that names its format and version, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from podx.errors import DataError
+from podx_bench.harness.child import encode_value
+
+PARTIAL_SUFFIX = ".partial"
+T = TypeVar("T")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file under a temporary name and rename it, so that it is never there in part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + PARTIAL_SUFFIX)
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+@dataclass(frozen=True)
+class RecordFile(Generic[T]):
+    """A kind of file.
+
+    Attributes:
+        name: its file name. format, version: what it says it is. command: what writes it.
+        kind: frozen dataclass that it holds. Fields that a file lacks take their defaults, unknown ones are ignored.
+        renamed: what a field is called in files of older runs, by its name there.
+    """
+
+    name: str
+    format: str
+    version: int
+    command: str
+    kind: type[T] = dict  # type: ignore[assignment]
+    renamed: Mapping[str, str] = field(default_factory=dict)
+
+    def write(self, folder: Path, content: T) -> Path:
+        """Write into a folder, which is made where it is missing; returns the path."""
+        values = msgspec.to_builtins(content, enc_hook=encode_value)
+        whole = {"format": self.format, "format_version": self.version, **values}
+        write_whole(folder / self.name, json.dumps(whole, indent=2, ensure_ascii=False) + "\n")
+        return folder / self.name
+
+    def read(self, path: Path) -> T:
+        """The content that :meth:`write` was given.
+
+        Raises:
+            DataError: the file is missing, is no such file, is damaged, or has another format version.
+        """
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise DataError(f"cannot read {path}: {error}; give a {self.name} that {self.command} wrote") from error
+        if not isinstance(content, dict) or content.pop("format", None) != self.format:
+            raise DataError(f"{path} holds no results of {self.command}: give a {self.name} that it wrote")
+        version = content.pop("format_version", None)
+        if version != self.version:
+            raise DataError(
+                f"{path} has format version {version!r}, this podx reads {self.version}: run {self.command} again"
+            )
+        values: dict[str, Any] = {self.renamed.get(name, name): value for name, value in content.items()}
+        try:
+            return msgspec.convert(values, self.kind)
+        except msgspec.ValidationError as error:
+            raise self.damaged(path, error) from error
+
+    def damaged(self, path: Path, error: Exception) -> DataError:
+        """What to raise where the content does not fit the records."""
+        return DataError(f"{path} is damaged ({error!r}): run {self.command} again")

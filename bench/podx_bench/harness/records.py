@@ -1,0 +1,184 @@
+"""What a run measured, and the one file it is kept in. Every report is made from this file alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from podx_bench.harness.record_file import RecordFile
+
+RESULTS_FILE = "results.json"
+
+
+@dataclass(frozen=True)
+class SpeedRecord:
+    """Latency of one engine on one task and batch size.
+
+    Attributes:
+        p50_ms, p95_ms, p99_ms: of one call, that is of one batch.
+        users_per_s, ms_per_user: over all timed calls.
+        peak_rss_mb: most memory the engine's process has held up to then, loading included (10^6 bytes). Batch sizes
+            run in ascending order.
+        load_s: from the start of the process to its first answer.
+        rounds: turns taken; calls: timed calls in them.
+        ratio_vs_encode_once, ratio_vs_as_published: baseline's time ÷ own, median over the rounds; None: not run.
+        round_ms: time of each round, all its calls together.
+        source_tokens_mean, source_tokens_max: of the timed requests' inputs, prompt vectors and padding not counted.
+        decoding_steps: of the deepest item, end of sequence included. These three: None where they are not known.
+    """
+
+    engine: str
+    task: str
+    batch_size: int
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    users_per_s: float
+    ms_per_user: float
+    peak_rss_mb: float
+    load_s: float
+    rounds: int
+    calls: int
+    ratio_vs_encode_once: float | None
+    ratio_vs_as_published: float | None
+    round_ms: tuple[float, ...]
+    source_tokens_mean: float | None = None
+    source_tokens_max: int | None = None
+    decoding_steps: int | None = None
+
+
+@dataclass(frozen=True)
+class StreamRecord:
+    """One engine given all users in one call and free to order them.
+
+    Attributes:
+        batch_size: how many it runs at a time.
+        seconds: of the median pass; users_per_s: in it. round_s: of each pass.
+        peak_rss_mb: most memory its process has held (10^6 bytes).
+        ratio_vs_encode_once, ratio_vs_as_published: as in :class:`SpeedRecord`.
+        source_tokens_mean, source_tokens_max, decoding_steps: as in :class:`SpeedRecord`.
+    """
+
+    engine: str
+    task: str
+    users: int
+    batch_size: int
+    seconds: float
+    users_per_s: float
+    peak_rss_mb: float
+    ratio_vs_encode_once: float | None
+    ratio_vs_as_published: float | None
+    round_s: tuple[float, ...]
+    source_tokens_mean: float | None = None
+    source_tokens_max: int | None = None
+    decoding_steps: int | None = None
+
+
+@dataclass(frozen=True)
+class GemmRecord:
+    """How fast the machine multiplies matrices [rows, inner] · [inner, columns].
+
+    Attributes:
+        precision: ``fp32`` or ``int8``. operator: ONNX Runtime's.
+        giga_ops_per_s: 10^9 multiplications and additions a second, of the median call. calls: timed ones.
+        threads: of the operator.
+    """
+
+    precision: str
+    operator: str
+    rows: int
+    inner: int
+    columns: int
+    giga_ops_per_s: float
+    calls: int
+    threads: int
+
+
+@dataclass(frozen=True)
+class RooflineRecord:
+    """Time that the arithmetic of one user takes at the machine's own rate, see :mod:`podx_bench.harness.roofline`.
+
+    Attributes:
+        source_tokens: mean of the inputs, prompt vectors counted. decoding_steps: see :class:`SpeedRecord`.
+        giga_ops: 10^9 multiplications and additions per user.
+    """
+
+    task: str
+    batch_size: int
+    precision: str
+    source_tokens: float
+    decoding_steps: int
+    giga_ops: float
+    ms_per_user: float
+
+
+@dataclass(frozen=True)
+class AccuracyRecord:
+    """Accuracy of one engine, or of a row that learns nothing, on one task.
+
+    Attributes:
+        users: how many users (explanations: records) it was measured on.
+        seconds: time of all calls; None for rows that run no model.
+        metrics: by name; for lists ``hr_1`` … ``ndcg_10``, ``invalid``, ``duplicate``; for texts ``bleu_4`` and
+            ``rouge_1``, ``rouge_2``, ``rouge_l``, in percent.
+        overlap: mean share of the reference's first ten answers found (texts: share of equal texts); None: there is no
+            reference.
+        overlap_with: the reference. overlap_users: users that both answered.
+        hr_10_loss: how much smaller HR@10 is than the reference's on those users, as a share of it (negative: it is
+            larger); None: there is no reference, or it hits nothing.
+    """
+
+    engine: str
+    task: str
+    users: int
+    seconds: float | None
+    metrics: Mapping[str, float]
+    overlap: float | None = None
+    overlap_with: str | None = None
+    overlap_users: int = 0
+    hr_10_loss: float | None = None
+
+
+@dataclass(frozen=True)
+class Results:
+    """A run.
+
+    Attributes:
+        label: name of the run in tables that compare several.
+        environment: machine and versions. options: what was asked for. model: from the manifest.
+        dataset: name, counts, ID scheme. engines: name → what it is, in the order asked for.
+        variants: name of an engine with a bundle of its own → what the bundle's manifest says.
+        gemm, rooflines: empty where the machine's rate was not measured.
+    """
+
+    label: str
+    environment: Mapping[str, Any]
+    options: Mapping[str, Any]
+    model: Mapping[str, Any]
+    dataset: Mapping[str, Any]
+    engines: Mapping[str, str]
+    speed: tuple[SpeedRecord, ...] = ()
+    accuracy: tuple[AccuracyRecord, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+    variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    stream: tuple[StreamRecord, ...] = ()
+    gemm: tuple[GemmRecord, ...] = ()
+    rooflines: tuple[RooflineRecord, ...] = ()
+
+    def save(self, folder: Path) -> Path:
+        """Write ``results.json``; returns its path."""
+        return _FILE.write(folder, self)
+
+    @classmethod
+    def load(cls, path: Path) -> Results:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            DataError: the file is missing, is no such file, is damaged, or has another format version.
+        """
+        return _FILE.read(path)
+
+
+_FILE = RecordFile(RESULTS_FILE, "podx-bench", 1, "podx bench", Results, {"floors": "rooflines"})

@@ -1,0 +1,110 @@
+"""A whole part of the split as a user would run it: all requests in one call, each engine free to order them.
+
+podx sorts them by length; the eager engines take them as the file has them and pad each batch to its longest. One
+engine is up at a time, and a pass is timed from raw ids to raw ids.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from podx_bench.engines import AS_PUBLISHED, ENCODE_ONCE
+from podx_bench.engines.process import EngineProcess
+from podx_bench.harness.records import StreamRecord
+from podx_bench.latency.speed import SETTLE_S, Cell, Expired, paired_ratio, source_facts, warm_up
+
+PASS_TIMEOUT_S = 4 * 3600.0
+"""A pass of 2,048 users takes the slowest engines most of an hour on two cores."""
+HEARTBEAT_S = 30.0
+MILLISECONDS = 1e3
+
+Start = Callable[[str], AbstractContextManager[EngineProcess]]
+"""Starts the process of an engine."""
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Of one engine. ``seconds``: of each pass; ``peak_rss_mb``: the largest of any."""
+
+    seconds: tuple[float, ...] = ()
+    peak_rss_mb: float = 0.0
+
+    def and_one(self, seconds: float, peak_rss_mb: float) -> Passes:
+        """With one pass more."""
+        return Passes((*self.seconds, seconds), max(self.peak_rss_mb, peak_rss_mb))
+
+
+def measure_stream(
+    cell: Cell, names: Sequence[str], start: Start, rounds: int, expired: Expired, tell: Tell
+) -> Iterator[list[StreamRecord]]:
+    """Let every engine go through all requests of a cell, ``rounds`` times in turn.
+
+    Args:
+        cell: ``batch_size`` is how many requests an engine runs at a time.
+        start: starts an engine's process; it is ended before the next engine's starts.
+
+    Yields:
+        after every pass the records of all passes so far. Where the time is over, no pass is begun.
+    """
+    rows = [cell.first_row + row for row in range(cell.users)]
+    done: dict[str, Passes] = {}
+    for number in range(rounds):
+        for name in names:
+            if expired():
+                return
+            what = f"{cell.task}: {cell.users:,} users in one call to {name}, round {number + 1} of {rounds}"
+            tell(what)
+            with start(name) as process, heartbeat(what, tell):
+                warm_up(process, rows[: cell.batch_size])
+                time.sleep(SETTLE_S)
+                timing = process.time([rows])
+            done[name] = done.get(name, Passes()).and_one(sum(timing.ms) / MILLISECONDS, timing.peak_rss_mb)
+            yield [_record(cell, engine, done) for engine in done]
+
+
+@contextmanager
+def heartbeat(what: str, tell: Tell, every_s: float = HEARTBEAT_S) -> Iterator[None]:
+    """While the block runs, say now and then that it does, and for how long it has."""
+    over = threading.Event()
+    begun = time.monotonic()
+
+    def beat() -> None:
+        while not over.wait(every_s):
+            tell(f"{what}, {time.monotonic() - begun:.0f} s so far")
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _record(cell: Cell, name: str, done: Mapping[str, Passes]) -> StreamRecord:
+    seconds = done[name].seconds
+    median = float(np.median(seconds))
+    return StreamRecord(
+        engine=name,
+        task=cell.task,
+        users=cell.users,
+        batch_size=cell.batch_size,
+        seconds=median,
+        users_per_s=cell.users / median,
+        peak_rss_mb=done[name].peak_rss_mb,
+        ratio_vs_encode_once=_ratio(done.get(ENCODE_ONCE), seconds),
+        ratio_vs_as_published=_ratio(done.get(AS_PUBLISHED), seconds),
+        round_s=seconds,
+        **source_facts(cell, range(cell.users)),
+    )
+
+
+def _ratio(baseline: Passes | None, own: Sequence[float]) -> float | None:
+    return None if baseline is None else paired_ratio(baseline.seconds, own)

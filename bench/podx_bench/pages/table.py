@@ -1,0 +1,25 @@
+"""A table as plain text cells; how it is drawn is up to the renderer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+NOT_MEASURED = "not measured"
+NONE = "–"
+PERCENT = 100.0
+MILLISECONDS = 1e3
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A table: the first column is text, the others are figures. ``notes``: what a reader must know, said below it."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+
+
+def short(value: float) -> str:
+    """Three significant digits for small figures, none behind the point for large ones."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -1,0 +1,95 @@
+"""What a reader must know to judge the figures: machine, model, data, bundles, and what arithmetic allows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from podx_bench.harness.records import Results
+from podx_bench.pages.table import NONE, TextTable, short
+
+
+def environment_rows(results: Results) -> list[tuple[str, str]]:
+    """What a reader must know of machine, model and data."""
+    environment, model, dataset = results.environment, results.model, results.dataset
+    packages = ", ".join(f"{name} {version}" for name, version in environment["packages"].items())
+    peers = ", ".join(f"{name} {version}" for name, version in environment.get("peers", {}).items())
+    return [
+        ("processor", f"{environment['cpu']}, {environment['usable_cores']} usable cores"),
+        ("memory", f"{environment['memory_gb']} GB"),
+        ("graphics", environment["gpu"] or "none"),
+        ("device", f"{environment['device']}, {environment['threads']} threads for every engine"),
+        ("system", f"{environment['os']}, Python {environment['python']}"),
+        ("versions", f"podx {environment['podx']} ({environment['podx_commit'] or 'no commit known'}), {packages}"),
+        *([("versions of the peers", peers)] if peers else []),
+        ("model", _model_line(results)),
+        ("parity at export", plain(model["parity"]) or "unknown"),
+        (
+            "data",
+            f"{dataset['name']}: {dataset['users']:,} users, {dataset['items']:,} items, {dataset['interactions']:,} "
+            f"interactions, {dataset['scheme']} ids",
+        ),
+        ("search", f"{results.options['beams']} beams, {results.options['k']} answers"),
+        *_bundle_rows(results),
+        *_rate_rows(results),
+    ]
+
+
+def _bundle_rows(results: Results) -> list[tuple[str, str]]:
+    """Precision, size and what export measured, of every bundle beside the run's own."""
+    return [
+        (
+            f"bundle of {engine}",
+            f"{own['precision']}, {own['bundle_mb']} MB; at export: {plain(own['parity']) or 'unknown'}",
+        )
+        for engine, own in results.variants.items()
+    ]
+
+
+def _rate_rows(results: Results) -> list[tuple[str, str]]:
+    """How fast the machine multiplies matrices."""
+    if not results.gemm:
+        return []
+    first = results.gemm[0]
+    rows = sorted({record.rows for record in results.gemm})
+    parts = []
+    for precision in dict.fromkeys(record.precision for record in results.gemm):
+        rates = {record.rows: short(record.giga_ops_per_s) for record in results.gemm if record.precision == precision}
+        parts.append(f"{precision} {' / '.join(rates.get(count, NONE) for count in rows)}")
+    shape = f"{' / '.join(f'{count:,}' for count in rows)} rows by {first.inner} × {first.columns:,} weights"
+    return [("matrix products", f"{', '.join(parts)} · 10⁹ operations/s through ONNX Runtime, {shape}")]
+
+
+def plain(value: Any) -> str:
+    """Facts as one line of text: the keys of what is nested, floats in short."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {plain(own)}" for key, own in value.items())
+    if isinstance(value, (list, tuple)):
+        return "; ".join(plain(own) for own in value)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _model_line(results: Results) -> str:
+    model = results.model
+    size = f"{model['parameters']:,} weights, " if model["parameters"] else ""
+    epoch = model["best_epoch"]
+    trained = "untrained" if epoch in (None, 0) else f"best epoch {epoch}"
+    stored = f"{model['bundle_mb']} MB, " if "bundle_mb" in model else ""
+    own = f" and {model['user_prompts']} a user" if model.get("user_prompts") else ""
+    return f"{size}{stored}{model['precision']}, {model['prompts']} prompt vectors a task{own}, {trained}"
+
+
+def roofline_tables(results: Results) -> list[TextTable]:
+    """What the machine's own rate of multiplying matrices allows; empty where it was not measured."""
+    rows = tuple(
+        (r.task, str(r.batch_size), r.precision, f"{r.source_tokens:.1f}", short(r.giga_ops), short(r.ms_per_user))
+        for r in results.rooflines
+    )
+    header = ("task", "batch", "precision", "tokens with prompts", "10⁹ operations/user", "ms/user")
+    return [TextTable("Roofline", header, rows, (_ROOFLINE_NOTE,))] if rows else []
+
+
+_ROOFLINE_NOTE = (
+    "Matrix products of all beams at the rate that ONNX Runtime's own operators reach on this machine, nothing else "
+    "counted. A search that drops beams early does less and may go below it."
+)

@@ -1,0 +1,78 @@
+"""What an engine is to the bench, and how one is named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from podx.text.templates import ALL_TASKS, Task
+from podx_bench.workload.work import Answer, WorkItem
+
+
+class Engine(Protocol):
+    """Something that answers requests; made ready when it is constructed. Lives in a process of its own."""
+
+    def run(self, requests: Sequence[WorkItem]) -> list[Answer]:
+        """Answer a batch, from raw ids to raw ids; the work is finished when this returns. This is what is timed."""
+
+
+@dataclass(frozen=True)
+class EngineContext:
+    """What an engine is made from.
+
+    Attributes:
+        bundle: folder of the exported model; checkpoint: folder of the trained one.
+        task: what it will be asked.
+        threads: threads it may use.
+        spin: whether waiting threads may spin.
+        beams: width of the item search. k: answers per request.
+        batch_size: how many requests to run at a time where one call brings more, in whichever order suits the engine;
+            None: run what a call brings as one batch.
+    """
+
+    bundle: Path
+    checkpoint: Path | None
+    task: Task
+    device: str
+    threads: int
+    spin: bool
+    beams: int
+    k: int
+    batch_size: int | None = None
+
+
+@dataclass(frozen=True)
+class EngineKind:
+    """An engine that can be asked for by name.
+
+    Attributes:
+        name: on the command line and in every file.
+        summary: what it is, for the report.
+        make: builds it and loads its model. It imports its libraries itself, so that other engines' processes are
+            free of them.
+        tasks: what it can answer.
+        needs_checkpoint: whether it reads the checkpoint rather than the bundle.
+        slow: whether accuracy is measured on ``eager_users`` users only.
+        reference: engine whose lists its own are compared with; None: it is the reference.
+        speed_only: whether its answers are no recommendations, so that it takes no part in accuracy.
+        bundle: folder of a bundle of its own; None: that of the run.
+        loads: engine that its process loads, by name; None: this one. Names made for a run alone need it.
+        prepare: makes what the engine loads. It runs in the bench's own process, before the engine's is started, and
+            returns the context for that process; None: there is nothing to make.
+        interpreter: finds the Python that the engine's process runs on, or raises ConfigError; None: this one.
+    """
+
+    name: str
+    summary: str
+    make: Callable[[EngineContext], Engine]
+    tasks: tuple[Task, ...] = ALL_TASKS
+    needs_checkpoint: bool = False
+    slow: bool = False
+    reference: str | None = None
+    speed_only: bool = False
+    bundle: Path | None = None
+    loads: str | None = None
+    prepare: Callable[[EngineContext], EngineContext] | None = None
+    interpreter: Callable[[], Path] | None = None

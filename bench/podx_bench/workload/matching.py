@@ -1,0 +1,53 @@
+"""Checks that bundle, dataset and checkpoint belong together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from podx.bundle.bundle import Bundle
+from podx.errors import CheckpointError, ConfigError
+from podx_train.checkpoint.checkpoint import Checkpoint
+from podx_train.data.dataset import Dataset
+
+
+def require_match(bundle: Bundle, dataset: Dataset) -> None:
+    """Check that the bundle was made from this dataset: same items and users under the same numbers.
+
+    Raises:
+        ConfigError: with the first difference.
+    """
+    pairs = (
+        ("items", bundle.catalog.items.raw_ids, dataset.item_ids),
+        ("users", bundle.users.ids.raw_ids, dataset.user_ids),
+    )
+    for what, own, theirs in pairs:
+        if len(own) != len(theirs):
+            raise ConfigError(
+                f"the bundle knows {len(own)} {what}, the dataset has {len(theirs)}: "
+                f"give the dataset folder that the model was trained on"
+            )
+        numbered = [bytes(raw).decode() for raw in own]
+        if numbered != list(theirs):
+            number = next(n for n, (a, b) in enumerate(zip(numbered, theirs, strict=True)) if a != b)
+            raise ConfigError(
+                f"the bundle's {what} differ from the dataset's: number {number + 1} is {numbered[number]!r} in one "
+                f"and {theirs[number]!r} in the other; give the dataset folder, of the same ID scheme, that the model "
+                f"was trained on"
+            )
+
+
+def require_same(bundle_path: Path, checkpoint: Checkpoint) -> None:
+    """Check that bundle and checkpoint are of one model, as far as ids, tasks and number of weights tell.
+
+    Raises:
+        CheckpointError: they are not. BundleError: the bundle cannot be read.
+    """
+    bundle = Bundle.load(bundle_path, verify=False)
+    known = [bytes(raw).decode() for raw in bundle.catalog.items.raw_ids]
+    weights = sum(parameter.numel() for parameter in checkpoint.model.parameters())
+    exported = bundle.manifest.provenance.get("parameters", weights)
+    if known != checkpoint.item_ids or bundle.manifest.tasks != checkpoint.config.tasks or exported != weights:
+        raise CheckpointError(
+            "the bundle was not exported from this checkpoint (items, tasks or number of weights differ): "
+            "give the checkpoint it was exported from, or export again"
+        )

@@ -1,0 +1,143 @@
+"""From a dataset's test split to the requests of each task, with what is known to be right.
+
+Users are taken in a seeded order over their *raw* ids, so the same people are asked about under every ID scheme, and a
+run on fewer users takes the first of the same order: engines measured on different numbers of users share the smaller
+set.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from podx.bundle.bundle import Bundle
+from podx.errors import ConfigError, DataError
+from podx.text.templates import ALL_TASKS, Task
+from podx.text.tokenizer import Tokenizer
+from podx_bench.workload.work import WorkItem
+from podx_train.batches.samplers import EXPLANATION_TOKENS, evaluation_topn
+from podx_train.data.dataset import Dataset
+from podx_train.data.folder import ExplanationRecord
+
+TEST: Final = "test"
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The test records of a task, in the order in which they are used.
+
+    Attributes:
+        task: whose.
+        requests: what engines are asked.
+        users: user number of each request.
+        targets: held-out item of each request, by number; for explanations the item explained.
+        candidates: item numbers of each request's candidates; empty but for top-N.
+        references: the held-out sentence of each request; empty but for explanations.
+    """
+
+    task: Task
+    requests: tuple[WorkItem, ...]
+    users: npt.NDArray[np.int64]
+    targets: npt.NDArray[np.int64]
+    candidates: tuple[npt.NDArray[np.int64], ...] = ()
+    references: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.requests)
+
+    def head(self, count: int | None) -> Workload:
+        """The first requests; None: all."""
+        return Workload(
+            self.task,
+            self.requests[:count],
+            self.users[:count],
+            self.targets[:count],
+            self.candidates[:count],
+            self.references[:count],
+        )
+
+
+def user_order(dataset: Dataset, seed: int) -> npt.NDArray[np.int64]:
+    """User numbers in an order that depends on the raw ids and the seed alone, int64 [users]."""
+    by_raw_id = np.argsort(np.array(dataset.user_ids)) + 1
+    return np.random.default_rng(seed).permutation(by_raw_id).astype(np.int64)
+
+
+def choose_tasks(bundle: Bundle, dataset: Dataset, asked: tuple[Task, ...] | None) -> tuple[Task, ...]:
+    """The tasks to run: those asked for, or all that bundle and dataset have.
+
+    Raises:
+        ConfigError: a task asked for is not in the bundle.
+        DataError: the dataset has no test explanations, and they were asked for.
+    """
+    known = bundle.manifest.tasks
+    has_explanations = bool(dataset.explanations[TEST])
+    if asked is None:
+        return tuple(t for t in ALL_TASKS if t in known and (t is not Task.EXPLANATION or has_explanations))
+    missing = [task for task in asked if task not in known]
+    if missing:
+        raise ConfigError(
+            f"--tasks names {', '.join(missing)}, but the bundle was trained for {', '.join(known)} only: "
+            f"leave it out, or train and export a model with it"
+        )
+    if Task.EXPLANATION in asked and not has_explanations:
+        raise DataError(
+            "the dataset has no test explanations: leave explanation out of --tasks, or prepare the data with reviews"
+        )
+    return asked
+
+
+def build_workload(
+    task: Task, dataset: Dataset, bundle: Bundle, count: int | None, seed: int, file_order: bool = False
+) -> Workload:
+    """Requests for the first ``count`` test users of a task (explanations: test records); None: for all.
+
+    Users come in the seeded order, or as the dataset numbers them.
+    """
+    if task is Task.EXPLANATION:
+        return _explanations(dataset, bundle.tokenizer, count, None if file_order else seed)
+    order = np.arange(1, dataset.user_count + 1) if file_order else user_order(dataset, seed)
+    users = order[:count]
+    targets = np.array([dataset.test_item(int(user)) for user in users], dtype=np.int64)
+    if task is Task.TOPN:
+        candidates = tuple(evaluation_topn(dataset, int(user), TEST) for user in users)
+        requests = tuple(
+            WorkItem(dataset.user_ids[user - 1], _raw(dataset, items))
+            for user, items in zip(users, candidates, strict=True)
+        )
+        return Workload(task, requests, users, targets, candidates)
+    limit = bundle.manifest.max_history
+    requests = tuple(_sequential(dataset, int(user), limit) for user in users)
+    return Workload(task, requests, users, targets)
+
+
+def _raw(dataset: Dataset, items: npt.NDArray[np.integer]) -> tuple[str, ...]:
+    return tuple(dataset.item_ids[item - 1] for item in items.tolist())
+
+
+def _sequential(dataset: Dataset, user: int, limit: int) -> WorkItem:
+    history = _raw(dataset, dataset.history(user, TEST))
+    return WorkItem(dataset.user_ids[user - 1], history[-limit:], exclude=history[:-limit])
+
+
+def _explanations(dataset: Dataset, tokenizer: Tokenizer, count: int | None, seed: int | None) -> Workload:
+    """Test records in a seeded order, or as they lie. References are cut to the sub-words that targets are cut to."""
+    chosen = dataset.explanations[TEST][:count]
+    if seed is not None:
+        records = sorted(dataset.explanations[TEST], key=lambda r: _raw_key(dataset, r))
+        order = np.random.default_rng(seed).permutation(len(records))[:count]
+        chosen = [records[place] for place in order.tolist()]
+    return Workload(
+        Task.EXPLANATION,
+        tuple(WorkItem(dataset.user_ids[r.user - 1], (dataset.item_ids[r.item - 1],)) for r in chosen),
+        np.array([r.user for r in chosen], dtype=np.int64),
+        np.array([r.item for r in chosen], dtype=np.int64),
+        references=tuple(tokenizer.decode(tokenizer.encode(r.explanation)[:EXPLANATION_TOKENS]) for r in chosen),
+    )
+
+
+def _raw_key(dataset: Dataset, record: ExplanationRecord) -> tuple[str, str, str]:
+    return dataset.user_ids[record.user - 1], dataset.item_ids[record.item - 1], record.explanation

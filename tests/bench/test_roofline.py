@@ -1,0 +1,90 @@
+"""What arithmetic allows: the count of operations, the machine's rate, and the two together."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from podx_bench.harness import gemm
+from podx_bench.harness.child import EngineError
+from podx_bench.harness.gemm import COLUMNS, INNER, INT8_LIMIT, ROWS, measure, measure_apart, product_graph
+from podx_bench.harness.records import GemmRecord
+from podx_bench.harness.roofline import Arithmetic, RooflineCell, rate_at, rooflines
+
+T5_SMALL = {
+    "d_model": 512, "d_kv": 64, "num_heads": 8, "d_ff": 2048, "num_layers": 6, "num_decoder_layers": 6,
+    "feed_forward_proj": "relu",
+}  # fmt: skip
+SOURCE = 41
+
+
+def record(precision: str, rows: int, rate: float) -> GemmRecord:
+    return GemmRecord(precision, "MatMul", rows, 512, 2048, rate, 10, 2)
+
+
+def test_t5_small_does_the_work_that_was_counted_by_hand() -> None:
+    work = Arithmetic.of_backbone(T5_SMALL)
+    assert work.encoder_ops(SOURCE) / 1e9 == pytest.approx(1.55, abs=0.005)
+    assert work.memory_ops(SOURCE) / 1e9 == pytest.approx(0.26, abs=0.005)
+    assert work.beam_ops() / 1e9 == pytest.approx(0.044, abs=0.0005)
+
+
+def test_a_gated_feed_forward_part_has_a_third_matrix() -> None:
+    plain, gated = (Arithmetic.of_backbone({**T5_SMALL, "feed_forward_proj": kind}) for kind in ("relu", "gated-gelu"))
+    assert gated.encoder_weights - plain.encoder_weights == 6 * 512 * 2048
+    assert gated.beam_weights - plain.beam_weights == 6 * 512 * 2048
+    assert gated.memory_weights == plain.memory_weights
+
+
+def test_a_decoder_may_be_deeper_and_heads_wider_than_the_model() -> None:
+    wide = Arithmetic.of_backbone({**T5_SMALL, "num_decoder_layers": 2, "d_kv": 128})
+    assert wide.memory_weights == 2 * 2 * 512 * 1024
+    assert wide.beam_weights == 2 * (6 * 512 * 1024 + 2 * 512 * 2048)
+    assert wide.encoder_weights == 6 * (4 * 512 * 1024 + 2 * 512 * 2048)
+
+
+def test_a_rate_is_of_the_next_larger_shape_and_never_below_a_smaller_ones() -> None:
+    measured = [record("fp32", 1408, 150.0), record("fp32", 20, 100.0), record("fp32", 640, 90.0)]
+    assert rate_at(measured, "fp32", 1) == rate_at(measured, "fp32", 20) == 100e9
+    assert rate_at(measured, "fp32", 21) == 100e9  # the larger shape was measured slower, so that is noise
+    assert rate_at(measured, "fp32", 641) == rate_at(measured, "fp32", 10**6) == 150e9
+    assert rate_at(measured, "int8", 20) is None
+
+
+def test_a_roofline_is_operations_over_rate() -> None:
+    measured = [record("fp32", 20, 100.0), record("fp32", 2000, 200.0), record("int8", 20, 400.0)]
+    work = Arithmetic.of_backbone(T5_SMALL)
+    fp32, int8 = rooflines(RooflineCell("sequential", 32, SOURCE, 4, 20), work, measured)
+    total = work.encoder_ops(SOURCE) + work.memory_ops(SOURCE) + 61 * work.beam_ops()
+    assert fp32.giga_ops == pytest.approx(total / 1e9)
+    assert fp32.giga_ops == pytest.approx(4.49, abs=0.01)
+    assert fp32.ms_per_user == pytest.approx(1e3 * total / 200e9)  # even 32 first beams are more than 20 rows
+    assert int8.ms_per_user == pytest.approx(1e3 * total / 400e9)
+    single, _ = rooflines(RooflineCell("sequential", 1, SOURCE, 4, 20), work, measured)
+    few = 61 * work.beam_ops()
+    assert single.ms_per_user == pytest.approx(1e3 * ((total - few) / 200e9 + few / 100e9))
+
+
+def test_graphs_multiply_in_their_precision() -> None:
+    x = np.random.default_rng(3).standard_normal((4, INNER), dtype=np.float32)
+    for precision, scale in (("fp32", 1.0), ("int8", 1 / INT8_LIMIT)):
+        model = product_graph(precision)
+        weight = next(np.frombuffer(w.raw_data, np.float32 if precision == "fp32" else np.int8)
+                      for w in model.graph.initializer if w.name == "weight")  # fmt: skip
+        session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        (y,) = session.run(None, {"x": x})
+        expected = x @ (weight.reshape(INNER, COLUMNS).astype(np.float32) * scale)
+        assert np.abs(y - expected).max() < 0.02 * np.abs(expected).max()
+
+
+def test_every_precision_and_shape_has_a_rate() -> None:
+    records = list(measure(threads=1, spin=False, seconds=0.0))
+    assert [(r.precision, r.rows) for r in records] == [(p, rows) for p in ("fp32", "int8") for rows in ROWS]
+    assert all(r.giga_ops_per_s > 0 and r.calls >= gemm.LEAST_CALLS for r in records)
+
+
+def test_a_process_that_fails_is_an_error_with_what_it_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gemm, "MEASURE", "podx_bench.harness.gemm:no_such_function")
+    with pytest.raises(EngineError, match=r"(?s)--no-roofline.*no_such_function"):
+        measure_apart(1, spin=False)
