@@ -41,7 +41,7 @@ def _reply(reply: Reply) -> None:
 
 def _call(function: Callable[..., Any], values: list[Any]) -> Any:
     """Call with arguments converted by the function's type hints."""
-    where = function.__init__ if inspect.isclass(function) else function  # type: ignore[misc]
+    where = function.__init__ if inspect.isclass(function) else function
     hints = typing.get_type_hints(where)
     names = inspect.signature(function).parameters
     arguments = [
