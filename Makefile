@@ -14,7 +14,7 @@ PODX_PEERS ?= .venv-peers
 # SASRec, a recommender to compare accuracy with; its library needs other versions again.
 PODX_SASREC ?= .venv-sasrec
 
-.PHONY: demo test lint peers peers-sasrec clean
+.PHONY: demo test lint docs peers peers-sasrec clean
 
 $(BIN)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -25,13 +25,19 @@ $(BIN)/.ready: pyproject.toml constraints.txt
 demo: $(BIN)/.ready
 	PATH="$(abspath $(BIN)):$$PATH" sh examples/demo.sh $(DEMO)
 
+# Two processes; a test file stays in one of them, so that what its tests share is made once. WORKERS=0: no processes.
+WORKERS ?= 2
 test: $(BIN)/.ready
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --cov --cov-report=term $(PYTEST_ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --cov --cov-report=term $(PYTEST_ARGS)
 
 lint: $(BIN)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The pages of docs/, into build/site. A broken link, or a page that the navigation leaves out, is an error.
+docs: $(BIN)/.ready
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 peers: $(PODX_PEERS)/.ready
 
