@@ -28,6 +28,7 @@ from podx.graphs.session import CPU
 from podx_export.blocks.decoder import build_decoder
 from podx_export.blocks.encoder import build_encoder
 from podx_export.blocks.graph import BF16, FP32, INT8, GraphBuilder
+from podx_export.blocks.quantize import LARGEST
 from podx_export.blocks.source import SourceModel, read_model
 from podx_export.blocks.weights import WeightStore
 from podx_export.place import partial_folder, put_in_place
@@ -182,6 +183,7 @@ def _manifest(source: Checkpoint, model: SourceModel, precision: str, levels: in
         item_prefix=config.item_prefix,
         templates={task.value: text for task, text in config.inference_templates.items()},
         levels=levels,
+        int8_limit=LARGEST if precision == INT8 else 0,
         files={path.name: file_sha256(path) for path in sorted(folder.iterdir())},
         provenance={
             "exported": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -22,6 +22,9 @@ from podx.text.templates import ITEM_PREFIX, Task
 FORMAT = "podx-bundle"
 FORMAT_VERSION = 1
 MANIFEST_FILE = "manifest.json"
+INT8 = "int8"
+EARLIER_INT8_LIMIT = 127
+"""Of int8 bundles whose manifest does not say it."""
 _CHECKSUM = "manifest_sha256"
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 """A file in the bundle's own folder on every system: no separator, no drive, no hidden file."""
@@ -42,6 +45,7 @@ class Manifest:
         item_prefix: what stands before an item's text in inputs; nothing where items are written as codes.
         templates: text of each task's template for inputs, by task; the bare one for the tasks that are left out.
         levels: tokens of the longest item that ``recommend.onnx`` can walk to; 0 where the bundle has no such graph.
+        int8_limit: magnitude that no 8-bit weight of the matrix products exceeds; 0: not said, or no such weights.
         files: sha256 of each file.
         parity: how far the graphs are from the eager model, as measured at export.
         provenance: where the model came from: training options, data, versions.
@@ -60,9 +64,17 @@ class Manifest:
     templates: Mapping[str, str] = field(default_factory=dict)
     user_prompts: int = 0
     levels: int = 0
+    int8_limit: int = 0
     files: Mapping[str, str] = field(default_factory=dict)
     parity: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def largest_int8(self) -> int:
+        """Magnitude that no 8-bit weight exceeds; 0: there are no such weights."""
+        if self.precision != INT8:
+            return 0
+        return self.int8_limit or EARLIER_INT8_LIMIT
 
     @property
     def prompt_vectors(self) -> int:

@@ -16,7 +16,8 @@ from podx.decoding.items import FoundItems
 from podx.decoding.options import CAPTURED_K, DEFAULT_BEAMS, DEFAULT_LENGTH_PENALTY, ItemSearchOptions
 from podx.decoding.stepper import FloatArray, IntArray
 from podx.graphs.cuda_graph import CapturedRecommender
-from podx.graphs.session import CUDA, GraphSession, SessionOptions, select_rows
+from podx.graphs.int8_check import require_exact_products
+from podx.graphs.session import CPU, CUDA, GraphSession, SessionOptions, select_rows
 from podx.requests.encoder import allowed_row
 from podx.text.inputs import UNKNOWN_USER, Batch, pad_rows
 
@@ -130,7 +131,11 @@ def _found(answers: Mapping[str, npt.NDArray[Any]]) -> FoundItems:
 
 
 class GraphModel:
-    """Sessions of a bundle's graphs, each loaded when it is first needed."""
+    """Sessions of a bundle's graphs, each loaded when it is first needed.
+
+    Raises:
+        BundleError: an int8 bundle's weights are not multiplied exactly by this processor.
+    """
 
     def __init__(self, bundle: Bundle, options: SessionOptions) -> None:
         self._bundle = bundle
@@ -139,6 +144,8 @@ class GraphModel:
         self._captured: CapturedRecommender | None = None
         self._user_rows = bundle.manifest.user_prompts > 0
         self._lock = threading.Lock()
+        if bundle.manifest.largest_int8 and options.device == CPU:
+            require_exact_products(bundle.path, bundle.manifest.largest_int8)
 
     @property
     def device(self) -> str:

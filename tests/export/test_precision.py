@@ -227,8 +227,8 @@ def test_rounding_errs_by_half_a_step_at_most() -> None:
 def test_channels_have_scales_of_their_own() -> None:
     weight = np.array([[1.0, 1000.0], [-0.5, 250.0]], dtype=np.float32)
     quantized = quantize_columns(weight)
-    assert quantized.values.tolist() == [[127, 127], [-64, 32]]
-    np.testing.assert_allclose(quantized.scale, [1 / 127, 1000 / 127], rtol=1e-6)
+    assert quantized.values.tolist() == [[LARGEST, LARGEST], [-LARGEST // 2, LARGEST // 4]]
+    np.testing.assert_allclose(quantized.scale, [1 / LARGEST, 1000 / LARGEST], rtol=1e-6)
     rows = quantize_rows(weight.T)
     np.testing.assert_array_equal(rows.values, quantized.values.T)
     np.testing.assert_array_equal(rows.scale, quantized.scale)
@@ -237,6 +237,7 @@ def test_channels_have_scales_of_their_own() -> None:
 def test_a_channel_of_zeros_stays_zero() -> None:
     weight = np.array([[0.0, 2.0], [0.0, -1.0]], dtype=np.float32)
     columns, rows = quantize_columns(weight), quantize_rows(weight.T)
-    assert columns.values.tolist() == [[0, 127], [0, -64]] and rows.values.tolist() == [[0, 0], [127, -64]]
+    half = -LARGEST // 2
+    assert columns.values.tolist() == [[0, LARGEST], [0, half]] and rows.values.tolist() == [[0, 0], [LARGEST, half]]
     for scale in (columns.scale, rows.scale):
-        np.testing.assert_allclose(scale, [1.0, 2 / 127], rtol=1e-6)
+        np.testing.assert_allclose(scale, [1.0, 2 / LARGEST], rtol=1e-6)

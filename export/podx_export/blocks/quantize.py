@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-LARGEST = 127
-"""Of int8, left and right of zero alike."""
+LARGEST = 64
+"""Largest magnitude of a weight. x86 processors without VNNI add two products of a uint8 and an int8 in 16 bits, which
+saturate: 2 · 255 · 64 = 32,640 fits, 2 · 255 · 127 does not (:mod:`podx.graphs.int8_check`)."""
 
 
 @dataclass(frozen=True)

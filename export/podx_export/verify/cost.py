@@ -21,6 +21,7 @@ from podx.decoding.items import FoundItems
 from podx.decoding.options import ItemSearchOptions
 from podx.errors import ParityError
 from podx.graphs.catalog_search import ItemBatch
+from podx.graphs.instruction_set import instruction_set
 from podx.graphs.model import GraphModel, recommend_with
 from podx.graphs.session import GraphSession, SessionOptions
 from podx.metrics import overlap
@@ -48,6 +49,7 @@ class PrecisionCost:
         overlap: mean share of the top 10 that both have.
         hit_rate, fp32_hit_rate: HR@10 of the user's last known item, which a trained model may have seen: it serves to
             compare the two, and is no measure of accuracy.
+        instruction_set: of the processor that ran it.
     """
 
     task: str
@@ -55,6 +57,7 @@ class PrecisionCost:
     overlap: float
     hit_rate: float
     fp32_hit_rate: float
+    instruction_set: str
 
     def to_json(self) -> dict[str, object]:
         """As it stands in the manifest."""
@@ -116,4 +119,4 @@ def _compare(
 ) -> PrecisionCost:
     last = np.array([checkpoint.sequences.of(int(user))[-1] for user in sample.users])
     hits = [float((lists == last[:, None]).any(axis=1).mean()) for lists in (own, fp32)]
-    return PrecisionCost(task.value, len(sample), overlap(own, fp32, TOP), *hits)
+    return PrecisionCost(task.value, len(sample), overlap(own, fp32, TOP), *hits, instruction_set())
