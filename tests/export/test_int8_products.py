@@ -1,0 +1,129 @@
+"""Products of 8-bit integers are exact on whatever processor runs this; bundles for which they are not are refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import pytest
+
+import podx
+from podx.bundle.bundle import Bundle
+from podx.bundle.manifest import EARLIER_INT8_LIMIT, MANIFEST_FILE, file_sha256
+from podx.bundle.signature import TensorSpec
+from podx.errors import BundleError
+from podx.graphs import int8_check
+from podx.graphs.instruction_set import instruction_set
+from podx.graphs.int8_check import CHECK_FILE, WEIGHT_LIMITS, multiplies_exactly, require_exact_products
+from podx.graphs.session import GraphSession, SessionOptions
+from podx_export.blocks import quantize
+from podx_export.blocks.graph import FP32, INT8, GraphBuilder
+from podx_export.blocks.int8_check import check_model
+from podx_export.blocks.layers import linear
+from podx_export.blocks.quantize import LARGEST, quantize_columns
+from podx_export.blocks.weights import WeightStore
+from podx_export.pipeline import export_checkpoint
+
+IntArray = npt.NDArray[np.int64]
+
+
+def product_session(folder: Path, weight: npt.NDArray[np.float32]) -> GraphSession:
+    """``x @ weight`` as every int8 bundle computes it."""
+    weights = WeightStore(folder / "weights.bin")
+    graph = GraphBuilder("product", weights, INT8)
+    x = graph.input(TensorSpec("x", "float32", ("rows", weight.shape[0])))
+    graph.output(TensorSpec("y", "float32", ("rows", weight.shape[1])), linear(graph, x, "weight", weight))
+    weights.close()
+    path = folder / "product.onnx"
+    path.write_bytes(graph.model().SerializeToString())
+    return GraphSession(path, SessionOptions(threads=1))
+
+
+def worst_weight(inner: int, columns: int) -> npt.NDArray[np.float32]:
+    """Integers within ±64: columns of the largest, of the smallest, of both in turn, and random ones."""
+    weight = np.random.default_rng(inner).integers(-LARGEST, LARGEST + 1, (inner, columns)).astype(np.float32)
+    weight[0] = LARGEST  # so that every column's scale is 1
+    weight[:, 0], weight[1:, 1] = LARGEST, -LARGEST
+    weight[:, 2] = np.where(np.arange(inner) % 2, -LARGEST, LARGEST)
+    return weight
+
+
+def worst_rows(count: int, inner: int) -> npt.NDArray[np.float32]:
+    """Integers from 0 to 255, so that activations are rounded to themselves: a row of 255 and random ones."""
+    rows = np.random.default_rng(count).integers(0, 256, (count, inner)).astype(np.float32)
+    rows[0] = 255
+    if count > 1:
+        rows[1, 0] = 0
+    return rows
+
+
+@pytest.mark.parametrize("count", [1, 2, 20, 641])
+@pytest.mark.parametrize(("inner", "columns"), [(512, 512), (512, 2048), (2048, 512), (64, 65)])
+def test_worst_case_rows_equal_integer_arithmetic(count: int, inner: int, columns: int, tmp_path: Path) -> None:
+    weight, rows = worst_weight(inner, columns), worst_rows(count, inner)
+    (y,) = product_session(tmp_path, weight).run({"x": rows}, to_host=["y"]).values()
+    np.testing.assert_array_equal(quantize_columns(weight).values, weight)
+    np.testing.assert_array_equal(y, rows.astype(np.int64) @ weight.astype(np.int64))
+
+
+def test_the_check_at_load_is_the_graph_that_the_exporter_makes() -> None:
+    assert onnx.load(CHECK_FILE) == check_model()
+
+
+def test_weights_of_todays_bundles_are_exact_everywhere() -> None:
+    assert min(WEIGHT_LIMITS) == LARGEST
+    assert multiplies_exactly(LARGEST)
+
+
+def test_the_check_finds_processors_that_saturate() -> None:
+    saturates = instruction_set() in ("AVX2", "AVX-512")
+    assert multiplies_exactly(EARLIER_INT8_LIMIT) is not saturates
+
+
+@pytest.fixture(scope="module")
+def earlier_bundle(untrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle as it was written before weights were kept within ±64: ±127, and nothing said of it."""
+    folder = tmp_path_factory.mktemp("earlier") / "bundle"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quantize, "LARGEST", EARLIER_INT8_LIMIT)
+        patch.setattr(int8_check, "multiplies_exactly", lambda _: True)  # or it would be refused while it is measured
+        manifest = export_checkpoint(untrained, folder, INT8, parity_users=2)
+    (folder / MANIFEST_FILE).write_text(replace(manifest, int8_limit=0).to_json(), encoding="utf-8")
+    return folder
+
+
+def test_a_bundle_written_before_loads_where_its_products_are_exact(earlier_bundle: Path) -> None:
+    if multiplies_exactly(EARLIER_INT8_LIMIT):
+        assert len(podx.load(earlier_bundle, threads=1).recommend("user-1", k=3)) == 3
+    else:
+        with pytest.raises(BundleError, match=r"up to ±127, which this processor .* export the checkpoint again"):
+            podx.load(earlier_bundle, threads=1)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_the_check_decides(earlier_bundle: Path, exact: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(int8_check, "multiplies_exactly", lambda limit: exact or limit < EARLIER_INT8_LIMIT)
+    if exact:
+        assert podx.load(earlier_bundle, threads=1).recommend("user-1", k=3)
+    else:
+        with pytest.raises(BundleError, match=instruction_set()):
+            podx.load(earlier_bundle, threads=1)
+
+
+def test_weights_beyond_every_known_limit_are_refused() -> None:
+    with pytest.raises(BundleError, match="±128"):
+        require_exact_products(Path("bundle"), 128)
+
+
+def test_manifests_say_what_their_weights_keep_to(untrained: Path, tmp_path: Path) -> None:
+    limits = {}
+    for precision in (FP32, INT8):
+        manifest = export_checkpoint(untrained, tmp_path / precision, precision, parity_users=2)
+        limits[precision] = manifest.largest_int8
+        assert Bundle.load(tmp_path / precision).manifest == manifest
+        assert manifest.files["recommend.onnx"] == file_sha256(tmp_path / precision / "recommend.onnx")
+    assert limits == {FP32: 0, INT8: LARGEST}
+    assert [cost["instruction_set"] for cost in manifest.parity["cost"]] == [instruction_set()] * 2
