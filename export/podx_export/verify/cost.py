@@ -118,5 +118,5 @@ def _compare(
     task: Task, sample: Sample, checkpoint: Checkpoint, own: npt.NDArray[np.int64], fp32: npt.NDArray[np.int64]
 ) -> PrecisionCost:
     last = np.array([checkpoint.sequences.of(int(user))[-1] for user in sample.users])
-    hits = [float((lists == last[:, None]).any(axis=1).mean()) for lists in (own, fp32)]
-    return PrecisionCost(task.value, len(sample), overlap(own, fp32, TOP), *hits, instruction_set())
+    hit, fp32_hit = (float((lists == last[:, None]).any(axis=1).mean()) for lists in (own, fp32))
+    return PrecisionCost(task.value, len(sample), overlap(own, fp32, TOP), hit, fp32_hit, instruction_set())
