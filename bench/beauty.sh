@@ -33,10 +33,10 @@ for ids in $schemes; do
     for part in "sequential 22363" "topn 5000"; do
         set -- $part
         podx bench "$runs/bundle-$ids" --checkpoint "$runs/ck-$ids" --data "$runs/beauty-$ids" \
-            --out "$results/beauty-$ids-$1" --label "$ids" --tasks "$1" --users "$2" --no-speed --eager-users 32
+            --out "$results/beauty-$ids-$1" --label "$ids" --tasks "$1" --users "$2" --no-speed --accuracy-users 0 --eager-users 32
     done
 done
-python -m podx_bench.report.compare "$results"/beauty-paper-*/results.json "$results"/beauty-shuffled-*/results.json \
+python -m podx_bench.report "$results"/beauty-paper-*/results.json "$results"/beauty-shuffled-*/results.json \
     "$results"/beauty-train-first-*/results.json --out "$results/beauty"
 
 # Speed needs no training: an untrained model of t5-small's true shape does the same work.

@@ -20,7 +20,7 @@ from podx_bench.accuracy_report.report import all_tables, write_study
 from podx_bench.accuracy_report.rows import rows_of
 from podx_bench.accuracy_report.run import MEASURED_FOLDER, run_study
 from podx_bench.accuracy_report.tables import accuracy_tables
-from podx_bench.cli.bench import app
+from podx_bench.cli.app import app
 from podx_bench.engines.process import EngineProcess
 from podx_bench.workload.work import Answer
 from podx_export.pipeline import export_checkpoint

@@ -11,7 +11,7 @@ from podx.errors import ConfigError
 from podx_bench.engines import DEFAULT_ENGINES, ENGINES, select
 from podx_bench.harness.options import parse_numbers
 from podx_bench.harness.terminal import TELL_SECONDS, plain_lines
-from podx_bench.run.options import BenchOptions
+from podx_bench.run.options import DEFAULT_ACCURACY_USERS, BenchOptions
 from podx_bench.run.run import slices
 
 
@@ -23,7 +23,7 @@ from podx_bench.run.run import slices
         ({"max_minutes": -1.0}, "--max-minutes must be above zero"),
         ({"batch_sizes": ()}, "--batch-sizes"),
         ({"batch_sizes": (0, 1)}, "--batch-sizes"),
-        ({"device": "tpu"}, "--device must be one of cpu, cuda"),
+        ({"device": "tpu"}, "unknown --device 'tpu': choose among cpu, cuda"),
         ({"threads": -1}, "--threads"),
         ({"k": 30}, "-k 30 and --beams 20 conflict"),
         ({"k": 5}, "HR@10 needs -k 10"),
@@ -55,7 +55,8 @@ def test_requests_of_one_length_are_chosen_apart() -> None:
 
 
 def test_users_that_requests_are_needed_for() -> None:
-    assert BenchOptions().work_users is None
+    assert BenchOptions(accuracy_users=None).work_users is BenchOptions(accuracy_users=0).work_users is None
+    assert BenchOptions().work_users == DEFAULT_ACCURACY_USERS
     assert BenchOptions(users=10, speed_users=64).work_users == 10
     assert BenchOptions(users=10, speed_users=64).timed_users == 10
     assert BenchOptions(users=10, accuracy_users=80).scored_users == 10

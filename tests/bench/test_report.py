@@ -15,9 +15,9 @@ from podx.errors import ConfigError, DataError
 from podx.text.templates import Task
 from podx_bench.engines import ENGINES
 from podx_bench.harness.records import RESULTS_FILE, GemmRecord, Results, RooflineRecord, StreamRecord
-from podx_bench.report.compare import comparison, write_comparison
-from podx_bench.report.report import html_report, markdown_report, write_report
-from podx_bench.report.sections import all_tables, extra_sections
+from podx_bench.pages.render import html_report, markdown_report, write_report
+from podx_bench.report.bench import all_tables, bench_report, extra_sections
+from podx_bench.report.compare import comparison, comparison_report
 from podx_bench.report.tables import accuracy_tables, speed_tables
 from podx_bench.scale import ScaleRecord, ScaleResults
 from podx_bench.service import ServiceRecord, ServiceResults
@@ -61,8 +61,10 @@ COMMITTED = sorted((Path(__file__).parents[2] / "bench" / "results").glob("*/res
 @pytest.mark.parametrize("path", COMMITTED, ids=[path.parent.name for path in COMMITTED])
 def test_results_of_older_runs_are_still_read(path: Path) -> None:
     results = Results.load(path)
-    assert (results.speed or results.accuracy) and f"podx bench: {results.label}" in markdown_report(results)
-    assert "<svg" in html_report(results)
+    assert (results.speed or results.accuracy) and f"podx bench: {results.label}" in markdown_report(
+        bench_report(results)
+    )
+    assert "<svg" in html_report(bench_report(results))
 
 
 @pytest.fixture
@@ -94,7 +96,7 @@ def test_everything_reads_back_as_written(full: Results, tmp_path: Path) -> None
 
 
 def test_a_full_report_has_bundles_streams_and_rooflines(full: Results) -> None:
-    text = markdown_report(full)
+    text = markdown_report(bench_report(full))
     assert "- **bundle of podx-int8**: int8, 62.5 MB; at export: overlap 0.9877, lists 1; 2" in text
     assert "fp32 150 / 150 · 10⁹ operations/s through ONNX Runtime, 20 / 640 rows by 512 × 2,048 weights" in text
     assert "| podx | 2,048 | 32 | 10 | 4.88 | 205 | 9.00× | – | 500 | 2 | 36.2 / 79 |" in text
@@ -127,17 +129,17 @@ def test_other_benches_join_a_report(canned: Results, tmp_path: Path) -> None:
         tuple(ScaleRecord(n, n, 1, 1, 9, 3, 1, 1, 9, 9, 9, 9, 1.0, 1.0) for n in (1000, 10000)),
     )
     canned.save(tmp_path)
-    options = ["--service", str(service.save(tmp_path)), "--scale", str(scale.save(tmp_path))]
+    options = ["--serving", str(service.save(tmp_path)), "--scale", str(scale.save(tmp_path))]
     for command in (
-        ["podx_bench.report.report", str(tmp_path / RESULTS_FILE)],
-        ["podx_bench.report.compare", str(tmp_path / RESULTS_FILE), "--out", str(tmp_path / "compared")],
+        ["podx_bench.report", str(tmp_path / RESULTS_FILE)],
+        ["podx_bench.report", str(tmp_path / RESULTS_FILE), "--out", str(tmp_path / "compared")],
     ):
         done = subprocess.run([sys.executable, "-m", *command, *options], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         page = Path(done.stdout.strip())
         assert page.read_text().count("<svg") > 2 + 2 and "Scale of the catalogue" in page.read_text()
         assert "Service, sequential" in page.with_name("report.md").read_text()
-    assert extra_sections(None, None) == []
+    assert extra_sections(None, None) == ()
     with pytest.raises(DataError):
         extra_sections(tmp_path / RESULTS_FILE, None)
 
@@ -172,7 +174,7 @@ def test_every_row_is_as_wide_as_its_header(canned: Results) -> None:
 
 
 def test_markdown_has_tables_environment_and_notes(canned: Results) -> None:
-    text = markdown_report(canned)
+    text = markdown_report(bench_report(canned))
     assert "| podx | 1 | 40 | 80 | 120 | 40 | 25 | 5.00× | – | 512 | 1.5 | 4 |" in text
     assert "| podx | 100 | 0.0100 | 0.0200 | 0.0150 | 0.0443 | 0.0250 | 0.00 % | 0.00 % | – |" in text
     assert "Some CPU" in text and "22,363 users" in text and "the time ended" in text
@@ -180,10 +182,10 @@ def test_markdown_has_tables_environment_and_notes(canned: Results) -> None:
 
 def test_halves_that_were_left_out_are_named(canned: Results) -> None:
     no_speed = dataclasses.replace(canned, options={**canned.options, "speed": False}, speed=())
-    assert "Speed was not measured in this run." in markdown_report(no_speed)
-    assert "Speed, sequential" not in html_report(no_speed)
+    assert "Speed was not measured in this run." in markdown_report(bench_report(no_speed))
+    assert "Speed, sequential" not in html_report(bench_report(no_speed))
     no_accuracy = dataclasses.replace(canned, options={**canned.options, "accuracy": False}, accuracy=())
-    assert "Accuracy was not measured in this run." in html_report(no_accuracy)
+    assert "Accuracy was not measured in this run." in html_report(bench_report(no_accuracy))
 
 
 class _Page(HTMLParser):
@@ -203,7 +205,7 @@ class _Page(HTMLParser):
 
 def test_the_page_needs_nothing_from_elsewhere(canned: Results) -> None:
     page = _Page()
-    text = html_report(canned)
+    text = html_report(bench_report(canned))
     page.feed(text)
     assert page.tags.count("svg") == 2  # one cell timed, one task scored
     assert page.loads == [] and "script" not in page.tags
@@ -212,13 +214,13 @@ def test_the_page_needs_nothing_from_elsewhere(canned: Results) -> None:
 
 
 def test_the_same_results_give_the_same_page(canned: Results) -> None:
-    assert html_report(canned) == html_report(canned)
+    assert html_report(bench_report(canned)) == html_report(bench_report(canned))
 
 
 def test_a_report_is_drawn_again_from_the_file_alone(canned: Results, tmp_path: Path) -> None:
     path = canned.save(tmp_path)
-    write_report(canned, tmp_path / "first")
-    command = [sys.executable, "-m", "podx_bench.report.report", str(path)]
+    write_report(bench_report(canned), tmp_path / "first")
+    command = [sys.executable, "-m", "podx_bench.report", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip().endswith("report.html")
@@ -242,7 +244,7 @@ def test_runs_are_compared_by_label(canned: Results, tmp_path: Path) -> None:
         ("podx", "Beauty shuffled", "1"),
     ]
     assert speed.title == f"Speed, {Task.SEQUENTIAL}"
-    page = write_comparison(runs, tmp_path / "compared")
+    page = write_report(comparison_report(runs), tmp_path / "compared")
     text = page.read_text()
     assert "<h2>Charts, Beauty shuffled</h2>" in text and text.count("<svg") == 2 * 2  # of each label's first run
     assert "Beauty shuffled" in text and (page.parent / "report.md").exists()
@@ -269,7 +271,7 @@ def test_empty_runs_cannot_be_compared(canned: Results) -> None:
 
 
 def test_a_wrong_path_is_one_line_and_status_2(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "podx_bench.report.compare", str(tmp_path / "none.json"), "--out", str(tmp_path)]
+    command = [sys.executable, "-m", "podx_bench.report", str(tmp_path / "none.json"), "--out", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr.startswith("error: cannot read") and "Traceback" not in done.stderr

@@ -14,14 +14,14 @@ from typer.testing import CliRunner
 from podx.bundle.bundle import Bundle
 from podx.errors import CheckpointError, ConfigError, DeviceError
 from podx.text.templates import Task
-from podx_bench.cli.bench import app
+from podx_bench.cli.app import app
 from podx_bench.engines import EngineContext
 from podx_bench.engines.eager import EagerEngine
 from podx_bench.engines.runtime import RuntimeEngine
 from podx_bench.harness.records import RESULTS_FILE, Results
-from podx_bench.report.report import HTML_FILE, MARKDOWN_FILE
+from podx_bench.pages.render import HTML_FILE, MARKDOWN_FILE
 from podx_bench.run.options import BenchOptions
-from podx_bench.run.run import Inputs, run_bench
+from podx_bench.run.run import INTERRUPTED, Inputs, run_bench
 from podx_bench.workload.lengths import LengthMeter
 from podx_bench.workload.scenarios import build_workload
 from podx_export.pipeline import export_checkpoint
@@ -31,6 +31,8 @@ from podx_train.training.options import Source, TrainOptions
 from podx_train.training.training import train_model
 
 USERS, ITEMS, LENGTH = 30, 60, 6
+OUTPUT = "output.txt"
+"""What a command printed, kept beside its results."""
 ITEM_ENGINES = ("as-published", "encode-once", "podx", "podx-steps", "podx-vocabulary")
 
 
@@ -77,12 +79,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 def ranked(made: Made, tmp_path_factory: pytest.TempPathFactory) -> tuple[Results, Path]:
     """A run on the command line, and its folder."""
     out = tmp_path_factory.mktemp("out")
-    _invoke(
+    said = _invoke(
         made,
         out,
         *("--tasks", "sequential", "--engines", ",".join(ITEM_ENGINES), "--batch-sizes", "1,4", "--threads", "1"),
         *("--speed-users", "4", "--rounds", "1", "--eager-users", "12", "--label", "tiny", "--no-roofline"),
     )
+    (out / OUTPUT).write_text(said)
     return Results.load(out / RESULTS_FILE), out
 
 
@@ -140,7 +143,7 @@ def test_results_name_no_path_of_this_machine(ranked: tuple[Results, Path], made
 
 def test_reports_stand_beside_the_results(ranked: tuple[Results, Path]) -> None:
     out = ranked[1]
-    assert {path.name for path in out.iterdir()} == {RESULTS_FILE, MARKDOWN_FILE, HTML_FILE}
+    assert {path.name for path in out.iterdir()} == {RESULTS_FILE, MARKDOWN_FILE, HTML_FILE, OUTPUT}
     assert "# podx bench: tiny" in (out / MARKDOWN_FILE).read_text()
 
 
@@ -240,6 +243,33 @@ def test_time_that_is_up_is_reported(made: Made, tmp_path: Path) -> None:
     assert results.speed == ()
     assert [record.engine for record in results.accuracy] == ["popularity", "max(history)+1", "near user numbers"]
     assert any("the time ended" in note for note in results.notes)
+
+
+def test_what_will_be_done_is_said_with_an_estimate_and_tables_have_five_columns(
+    ranked: tuple[Results, Path],
+) -> None:
+    said = (ranked[1] / OUTPUT).read_text()
+    assert "sequential on as-published, encode-once, podx, podx-steps, podx-vocabulary." in said
+    assert "Speed: 4 users in batches of 1 and 4, 1 rounds." in said
+    assert "Accuracy: 30 users (--accuracy-users), as-published, encode-once on the first 12 (--eager-users)." in said
+    assert "This takes less than a minute" in said or "This takes about" in said
+    headers = [line.split() for line in said.splitlines() if "engine" in line and "batch" in line]
+    assert ["┃", "engine", "┃", "batch", "┃", "ms/user", "┃", "users/s", "┃", "×", "┃"] in headers
+
+
+def test_ctrl_c_keeps_what_was_measured(made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("podx_bench.run.run.BenchRun._accuracy", interrupted)
+    arguments = [str(made.bundle), "--data", str(made.data), "--out", str(tmp_path), "--tasks", "sequential"]
+    options = ["--engines", "podx", "--batch-sizes", "2", "--rounds", "1", "--no-roofline", "--threads", "1"]
+    done = CliRunner().invoke(app, [*arguments, *options])
+    assert done.exit_code == 130
+    results = Results.load(tmp_path / RESULTS_FILE)
+    assert [record.engine for record in results.speed] == ["podx"] and results.accuracy == ()
+    assert results.notes == (INTERRUPTED,)
+    assert INTERRUPTED in (tmp_path / MARKDOWN_FILE).read_text() and INTERRUPTED in done.output
 
 
 def test_another_dataset_or_scheme_is_refused(made: Made, tmp_path: Path) -> None:

@@ -8,9 +8,8 @@ from podx.text.templates import Task
 from podx_bench.accuracy_report.records import CONSTRAINED, Study
 from podx_bench.accuracy_report.rows import LEARNS_NOTHING, MODEL, Row, leaks, mean_and_deviation, rows_of
 from podx_bench.accuracy_report.tables import REPORTED, dataset_name
-from podx_bench.pages.drawing import OTHER_COLOUR, OURS_COLOUR, bar_figure
+from podx_bench.pages.drawing import BASELINE_COLOUR, OTHER_COLOUR, OURS_COLOUR, bar_figure
 from podx_bench.published import NUMBERED, published_rows
-from podx_bench.report.charts import BASELINE_COLOUR
 from podx_bench.workload.baselines import NEAR_USERS, NEXT_NUMBER
 
 LEAK_COLOUR, LEAK_REPORTED_COLOUR, LEAK_BASELINE_COLOUR = "#c2352b", "#d98a83", "#eac4c0"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from podx.text.templates import ALL_TASKS, Task
 from podx_bench.accuracy_report.records import CONSTRAINED, TEXT, DatasetRecord, Study
 from podx_bench.accuracy_report.rows import LEARNS_NOTHING, Row, leaks, ordered_datasets, rows_of, scheme_name, spread
-from podx_bench.pages.table import NONE, TextTable
+from podx_bench.pages.table import NONE, RANKING_COLUMNS, TEXT_COLUMNS, TextTable
 from podx_bench.published import (
     BEAUTY,
     LEAK_FREE,
@@ -18,7 +18,6 @@ from podx_bench.published import (
     known_dataset,
     published_rows,
 )
-from podx_bench.report.tables import RANKING_COLUMNS, TEXT_COLUMNS
 from podx_bench.workload.baselines import NEAR_USERS, NEXT_NUMBER
 
 REPORTED = "reported"

@@ -27,6 +27,8 @@ OURS_COLOUR, OTHER_COLOUR = "#0b7a75", "#b8c4cc"
 OURS_COLOURS = (OURS_COLOUR, "#2fb5a5", "#075450", "#7bcf5a", "#46e0c8")
 OTHER_COLOURS = ("#8a97a3", "#d1783c", "#5b6fb5", "#b5577d", "#c9a227", "#6d5a4e", "#3c4650")
 ROOFLINE_COLOUR = "#c2352b"
+BASELINE_COLOUR = "#d5dce2"
+"""Of rows that learn nothing."""
 MARKERS = "os^Dv<>P"
 ERROR_STYLE = {"ecolor": "#1d2730", "elinewidth": 1, "capsize": 2}
 FIXED_IDS = "podx"

@@ -9,6 +9,16 @@ NONE = "–"
 PERCENT = 100.0
 MILLISECONDS = 1e3
 
+RANKING_COLUMNS = (
+    ("hr_1", "HR@1"),
+    ("hr_5", "HR@5"),
+    ("ndcg_5", "NDCG@5"),
+    ("hr_10", "HR@10"),
+    ("ndcg_10", "NDCG@10"),
+)
+TEXT_COLUMNS = (("bleu_4", "BLEU-4"), ("rouge_1", "ROUGE-1"), ("rouge_2", "ROUGE-2"), ("rouge_l", "ROUGE-L"))
+"""Metrics of lists and of texts, by name and title."""
+
 
 @dataclass(frozen=True)
 class TextTable:

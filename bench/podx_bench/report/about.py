@@ -6,24 +6,27 @@ from collections.abc import Mapping
 from typing import Any
 
 from podx_bench.harness.records import Results
+from podx_bench.pages.render import Facts
 from podx_bench.pages.table import NONE, TextTable, short
 
+INT8 = "int8"
 
-def environment_rows(results: Results) -> list[tuple[str, str]]:
-    """What a reader must know of machine, model and data."""
-    environment, model, dataset = results.environment, results.model, results.dataset
-    packages = ", ".join(f"{name} {version}" for name, version in environment["packages"].items())
-    peers = ", ".join(f"{name} {version}" for name, version in environment.get("peers", {}).items())
+
+def precision_name(precision: str, environment: Mapping[str, Any]) -> str:
+    """A precision, int8 with the instructions that multiply it on the machine of the run, where they are known."""
+    instructions = environment.get("instruction_set")
+    return f"{precision} ({instructions})" if precision == INT8 and instructions else precision
+
+
+def environment_rows(results: Results) -> Facts:
+    """Machine, versions, model and data of a run."""
+    environment, dataset = results.environment, results.dataset
+    instructions = environment.get("instruction_set")
+    packages = _versions(environment["packages"])
+    peers = _versions(environment.get("peers", {}))
     return [
-        ("processor", f"{environment['cpu']}, {environment['usable_cores']} usable cores"),
-        ("memory", f"{environment['memory_gb']} GB"),
-        ("graphics", environment["gpu"] or "none"),
-        ("device", f"{environment['device']}, {environment['threads']} threads for every engine"),
-        ("system", f"{environment['os']}, Python {environment['python']}"),
-        ("versions", f"podx {environment['podx']} ({environment['podx_commit'] or 'no commit known'}), {packages}"),
-        *([("versions of the peers", peers)] if peers else []),
         ("model", _model_line(results)),
-        ("parity at export", plain(model["parity"]) or "unknown"),
+        ("parity at export", plain(results.model["parity"]) or "unknown"),
         (
             "data",
             f"{dataset['name']}: {dataset['users']:,} users, {dataset['items']:,} items, {dataset['interactions']:,} "
@@ -32,21 +35,34 @@ def environment_rows(results: Results) -> list[tuple[str, str]]:
         ("search", f"{results.options['beams']} beams, {results.options['k']} answers"),
         *_bundle_rows(results),
         *_rate_rows(results),
+        ("processor", f"{environment['cpu']}, {environment['usable_cores']} usable cores"),
+        *([("int8 instructions", instructions)] if instructions else []),
+        ("memory", f"{environment['memory_gb']} GB"),
+        ("graphics", environment["gpu"] or "none"),
+        ("device", f"{environment['device']}, {environment['threads']} threads for every engine"),
+        ("system", f"{environment['os']}, Python {environment['python']}"),
+        ("versions", f"podx {environment['podx']} ({environment['podx_commit'] or 'no commit known'}), {packages}"),
+        *([("versions of the peers", peers)] if peers else []),
     ]
 
 
-def _bundle_rows(results: Results) -> list[tuple[str, str]]:
+def _versions(packages: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in packages.items())
+
+
+def _bundle_rows(results: Results) -> Facts:
     """Precision, size and what export measured, of every bundle beside the run's own."""
     return [
         (
             f"bundle of {engine}",
-            f"{own['precision']}, {own['bundle_mb']} MB; at export: {plain(own['parity']) or 'unknown'}",
+            f"{precision_name(model['precision'], results.environment)}, {model['bundle_mb']} MB; at export: "
+            f"{plain(model['parity']) or 'unknown'}",
         )
-        for engine, own in results.variants.items()
+        for engine, model in results.variants.items()
     ]
 
 
-def _rate_rows(results: Results) -> list[tuple[str, str]]:
+def _rate_rows(results: Results) -> Facts:
     """How fast the machine multiplies matrices."""
     if not results.gemm:
         return []
@@ -55,7 +71,8 @@ def _rate_rows(results: Results) -> list[tuple[str, str]]:
     parts = []
     for precision in dict.fromkeys(record.precision for record in results.gemm):
         rates = {record.rows: short(record.giga_ops_per_s) for record in results.gemm if record.precision == precision}
-        parts.append(f"{precision} {' / '.join(rates.get(count, NONE) for count in rows)}")
+        figures = " / ".join(rates.get(count, NONE) for count in rows)
+        parts.append(f"{precision_name(precision, results.environment)} {figures}")
     shape = f"{' / '.join(f'{count:,}' for count in rows)} rows by {first.inner} × {first.columns:,} weights"
     return [("matrix products", f"{', '.join(parts)} · 10⁹ operations/s through ONNX Runtime, {shape}")]
 
@@ -63,9 +80,9 @@ def _rate_rows(results: Results) -> list[tuple[str, str]]:
 def plain(value: Any) -> str:
     """Facts as one line of text: the keys of what is nested, floats in short."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {plain(own)}" for key, own in value.items())
+        return ", ".join(f"{key} {plain(inner)}" for key, inner in value.items())
     if isinstance(value, (list, tuple)):
-        return "; ".join(plain(own) for own in value)
+        return "; ".join(plain(inner) for inner in value)
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
@@ -75,14 +92,22 @@ def _model_line(results: Results) -> str:
     epoch = model["best_epoch"]
     trained = "untrained" if epoch in (None, 0) else f"best epoch {epoch}"
     stored = f"{model['bundle_mb']} MB, " if "bundle_mb" in model else ""
-    own = f" and {model['user_prompts']} a user" if model.get("user_prompts") else ""
-    return f"{size}{stored}{model['precision']}, {model['prompts']} prompt vectors a task{own}, {trained}"
+    users = f" and {model['user_prompts']} a user" if model.get("user_prompts") else ""
+    precision = precision_name(model["precision"], results.environment)
+    return f"{size}{stored}{precision}, {model['prompts']} prompt vectors a task{users}, {trained}"
 
 
 def roofline_tables(results: Results) -> list[TextTable]:
     """What the machine's own rate of multiplying matrices allows; empty where it was not measured."""
     rows = tuple(
-        (r.task, str(r.batch_size), r.precision, f"{r.source_tokens:.1f}", short(r.giga_ops), short(r.ms_per_user))
+        (
+            r.task,
+            str(r.batch_size),
+            precision_name(r.precision, results.environment),
+            f"{r.source_tokens:.1f}",
+            short(r.giga_ops),
+            short(r.ms_per_user),
+        )
         for r in results.rooflines
     )
     header = ("task", "batch", "precision", "tokens with prompts", "10⁹ operations/user", "ms/user")
@@ -91,5 +116,5 @@ def roofline_tables(results: Results) -> list[TextTable]:
 
 _ROOFLINE_NOTE = (
     "Matrix products of all beams at the rate that ONNX Runtime's own operators reach on this machine, nothing else "
-    "counted. A search that drops beams early does less and may go below it."
+    "counted. A search that drops beams early does less and may need less time."
 )

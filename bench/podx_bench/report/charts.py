@@ -8,6 +8,7 @@ from podx.text.templates import Task
 from podx_bench.engines import OURS
 from podx_bench.harness.records import AccuracyRecord, Results, SpeedRecord
 from podx_bench.pages.drawing import (
+    BASELINE_COLOUR,
     OTHER_COLOURS,
     OURS_COLOURS,
     ROOFLINE_COLOUR,
@@ -19,8 +20,6 @@ from podx_bench.pages.drawing import (
 from podx_bench.pages.table import short
 from podx_bench.workload.baselines import SUMMARIES
 
-BASELINE_COLOUR = "#d5dce2"
-"""Of rows that learn nothing."""
 LEAST_PLACES = 2
 """Points that a line, and engines that a comparison, must have."""
 

@@ -16,6 +16,9 @@ from podx_bench.workload.scenarios import Workload, build_workload
 from podx_bench.workload.work import WorkItem
 from podx_train.data.dataset import Dataset
 
+SAMPLE = 32
+"""Requests whose length is measured where none are timed."""
+
 
 @dataclass(frozen=True)
 class Part:
@@ -33,6 +36,7 @@ class TaskPlan:
         requests: of all parts, one after another.
         scored: those that accuracy is measured on: the first ones. None: accuracy is not wanted.
         timed, streamed: None: not wanted.
+        mean_tokens: mean source length of some of the requests.
         decoding_steps: of the deepest item, end of sequence included; None for explanations.
         notes: what a reader must know of the choice.
     """
@@ -42,6 +46,7 @@ class TaskPlan:
     scored: Workload | None
     timed: Part | None
     streamed: Part | None
+    mean_tokens: float
     decoding_steps: int | None
     notes: tuple[str, ...] = ()
 
@@ -77,7 +82,8 @@ def plan_task(task: Task, dataset: Dataset, bundle: Bundle, options: BenchOption
         requests += stream
     steps = None if task is Task.EXPLANATION else bundle.catalog.trie.depth + 1
     scored = workload.head(options.scored_users) if options.accuracy else None
-    return TaskPlan(task, tuple(requests), scored, timed, streamed, steps, notes)
+    sample = meter.all(requests[:SAMPLE]) if timed is None else timed.source_tokens
+    return TaskPlan(task, tuple(requests), scored, timed, streamed, float(sample.mean()), steps, notes)
 
 
 def _length_notes(task: Task, options: BenchOptions, users: int, exact: int) -> tuple[str, ...]:

@@ -11,20 +11,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from podx.bundle.bundle import Bundle
 from podx.errors import ConfigError
 from podx.text.templates import Task
 from podx_bench import accuracy
 from podx_bench.engines import EngineContext, EngineKind, select
 from podx_bench.engines.process import EngineProcess
-from podx_bench.harness.child import CALL_TIMEOUT_S
+from podx_bench.harness.child import CALL_TIMEOUT_S, Tell
 from podx_bench.harness.environment import describe
 from podx_bench.harness.gemm import measure_apart
 from podx_bench.harness.records import Results, SpeedRecord, StreamRecord
 from podx_bench.harness.roofline import Arithmetic, RooflineCell, rooflines
-from podx_bench.latency.speed import Expired, measure_cell
+from podx_bench.latency.speed import MILLISECONDS, Expired, measure_cell
 from podx_bench.latency.stream import PASS_TIMEOUT_S, measure_stream
 from podx_bench.peers.place import versions
+from podx_bench.run.estimate import SECONDS, about, describe_plan, estimated_seconds
 from podx_bench.run.options import BenchOptions
 from podx_bench.run.plan import Part, TaskPlan, plan_task
 from podx_bench.run.variants import load_variants, variant_kind
@@ -35,11 +38,11 @@ from podx_bench.workload.scenarios import Workload, choose_tasks
 from podx_bench.workload.work import Answer, write_work
 from podx_train.data.dataset import Dataset
 
-SECONDS = 60.0
 CPU = "cpu"
-Tell = Callable[[str], None]
+INTERRUPTED = "stopped before the end: here is what had been measured until then"
 Span = tuple[float, float]
 """Start and end on the monotonic clock, seconds."""
+Processes = Mapping[str, EngineProcess]
 
 
 @dataclass(frozen=True)
@@ -59,46 +62,10 @@ class Inputs:
 
 
 def run_bench(inputs: Inputs, out: Path, options: BenchOptions, tell: Tell = lambda _: None) -> Results:
-    """Measure and write ``results.json`` into ``out``, anew after every cell, so that a stopped run keeps what it has.
-
-    Raises:
-        ConfigError: an engine or task is unknown, or bundle, variants and dataset do not belong together.
-        DataError, BundleError, CheckpointError: what was given cannot be read.
-        DeviceError: the device is not there.
-        EngineError: an engine's process failed.
-    """
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"{out} is a file: choose another --out")
-    bundle = Bundle.load(inputs.bundle)
-    variants = load_variants(inputs.variants, bundle)
-    own = {name: variant_kind(name, variant) for name, variant in variants.items()}
-    kinds = select(options.engines, inputs.checkpoint is not None, own)
-    dataset = Dataset.load(inputs.data)
-    require_match(bundle, dataset)
-    tasks = choose_tasks(bundle, dataset, options.tasks)
-    runs = [name for name, kind in kinds.items() if any(task in kind.tasks for task in tasks)]
-    if len(runs) < len(kinds):
-        idle = ", ".join(name for name in kinds if name not in runs)
-        raise ConfigError(f"{idle} cannot do any of the tasks {', '.join(tasks)}: leave it out of --engines")
-    facts = dataset_facts(dataset, inputs.data)
-    results = Results(
-        label=inputs.label or f"{facts['name']} {facts['scheme']}",
-        environment={**describe(options.device, options.threads), "peers": versions()},
-        options={**options.as_json(), "tasks": [t.value for t in tasks], "engines": list(kinds)},
-        model=model_facts(bundle),
-        dataset=facts,
-        engines={**{name: kind.summary for name, kind in kinds.items()}, **SUMMARIES},
-        variants={name: model_facts(variant) for name, variant in variants.items()},
-    )
-    run = _Run(inputs, out, options, kinds, bundle, dataset, tell, results)
-    for task, span in zip(tasks, slices(_whole_span(options), len(tasks)), strict=True):
-        run.task(task, span)
+    """Make a :class:`BenchRun` and measure all of it."""
+    run = BenchRun(inputs, out, options, tell)
+    run.measure()
     return run.results
-
-
-def _whole_span(options: BenchOptions) -> Span:
-    start = time.monotonic()
-    return start, start + (float("inf") if options.max_minutes is None else options.max_minutes * SECONDS)
 
 
 def slices(span: Span, parts: int) -> list[Span]:
@@ -114,26 +81,76 @@ def _expires(span: Span) -> Expired:
     return lambda: time.monotonic() >= span[1]
 
 
-class _Run:
-    """A run under way: the results so far, on disk after every change."""
+class BenchRun:
+    """A run of ``podx bench``: what is asked for is checked here, :meth:`measure` measures it.
+
+    Args:
+        out: folder of ``results.json``, which is written anew after every cell.
+        tell: told what is being done. say: told once what will be done, and about how long it takes.
+
+    Attributes:
+        results: what has been measured so far.
+
+    Raises:
+        ConfigError: an engine or task is unknown, or bundle, variants and dataset do not belong together.
+        DataError, BundleError, CheckpointError: what was given cannot be read.
+    """
 
     def __init__(
         self,
         inputs: Inputs,
         out: Path,
         options: BenchOptions,
-        kinds: Mapping[str, EngineKind],
-        bundle: Bundle,
-        dataset: Dataset,
-        tell: Tell,
-        results: Results,
+        tell: Tell = lambda _: None,
+        say: Tell = lambda _: None,
     ) -> None:
-        self._inputs, self._out, self._options, self._kinds = inputs, out, options, kinds
-        self._bundle, self._dataset, self._tell = bundle, dataset, tell
+        if out.exists() and not out.is_dir():
+            raise ConfigError(f"{out} is a file: choose another --out")
+        self._inputs, self._out, self._options, self._tell, self._say = inputs, out, options, tell, say
+        self._bundle, self._dataset = Bundle.load(inputs.bundle), Dataset.load(inputs.data)
+        variants = load_variants(inputs.variants, self._bundle)
+        made = {name: variant_kind(name, variant) for name, variant in variants.items()}
+        self._kinds = select(options.engines, inputs.checkpoint is not None, made)
+        require_match(self._bundle, self._dataset)
+        self._tasks = choose_tasks(self._bundle, self._dataset, options.tasks)
+        _refuse_idle(self._kinds, self._tasks)
         self._arithmetic: Arithmetic | None = None
-        self.results = results
+        self._estimated = False
+        facts = dataset_facts(self._dataset, inputs.data)
+        asked = msgspec.to_builtins(options) | {"tasks": [t.value for t in self._tasks], "engines": list(self._kinds)}
+        self.results = Results(
+            label=inputs.label or f"{facts['name']} {facts['scheme']}",
+            environment={**describe(options.device, options.thread_count), "peers": versions()},
+            options=asked,
+            model=model_facts(self._bundle),
+            dataset=facts,
+            engines={**{name: kind.summary for name, kind in self._kinds.items()}, **SUMMARIES},
+            variants={name: model_facts(variant) for name, variant in variants.items()},
+        )
+
+    def measure(self) -> None:
+        """Measure task by task.
+
+        Raises:
+            ConfigError: no input has the length asked for. DeviceError: the device is not there.
+            EngineError: an engine's process failed.
+        """
+        options, start = self._options, time.monotonic()
+        self._tell("choose the requests")
+        plans = [plan_task(task, self._dataset, self._bundle, options) for task in self._tasks]
+        for sentence in describe_plan(plans, self._kinds, options):
+            self._say(sentence)
+        self._keep()
         if options.speed and options.roofline and options.device == CPU:
             self._measure_machine()
+        end = float("inf") if options.max_minutes is None else start + options.max_minutes * SECONDS
+        for number, span in enumerate(slices((start, end), len(plans))):
+            self._measure_task(plans[number:], span)
+
+    def interrupt(self) -> Results:
+        """Note that the run was stopped; returns what it has."""
+        self._note(INTERRUPTED)
+        return self.results
 
     def _measure_machine(self) -> None:
         self._tell("the machine's own rate of multiplying matrices")
@@ -141,32 +158,42 @@ class _Run:
         if self._inputs.checkpoint is not None:
             self._arithmetic = Arithmetic.of_checkpoint(self._inputs.checkpoint)
 
-    def task(self, task: Task, span: Span) -> None:
-        """Everything about one task: processes up, speed, accuracy, processes down; then one by one for the stream."""
-        options = self._options
-        plan = plan_task(task, self._dataset, self._bundle, options)
+    def _measure_task(self, plans: list[TaskPlan], span: Span) -> None:
+        """Everything about the first of the tasks that are left: speed, accuracy, then one by one for the stream."""
+        plan, options = plans[0], self._options
         for note in plan.notes:
             self._note(note)
-        kinds = {name: kind for name, kind in self._kinds.items() if task in kind.tasks}
-        wanted = [options.speed, options.accuracy, plan.streamed is not None]
-        spans = iter(slices(span, sum(wanted)))
+        kinds = {name: kind for name, kind in self._kinds.items() if plan.task in kind.tasks}
+        spans = iter(slices(span, sum([options.speed, options.accuracy, plan.streamed is not None])))
         with tempfile.TemporaryDirectory(prefix="podx-bench-") as name:
-            folder = Path(name)
-            write_work(folder / "work.npz", plan.requests)
+            work = Path(name) / "work.npz"
+            write_work(work, plan.requests)
             if options.speed or options.accuracy:
                 with ExitStack() as stack:
                     processes = {}
                     for engine in kinds:
-                        self._tell(f"{task}: load {engine}")
-                        processes[engine] = stack.enter_context(self._start(engine, task, folder))
+                        self._tell(f"{plan.task}: load {engine}")
+                        processes[engine] = stack.enter_context(self._start(engine, plan.task, work))
+                    self._estimate(plans, processes)
                     if plan.timed is not None:
                         self._speed(plan, plan.timed, processes, _expires(next(spans)))
                     if plan.scored is not None:
                         self._accuracy(plan.scored, kinds, processes, (time.monotonic(), next(spans)[1]))
             if plan.streamed is not None:
-                self._stream(plan, plan.streamed, list(kinds), folder, _expires(next(spans)))
+                self._stream(plan, plan.streamed, list(kinds), work, _expires(next(spans)))
 
-    def _start(self, engine: str, task: Task, folder: Path, batch_size: int | None = None) -> EngineProcess:
+    def _estimate(self, plans: list[TaskPlan], processes: Processes) -> None:
+        """Say once about how long all of it takes, by a call of each engine."""
+        if self._estimated:
+            return
+        self._estimated = True
+        self._tell("time one call of each engine")
+        measured = {name: (p.load_s, sum(p.time([[0]]).ms) / MILLISECONDS) for name, p in processes.items()}
+        seconds = estimated_seconds(plans, self._kinds, self._options, measured)
+        limit = "" if self._options.max_minutes is None else f", at most {self._options.max_minutes:g} (--max-minutes)"
+        self._say(f"This takes {about(seconds)}{limit}. Ctrl-C ends it and keeps what has been measured.")
+
+    def _start(self, engine: str, task: Task, work: Path, batch_size: int | None = None) -> EngineProcess:
         """The process of an engine; with a batch size, one that is given many requests in one call."""
         kind, options = self._kinds[engine], self._options
         context = EngineContext(
@@ -181,9 +208,9 @@ class _Run:
             batch_size=batch_size,
         )
         timeout = CALL_TIMEOUT_S if batch_size is None else PASS_TIMEOUT_S
-        return EngineProcess(engine, context, folder / "work.npz", timeout, kind.loads)
+        return EngineProcess(engine, context, work, timeout, kind.loads)
 
-    def _speed(self, plan: TaskPlan, part: Part, processes: Mapping[str, EngineProcess], expired: Expired) -> None:
+    def _speed(self, plan: TaskPlan, part: Part, processes: Processes, expired: Expired) -> None:
         for batch_size in self._options.batch_sizes:
             self._tell(f"{plan.task}: time {', '.join(processes)} with batch size {batch_size}")
             records = measure_cell(plan.cell(part, batch_size), processes, self._options.rounds, expired)
@@ -202,38 +229,32 @@ class _Run:
         cell = RooflineCell(record.task, record.batch_size, tokens, steps, self._options.beams)
         self._keep(rooflines=(*self.results.rooflines, *rooflines(cell, self._arithmetic, self.results.gemm)))
 
-    def _stream(self, plan: TaskPlan, part: Part, engines: list[str], folder: Path, expired: Expired) -> None:
-        options = self._options
-        size = options.stream_batch
+    def _stream(self, plan: TaskPlan, part: Part, engines: list[str], work: Path, expired: Expired) -> None:
+        size, rounds = self._options.stream_batch, self._options.stream_rounds
 
         def start(engine: str) -> EngineProcess:
-            return self._start(engine, plan.task, folder, size)
+            return self._start(engine, plan.task, work, size)
 
         before, done = self.results.stream, list[StreamRecord]()
-        cell, rounds = plan.cell(part, size), options.stream_rounds
-        for done in measure_stream(cell, engines, start, rounds, expired, self._tell):
+        for done in measure_stream(plan.cell(part, size), engines, start, rounds, expired, self._tell):
             self._keep(stream=(*before, *done))
         passes = {record.engine: len(record.round_s) for record in done}
         for name in engines:
             if passes.get(name, 0) < rounds:
                 self._note(f"{plan.task}: the time ended after {passes.get(name, 0)} of {rounds} passes of {name}")
 
-    def _accuracy(
-        self, workload: Workload, kinds: Mapping[str, EngineKind], processes: Mapping[str, EngineProcess], span: Span
-    ) -> None:
-        task = workload.task
-        self._keep(
-            accuracy=(*self.results.accuracy, *accuracy.baseline_records(self._dataset, workload, self._options.seed))
-        )
+    def _accuracy(self, workload: Workload, kinds: Mapping[str, EngineKind], processes: Processes, span: Span) -> None:
+        task, options = workload.task, self._options
+        baselines = accuracy.baseline_records(self._dataset, workload, options.seed)
+        self._keep(accuracy=(*self.results.accuracy, *baselines))
         names = accuracy.comparison_order(kinds)
         answered: dict[str, list[Answer]] = {}
         for name, share in zip(names, slices(span, len(names)), strict=True):
             kind = kinds[name]
-            wanted = min(len(workload), self._options.eager_users) if kind.slow else len(workload)
+            wanted = min(len(workload), options.eager_users) if kind.slow else len(workload)
             size = accuracy.EAGER_BATCH_SIZE if kind.slow else accuracy.BATCH_SIZE
-            answers, seconds = accuracy.collect_answers(
-                processes[name], wanted, size, _expires(share), self._progress(f"{task}: accuracy of {name}", wanted)
-            )
+            progress = self._progress(f"{task}: accuracy of {name}", wanted)
+            answers, seconds = accuracy.collect_answers(processes[name], wanted, size, _expires(share), progress)
             if len(answers) < wanted:
                 self._note(f"{task}: the time ended after {len(answers)} of {wanted} users of {name}")
             if answers:
@@ -243,7 +264,7 @@ class _Run:
                     record = accuracy.compared(record, answered, kind.reference, workload, self._dataset)
                 self._keep(accuracy=(*self.results.accuracy, record))
 
-    def _progress(self, what: str, wanted: int) -> accuracy.Progress:
+    def _progress(self, what: str, wanted: int) -> Callable[[int], None]:
         done = 0
 
         def advance(more: int) -> None:
@@ -259,3 +280,14 @@ class _Run:
     def _keep(self, **changes: Any) -> None:
         self.results = dataclasses.replace(self.results, **changes)
         self.results.save(self._out)
+
+
+def _refuse_idle(kinds: Mapping[str, EngineKind], tasks: tuple[Task, ...]) -> None:
+    """Refuse engines that can do none of the tasks.
+
+    Raises:
+        ConfigError: with their names.
+    """
+    idle = [name for name, kind in kinds.items() if not set(tasks) & set(kind.tasks)]
+    if idle:
+        raise ConfigError(f"{', '.join(idle)} cannot do any of the tasks {', '.join(tasks)}: leave it out of --engines")

@@ -11,7 +11,7 @@ import pytest
 
 from podx.errors import ConfigError
 from podx_bench.harness.records import Results, SpeedRecord, StreamRecord
-from podx_bench.report.goals import goals_table
+from podx_bench.report.ratios import ratio_table
 from tests.bench.records import speed_record
 
 ROUNDS = {
@@ -46,7 +46,7 @@ def run(canned: Results) -> Results:
 
 
 def test_ratios_are_medians_of_paired_rounds_by_precision(run: Results) -> None:
-    table = goals_table([run])
+    table = ratio_table([run])
     assert table.header[2:] == ("against encode-once", "against ctranslate2, as precise")
     assert table.rows == (
         ("sequential, source 41, batch 8", "fp32 / int8", "10.0× / 25.0×", "2.0× / 2.0×"),
@@ -56,26 +56,26 @@ def test_ratios_are_medians_of_paired_rounds_by_precision(run: Results) -> None:
 
 
 def test_other_engines_are_what_they_are_in_every_precision(run: Results) -> None:
-    table = goals_table([run], ["optimum"])
+    table = ratio_table([run], ["optimum"])
     assert table.header[2:] == ("against optimum",)
     assert table.rows[0][2] == "4.0× / 12.0×"
 
 
 def test_a_peer_of_another_precision_is_no_measure(run: Results) -> None:
     without = dataclasses.replace(run, speed=tuple(r for r in run.speed if r.engine != "ctranslate2-int8"))
-    assert goals_table([without]).rows[0][3] == "2.0× / –"
+    assert ratio_table([without]).rows[0][3] == "2.0× / –"
 
 
 def test_a_length_that_varies_is_called_a_mean_and_an_unknown_one_not_at_all(run: Results) -> None:
     short = dataclasses.replace(run, speed=tuple(timed(engine, 1, 40.6) for engine in ROUNDS), stream=())
     unknown = dataclasses.replace(run, speed=(speed_record("encode-once", 20.0), speed_record("podx", 2.0)), stream=())
-    names = [row[0] for row in goals_table([short, unknown]).rows]
+    names = [row[0] for row in ratio_table([short, unknown]).rows]
     assert names == ["sequential, batch 1", "sequential, mean source 41, batch 1"]
 
 
 def test_equal_cells_of_several_runs_stay_apart(run: Results) -> None:
     other = dataclasses.replace(run, label="again", speed=tuple(timed(e, 8, 41.0) for e in ("encode-once", "podx")))
-    rows = goals_table([run, other]).rows
+    rows = ratio_table([run, other]).rows
     assert [row[0] for row in rows if "batch 8" in row[0]] == [
         "sequential, source 41, batch 8 (Beauty <paper>)",
         "sequential, source 41, batch 8 (again)",
@@ -85,12 +85,12 @@ def test_equal_cells_of_several_runs_stay_apart(run: Results) -> None:
 def test_runs_of_podx_alone_have_no_ratios(run: Results) -> None:
     alone = dataclasses.replace(run, speed=(timed("podx", 1, 41.0),), stream=())
     with pytest.raises(ConfigError, match="no run timed podx beside another engine"):
-        goals_table([alone])
+        ratio_table([alone])
 
 
 def test_the_command_prints_markdown_from_files(run: Results, tmp_path: Path) -> None:
     paths = [str(one.save(tmp_path / str(n))) for n, one in enumerate((run, dataclasses.replace(run, label="b")))]
-    command = [sys.executable, "-m", "podx_bench.report.goals", *paths, "--against", "encode-once, optimum"]
+    command = [sys.executable, "-m", "podx_bench.report", "--ratios", *paths, "--against", "encode-once, optimum"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "| sequential, source 41, batch 8 (b) | fp32 / int8 | 10.0× / 25.0× | 4.0× / 12.0× |" in done.stdout

@@ -1,0 +1,121 @@
+"""How many times as fast podx is: ratios of two engines of one run, medians over its paired rounds.
+
+Nothing is divided across runs. A run with the engine ``podx`` and variants of it (``--variant int8=…``) gives a cell
+one ratio per precision.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from podx.errors import ConfigError
+from podx_bench.engines import ENCODE_ONCE, OURS
+from podx_bench.harness.records import Results
+from podx_bench.latency.speed import paired_ratio
+from podx_bench.pages.table import NONE, TextTable
+from podx_bench.report.about import INT8, precision_name
+
+CTRANSLATE2 = "ctranslate2"
+IN_EVERY_PRECISION = (CTRANSLATE2,)
+"""Peers that are compared with in the precision of ours, ``NAME-int8`` for int8; all others are what they are."""
+DEFAULT_AGAINST = (ENCODE_ONCE, CTRANSLATE2)
+TITLE = "How many times as fast"
+FULL_PRECISION = "fp32"
+_NUMBERS = re.compile(r"(\d+)")
+_NOTE = (
+    "Medians over paired rounds of one run, every engine in a process of its own with the same number of threads. "
+    f"{ENCODE_ONCE}: transformers generate in PyTorch, fp32."
+)
+
+
+@dataclass(frozen=True)
+class RatioCell:
+    """One place where engines of one run were timed on the same requests.
+
+    Attributes:
+        name: task, length and batch size in words. run: label of the run.
+        precisions: of each of our engines that was timed. rounds: time of each engine's rounds, in any unit.
+    """
+
+    name: str
+    run: str
+    precisions: Mapping[str, str]
+    rounds: Mapping[str, Sequence[float]]
+
+    def against(self, name: str) -> str:
+        """One ratio for each of our engines."""
+        ratios = [
+            paired_ratio(self.rounds.get(rival(name, precision)), self.rounds[engine])
+            for engine, precision in self.precisions.items()
+        ]
+        if all(ratio is None for ratio in ratios):
+            return NONE
+        return " / ".join(NONE if ratio is None else f"{ratio:.1f}×" for ratio in ratios)
+
+
+def rival(name: str, precision: str) -> str:
+    """The engine that ours of a precision is compared with; a plain name is full precision."""
+    return f"{name}-{precision}" if name in IN_EVERY_PRECISION and precision != FULL_PRECISION else name
+
+
+def ratio_cells(results: Results) -> Iterator[RatioCell]:
+    """Where a run timed podx beside another engine: by task and batch size, then what it streamed."""
+    for task in results.options["tasks"]:
+        for size in sorted({r.batch_size for r in results.speed if r.task == task}):
+            records = [r for r in results.speed if (r.task, r.batch_size) == (task, size)]
+            name = ", ".join([task, *_source(results, records[0].source_tokens_mean), f"batch {size}"])
+            yield from _cell(results, name, {r.engine: r.round_ms for r in records})
+        streamed = [r for r in results.stream if r.task == task]
+        if streamed:
+            name = f"{task}, stream of {streamed[0].users:,} users, batch {streamed[0].batch_size}"
+            yield from _cell(results, name, {r.engine: r.round_s for r in streamed})
+
+
+def _cell(results: Results, name: str, rounds: Mapping[str, Sequence[float]]) -> Iterator[RatioCell]:
+    models = {OURS: results.model, **results.variants}
+    ours = {engine: model["precision"] for engine, model in models.items() if engine in rounds}
+    if ours and len(rounds) > 1:
+        yield RatioCell(name, results.label, ours, rounds)
+
+
+def _source(results: Results, mean: float | None) -> list[str]:
+    """The source length, where it is known."""
+    fixed = results.options.get("source_length")
+    if fixed is not None and mean == fixed:
+        return [f"source {fixed}"]
+    return [] if mean is None else [f"mean source {mean:.0f}"]
+
+
+def ratio_table(runs: Sequence[Results], against: Sequence[str] = DEFAULT_AGAINST) -> TextTable:
+    """A row per cell of all runs, sorted by its name; a column of ratios for each engine in ``against``.
+
+    Raises:
+        ConfigError: no run timed podx beside another engine.
+    """
+    cells = sorted((cell for run in runs for cell in ratio_cells(run)), key=lambda cell: _natural(cell.name))
+    if not cells:
+        raise ConfigError(f"no run timed {OURS} beside another engine: give results of podx bench with both")
+    repeated = len({cell.name for cell in cells}) < len(cells)
+    rows = tuple(
+        (
+            f"{cell.name} ({cell.run})" if repeated else cell.name,
+            " / ".join(cell.precisions.values()),
+            *(cell.against(name) for name in against),
+        )
+        for cell in cells
+    )
+    columns = [f"against {name}" + (", as precise" if name in IN_EVERY_PRECISION else "") for name in against]
+    return TextTable(TITLE, ("podx on the same requests", "precision", *columns), rows, (_NOTE, *_int8_notes(runs)))
+
+
+def _int8_notes(runs: Sequence[Results]) -> list[str]:
+    """What multiplied int8, where it is known."""
+    names = {precision_name(INT8, run.environment) for run in runs} - {INT8}
+    return [f"int8 is {', '.join(sorted(names))}."] if names else []
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sorts the numbers in a name as numbers."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in _NUMBERS.split(name)]
