@@ -126,9 +126,9 @@ def _with_parity(source: Checkpoint, folder: Path, manifest: Manifest, users: in
 def write_bundle(
     source: Checkpoint, catalog: Catalog, folder: Path, precision: str = FP32, progress: Progress = _silent
 ) -> Manifest:
-    """Write every file of a bundle, over a catalogue that may be another than the checkpoint's; nothing is compared."""
+    """Write every file of a bundle, over a catalog that may be another than the checkpoint's; nothing is compared."""
     model, levels = read_model(source.model), catalog.trie.depth
-    progress("tabulate the catalogue")
+    progress("tabulate the catalog")
     catalog.save(folder / CATALOG_FILE)
     weights = WeightStore(folder / sig.WEIGHTS_FILE)
     progress("fold the prompts, build the encoder graph")
@@ -140,8 +140,8 @@ def write_bundle(
     tables = TableFile(folder / CATALOG_FILE)
     _save_graph(build_recommender(model, weights, tables, levels, precision), folder / sig.RECOMMEND_FILE)
     if precision != INT8:  # which is for CPUs
-        captured = build_recommender(model, weights, tables, levels, precision, captured=True)
-        _save_graph(captured, folder / sig.CAPTURED_FILE)
+        fixed_shapes = build_recommender(model, weights, tables, levels, precision, cuda_graph=True)
+        _save_graph(fixed_shapes, folder / sig.CAPTURED_FILE)
     weights.close()
     progress("check the graphs")
     for path in folder.glob("*.onnx"):
@@ -155,9 +155,9 @@ def write_bundle(
 
 def _user_table(source: Checkpoint) -> UserTable:
     """Users and their items, and who of them has no embedding to make prompt vectors from."""
-    without, own = None, source.model.user_prompts
-    if own is not None and not bool(own.known[1:].all()):
-        without = np.flatnonzero(~own.known.numpy())[1:].astype(np.int32)  # the first is user 0, who is nobody
+    without, user_prompts = None, source.model.user_prompts
+    if user_prompts is not None and not bool(user_prompts.known[1:].all()):
+        without = np.flatnonzero(~user_prompts.known.numpy())[1:].astype(np.int32)  # the first, user 0, is nobody
     sequences = source.sequences
     ids, offsets = IdTable.of(source.user_ids, "user"), sequences.offsets.astype(np.int64)
     return UserTable(ids, sequences.items, offsets, without)

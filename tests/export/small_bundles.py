@@ -74,7 +74,7 @@ def read_by_graph(bundle: Path) -> dict[str, np.ndarray]:
 
 
 def require_whole(bundle: Path) -> Catalog:
-    """The bundle loads, and its graph reads just what its catalogue says."""
+    """The bundle loads, and its graph reads just what its catalog says."""
     catalog = Bundle.load(bundle).catalog
     expected = names.search_tables(catalog.trie, catalog.end_token)
     read = read_by_graph(bundle)

@@ -1,4 +1,4 @@
-"""Another catalogue for a bundle: over a hand-made graph that reads the trie, and over a real bundle."""
+"""Another catalog for a bundle: over a hand-made graph that reads the trie, and over a real bundle."""
 
 from __future__ import annotations
 
@@ -95,16 +95,16 @@ def test_without_texts_none_are_stored(bundle: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (CatalogChange(delist=["item 1", "nothing"]), "1 of 2 items are not in the catalogue .'nothing'"),
-        (CatalogChange(restore=["nothing"]), "1 of 1 items are not in the catalogue"),
+        (CatalogChange(delist=["item 1", "nothing"]), "1 of 2 items are not in the catalog .'nothing'"),
+        (CatalogChange(restore=["nothing"]), "1 of 1 items are not in the catalog"),
         (CatalogChange(delist=["item 1"], restore=["item 1"]), "both delisted and listed .'item 1'"),
-        (CatalogChange(add=[NewItem("item 1")]), "1 of 1 new items are in the catalogue already .*--list"),
+        (CatalogChange(add=[NewItem("item 1")]), "1 of 1 new items are in the catalog already .*--list"),
         (CatalogChange(add=[NewItem("x", "88"), NewItem("x", "89")]), "id 'x' occurs more than once"),
         (CatalogChange(add=[NewItem("", "88")]), "cannot be stored"),
         (CatalogChange(add=[NewItem("x", "7")]), "'x' is written with the same tokens as 'item 7'"),
         (CatalogChange(add=[NewItem("x", "7")], delist=["item 7"]), "same tokens as 'item 7'"),
         (CatalogChange(add=[NewItem("x", "99"), NewItem("y", "99")]), "'y' is written with the same tokens as 'x'"),
-        (CatalogChange(delist=IDS), "no item of the catalogue is listed"),
+        (CatalogChange(delist=IDS), "no item of the catalog.* is listed"),
         (CatalogChange(add=[NewItem("x", "1_2_3")]), rf"tokens, but {RECOMMEND_FILE} walks {LEVELS}"),
         (CatalogChange(add=[NewItem("x", "_".join("123456789") * 3)]), "walks 8 at most"),
     ],
@@ -146,7 +146,7 @@ def test_a_damaged_bundle_is_not_changed(bundle: Path, tmp_path: Path) -> None:
         update_bundle(bundle, tmp_path / "new", CatalogChange(delist=["item 5"]))
 
 
-def test_a_bundle_without_such_a_catalogue_is_told(bundle: Path, tmp_path: Path) -> None:
+def test_a_bundle_without_such_a_catalog_is_told(bundle: Path, tmp_path: Path) -> None:
     (bundle / CATALOG_FILE).unlink()
     with pytest.raises(BundleError, match=r"no catalog\.bin: export it again"):
         update_bundle(signed(bundle), tmp_path / "new", CatalogChange(delist=["item 5"]))

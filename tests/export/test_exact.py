@@ -1,4 +1,4 @@
-"""``exact`` never lies: ten thousand users of small random models, every item of their catalogues scored one by one."""
+"""``exact`` never lies: ten thousand users of small random models, every item of their catalogs scored one by one."""
 
 from __future__ import annotations
 

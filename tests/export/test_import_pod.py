@@ -53,9 +53,9 @@ def test_imported_exported_recommended(world: Dataset, untrained: Path, tmp_path
         tokens = [*catalog.target(number), tokenizer.eos_id]
         with torch.no_grad():
             logits = theirs.next_token_logits("sequential", *arrays, torch.tensor([tokens]))[0]
-        over_catalogue = torch.log_softmax(logits[:, output_tokens].double(), dim=-1)
+        over_catalog = torch.log_softmax(logits[:, output_tokens].double(), dim=-1)
         columns = torch.searchsorted(output_tokens, torch.tensor(tokens))
-        scores[f"item-{number - 1}"] = float(over_catalogue.gather(1, columns[:, None]).mean())
+        scores[f"item-{number - 1}"] = float(over_catalog.gather(1, columns[:, None]).mean())
     best = sorted(scores, key=lambda item: -scores[item])[:5]
     assert [answer.item for answer in found] == best
     for answer in found:

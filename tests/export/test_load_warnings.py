@@ -72,7 +72,7 @@ def test_a_bundle_is_loaded_without_a_warning(untrained_bundle: Path) -> None:
     assert [unread(path) for path in untrained_bundle.glob("*.onnx")] == [set()] * 5
 
 
-def test_so_is_one_over_another_catalogue(with_unread_tables: Path, tmp_path: Path) -> None:
+def test_so_is_one_over_another_catalog(with_unread_tables: Path, tmp_path: Path) -> None:
     old = with_unread_tables
     assert unread(old / sig.RECOMMEND_FILE) == {names.widest(level) for level in range(3, names.LEVELS)}
     assert any("Removing initializer 'widest.3'" in line for line in printed_by_loading(old))

@@ -86,15 +86,15 @@ def test_other_widths_and_penalties_equal_transformers(
 def test_ten_thousand_random_requests_never_break_their_limits(trained_bundle: Path) -> None:
     random = np.random.default_rng(17)
     recommender = podx.load(trained_bundle, threads=1)
-    catalogue = [f"item-{n}" for n in range(300)]
+    catalog = [f"item-{n}" for n in range(300)]
     requests, wanted = [], []
     for user in random.integers(0, 1000, size=10_000):
-        drawn = random.choice(catalogue, size=60, replace=False).tolist()
+        drawn = random.choice(catalog, size=60, replace=False).tolist()
         history, exclude, allow = drawn[: random.integers(1, 21)], drawn[20:40], None
         if random.random() < 0.5:
             allow = drawn[random.integers(0, 30) : 60]
         requests.append(podx.RecommendRequest(f"user-{user}", history, exclude, allow))
-        permitted = set(allow or catalogue) - set(history) - set(exclude)
+        permitted = set(allow or catalog) - set(history) - set(exclude)
         wanted.append((permitted, min(10, len(permitted))))
     answers = recommender.recommend_batch(requests, k=10, batch_size=250)
     broken = 0

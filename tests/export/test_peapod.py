@@ -175,7 +175,7 @@ def test_captured_buckets_have_one_row_or_twenty(bundle_path: Path, source: Chec
         np.testing.assert_array_equal(found[sig.ITEMS], usual.run(feeds, to_host=usual.outputs)[sig.ITEMS])
 
 
-def test_a_changed_catalogue_keeps_the_table(bundle_path: Path, tmp_path: Path, source: Checkpoint) -> None:
+def test_a_changed_catalog_keeps_the_table(bundle_path: Path, tmp_path: Path, source: Checkpoint) -> None:
     update_bundle(bundle_path, tmp_path / "other", CatalogChange(delist=(source.item_ids[0],)))
     found = podx.load(tmp_path / "other", device="cpu", threads=1).recommend(source.user_ids[0], k=5)
     assert len(found) == 5 and source.item_ids[0] not in [answer.item for answer in found]

@@ -44,7 +44,7 @@ TYPES = {
     BF16: onnx.TensorProto.BFLOAT16,
 }
 MOST_BYTES = 1.15
-"""Size of a bundle, by that of its weights, catalogue, tokeniser and users."""
+"""Size of a bundle, by that of its weights, catalog, tokeniser and users."""
 
 
 @pytest.fixture(scope="module")
@@ -101,13 +101,13 @@ def test_the_cost_counts_shared_answers_and_last_items(untrained: Path) -> None:
 
 def test_answers_in_int8_keep_every_limit(rounded_bundle: Path) -> None:
     random, recommender = np.random.default_rng(3), podx.load(rounded_bundle, threads=1)
-    catalogue = np.array([f"item-{n}" for n in range(300)])
+    catalog = np.array([f"item-{n}" for n in range(300)])
     requests, permitted = [], []
     for user in random.integers(0, 1000, size=500):
-        drawn = random.choice(catalogue, size=60, replace=False).tolist()
+        drawn = random.choice(catalog, size=60, replace=False).tolist()
         allow = drawn[random.integers(5, 40) :] if random.random() < 0.5 else None
         requests.append(RecommendRequest(f"user-{user}", drawn[:10], drawn[10:20], allow))
-        permitted.append(set(allow or catalogue.tolist()) - set(drawn[:20]))
+        permitted.append(set(allow or catalog.tolist()) - set(drawn[:20]))
     for answers, may in zip(recommender.recommend_batch(requests, k=TOP), permitted, strict=True):
         items = [answer.item for answer in answers]
         assert set(items) <= may and len(set(items)) == len(items) == min(TOP, len(may))

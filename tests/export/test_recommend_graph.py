@@ -1,4 +1,4 @@
-"""``recommend.onnx`` on catalogues of items of one to eight tokens, some the beginning of others, some not listed."""
+"""``recommend.onnx`` on catalogs of items of one to eight tokens, some the beginning of others, some not listed."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def _chain(letters: int) -> list[Tokens]:
     ],
     ids=["one item", "one long item", "each begins the next", "one token each", "eight tokens each"],
 )
-def test_odd_catalogues_are_searched_whole(items: list[Tokens], untrained: Path, tmp_path: Path) -> None:
+def test_odd_catalogs_are_searched_whole(items: list[Tokens], untrained: Path, tmp_path: Path) -> None:
     small = make_small(random_model(load_checkpoint(untrained), seed=4), catalog_of(items), tmp_path / "small")
     text = random_text(np.random.default_rng(0), rows=6)
     without_last = [np.array([len(items)])] * 3 + [PLAIN] * 3

@@ -1,4 +1,4 @@
-"""Models of a few thousand random weights over catalogues made by hand, as bundles, and every item's true score."""
+"""Models of a few thousand random weights over catalogs made by hand, as bundles, and every item's true score."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def random_text(random: np.random.Generator, rows: int, longest: int = 5) -> Bat
 
 @dataclass(frozen=True)
 class Small:
-    """A model over a catalogue, as it was and as it was exported."""
+    """A model over a catalog, as it was and as it was exported."""
 
     source: Checkpoint
     catalog: Catalog
@@ -99,12 +99,12 @@ class Small:
 
     @property
     def items(self) -> int:
-        """Items of the catalogue, whether listed or not."""
+        """Items of the catalog, whether listed or not."""
         return len(self.catalog)
 
 
 def make_small(source: Checkpoint, catalog: Catalog, folder: Path, precision: str = FP32) -> Small:
-    """Write a bundle of a checkpoint over another catalogue and open it, one thread for each graph."""
+    """Write a bundle of a checkpoint over another catalog and open it, one thread for each graph."""
     folder.mkdir(parents=True)
     write_bundle(source, catalog, folder, precision)
     bundle = Bundle.load(folder, verify=False)
@@ -115,7 +115,7 @@ def make_small(source: Checkpoint, catalog: Catalog, folder: Path, precision: st
 def token_sums(small: Small, text: Batch, task_id: int) -> npt.NDArray[np.float64]:
     """Σ log p of every item's tokens and end of sequence by the eager model, teacher-forced: [batch, items + 1].
 
-    p is a distribution over the catalogue's tokens. -inf for items that are not listed, and for the one numbered 0.
+    p is a distribution over the catalog's tokens. -inf for items that are not listed, and for the one numbered 0.
     """
     trie, depth = small.catalog.trie, small.catalog.trie.depth
     over = TokenColumns.of_catalogue(trie, EOS).output_tokens

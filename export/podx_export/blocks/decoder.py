@@ -33,7 +33,7 @@ def build_decoder(model: SourceModel, weights: WeightStore, items_only: bool, pr
     """Graph of one decoding step.
 
     Args:
-        items_only: score just the tokens given as ``output_tokens`` (those of the catalogue and end of sequence).
+        items_only: score just the tokens given as ``output_tokens`` (those of the catalog and end of sequence).
     """
     graph = GraphBuilder("decoder_items" if items_only else "decoder", weights, precision)
     step = [graph.input(spec) for spec in sig.step_inputs(items_only)]
@@ -73,11 +73,11 @@ def decode_step(
     following = [(f"decoder.{n}.norm", layer.attention.norm) for n, layer in enumerate(model.decoder)][1:]
     following.append(("decoder.norm", model.decoder_norm * np.float32(model.output_scale)))
     for number, (layer, after) in enumerate(zip(model.decoder, following, strict=True)):
-        prefix, own = f"decoder.{number}", slice(2 * number, 2 * number + 2)
+        prefix, keys_values = f"decoder.{number}", memory[2 * number : 2 * number + 2]
         with graph.scope(f"layers.{number}"):
             mixed = _self_attention(graph, prefix, layer, normed, attention, number)
             normed, hidden = add_and_norm(graph, hidden, mixed, f"{prefix}.cross_norm", layer.cross.norm, model.epsilon)
-            mixed = _cross_attention(graph, model, prefix, layer, normed, rows, memory[own], memory_mask)
+            mixed = _cross_attention(graph, model, prefix, layer, normed, rows, keys_values, memory_mask)
             block = layer.feed_forward
             normed, hidden = add_and_norm(graph, hidden, mixed, f"{prefix}.ff_norm", block.norm, model.epsilon)
             dense = feed_forward(graph, normed, f"{prefix}.ff", block, model.activation, model.gated)
@@ -95,12 +95,12 @@ def memory_bias(graph: GraphBuilder, memory_mask: str, beams: str) -> str:
 def _self_attention(
     graph: GraphBuilder, prefix: str, layer: DecoderLayer, normed: str, attention: SelfAttention, number: int
 ) -> str:
-    own = layer.attention
+    weights = layer.attention
     with graph.scope("self_attention"):
-        key = linear(graph, normed, f"{prefix}.key", own.key)
-        value = linear(graph, normed, f"{prefix}.value", own.value)
-        query = linear(graph, normed, f"{prefix}.query", own.query) if attention.needs_query else ""
-        return linear(graph, attention.mix(graph, number, query, key, value), f"{prefix}.out", own.out)
+        key = linear(graph, normed, f"{prefix}.key", weights.key)
+        value = linear(graph, normed, f"{prefix}.value", weights.value)
+        query = linear(graph, normed, f"{prefix}.query", weights.query) if attention.needs_query else ""
+        return linear(graph, attention.mix(graph, number, query, key, value), f"{prefix}.out", weights.out)
 
 
 def _cross_attention(
@@ -129,7 +129,7 @@ def _output_layer(graph: GraphBuilder, model: SourceModel, final: str, output_to
         elif graph.precision == INT8:
             logits = quantized_output(graph, rows, name, model.output)
         else:
-            table = graph.wide(graph.half_weight(name, model.output))
+            table = graph.to_float32(graph.float_weight(name, model.output))
             logits = graph.make("Gemm", rows, table, transB=1)
         log_probs = graph.make("LogSoftmax", logits, axis=-1)
         shape = graph.make("Concat", graph.make("Shape", final, end=2), graph.dimension(log_probs, 1), axis=0)

@@ -35,7 +35,7 @@ def build_encoder(model: SourceModel, weights: WeightStore, precision: str) -> G
     graph = GraphBuilder("encoder", weights, precision)
     memory = encode(graph, model, [graph.input(spec) for spec in source_inputs(model)])
     for spec, value in zip(sig.memory_tensors(model.shape), memory, strict=True):
-        graph.output(spec, value if spec.dtype == "int64" else graph.wide(value))
+        graph.output(spec, value if spec.dtype == "int64" else graph.to_float32(value))
     return graph
 
 
@@ -62,7 +62,7 @@ def _embed(graph: GraphBuilder, model: SourceModel, ids: str, whole: str, task: 
         words = embed(graph, "whole_word", model.whole_word, whole)
         text = graph.make("Add", tokens, words)
         prompts = model.prompts + model.whole_word[0] if model.whole_word_on_prompt else model.prompts
-        front = [_user_prompts(graph, model, own) for own in rows]
+        front = [_user_prompts(graph, model, user_rows) for user_rows in rows]
         if prompts.shape[1]:
             front.insert(0, graph.make("Gather", graph.weight("prompts", prompts), task))
         return graph.concat([*front, text], axis=1)
@@ -74,16 +74,16 @@ def _user_prompts(graph: GraphBuilder, model: SourceModel, rows: str) -> str:
     assert table is not None  # else the graph has no such input
     halved: npt.DTypeLike | None = HALF_ARRAYS.get(FP16 if graph.precision == INT8 else graph.precision)
     stored = table.reshape(len(table), -1).astype(halved or np.float32)
-    weights = graph.beside(sig.USER_PROMPTS_FILE)
+    weights = graph.sibling_weights(sig.USER_PROMPTS_FILE)
     with graph.scope("user_prompts"):
         name = graph.initializer(weights.tensor("user_prompts", stored))
         named = graph.make("GreaterOrEqual", rows, graph.int_scalar(0))
-        found = graph.make("Gather", name, graph.make("Max", rows, graph.int_scalar(0)))
-        found = found if halved is None else graph.cast(found, FLOAT)
+        vectors = graph.make("Gather", name, graph.make("Max", rows, graph.int_scalar(0)))
+        vectors = vectors if halved is None else graph.cast(vectors, FLOAT)
         ones = graph.unsqueeze(graph.cast(named, FLOAT), 1)  # [batch, 1, user_neighbours]
         count = graph.make("ReduceSum", ones, graph.ints(2), keepdims=1)
         share = graph.make("Div", ones, graph.make("Max", count, graph.float_scalar(1.0)))  # no row at all: zeros
-        return graph.reshape(graph.make("MatMul", share, found), 0, table.shape[1], table.shape[2])
+        return graph.reshape(graph.make("MatMul", share, vectors), 0, table.shape[1], table.shape[2])
 
 
 def _memory_mask(graph: GraphBuilder, model: SourceModel, mask: str) -> str:
@@ -99,13 +99,13 @@ def _memory_mask(graph: GraphBuilder, model: SourceModel, mask: str) -> str:
 def _attention_bias(graph: GraphBuilder, model: SourceModel, memory_mask: str) -> str:
     """Position bias plus padding mask, made once for all layers: [batch, heads, memory, memory]."""
     with graph.scope("bias"):
-        positions = graph.count_up(graph.dimension(memory_mask, 1))
+        positions = graph.arange(graph.dimension(memory_mask, 1))
         keys = graph.make("Unsqueeze", positions, graph.ints(0))
         queries = graph.make("Unsqueeze", positions, graph.ints(1))
         offset = graph.make("Sub", keys, queries)
         far = model.max_distance
-        limits = graph.int_scalar(-far), graph.int_scalar(far)
-        row = graph.make("Add", graph.make("Clip", offset, *limits), graph.int_scalar(far))
+        bounds = graph.int_scalar(-far), graph.int_scalar(far)
+        row = graph.make("Add", graph.make("Clip", offset, *bounds), graph.int_scalar(far))
         by_head = graph.weight("encoder_bias", np.ascontiguousarray(model.encoder_bias.T))
         table = graph.make("Gather", by_head, row, axis=1)
         position = graph.make("Unsqueeze", table, graph.ints(0))
@@ -131,13 +131,13 @@ def _layers(graph: GraphBuilder, model: SourceModel, hidden: str, bias: str) -> 
 def _self_attention(
     graph: GraphBuilder, model: SourceModel, prefix: str, layer: EncoderLayer, normed: str, bias: str
 ) -> str:
-    own = layer.attention
+    weights = layer.attention
     with graph.scope("self_attention"):
-        query = linear(graph, normed, f"{prefix}.query", own.query)
-        key = linear(graph, normed, f"{prefix}.key", own.key)
-        value = linear(graph, normed, f"{prefix}.value", own.value)
+        query = linear(graph, normed, f"{prefix}.query", weights.query)
+        key = linear(graph, normed, f"{prefix}.key", weights.key)
+        value = linear(graph, normed, f"{prefix}.value", weights.value)
         mixed = attention(graph, query, key, value, model.shape.heads, bias)
-        return linear(graph, mixed, f"{prefix}.out", own.out)
+        return linear(graph, mixed, f"{prefix}.out", weights.out)
 
 
 def _cross_attention(graph: GraphBuilder, model: SourceModel, memory: str) -> list[str]:

@@ -43,7 +43,7 @@ class GraphBuilder:
 
     def __init__(self, name: str, weights: WeightStore, precision: str = FP32) -> None:
         self.name, self.precision = name, precision
-        self._rounded: dict[str, list[str]] = {}
+        self._quantized: dict[str, list[str]] = {}
         self._half: dict[str, str] = {}
         self._weights = weights
         self._nodes: list[onnx.NodeProto] = []
@@ -103,9 +103,9 @@ class GraphBuilder:
         """A constant int32 scalar."""
         return self.weight(f"int32.{value}".replace("-", "m"), np.array(value, dtype=np.int32))
 
-    def beside(self, file: str) -> WeightStore:
+    def sibling_weights(self, file: str) -> WeightStore:
         """The store of another file in the weight file's folder."""
-        return self._weights.beside(file)
+        return self._weights.sibling(file)
 
     def initializer(self, tensor: onnx.TensorProto) -> str:
         """A constant whose data lie elsewhere than in the weight file."""
@@ -113,14 +113,14 @@ class GraphBuilder:
         return tensor.name
 
     def indices(self, table: str) -> str:
-        """A table of the catalogue as indices of a Gather.
+        """A table of the catalog as indices of a Gather.
 
         ONNX Runtime's shape inference wants to read a Gather's indices when they are an initializer, and refuses those
         whose data lie in a file; behind an operator it does not look.
         """
         return self.make("Abs", table)
 
-    def default(self, spec: TensorSpec, array: npt.NDArray[np.generic]) -> str:
+    def optional_input(self, spec: TensorSpec, array: npt.NDArray[np.generic]) -> str:
         """Declare a graph input that a caller may leave out: an initializer of the same name holds its default."""
         self._inputs.append(_value_info(spec))
         self._initializers[spec.name] = onnx.numpy_helper.from_array(array, spec.name)
@@ -145,30 +145,30 @@ class GraphBuilder:
         """A com.microsoft operator of which the first output is wanted."""
         return self.op(operator, inputs, domain=MICROSOFT, **attributes)[0]
 
-    def rounded(self, value: str) -> list[str]:
-        """A value as uint8 over its own range, with scale and zero point; made once, whoever asks."""
-        if value not in self._rounded:
-            self._rounded[value] = self.op("DynamicQuantizeLinear", [value], outputs=3)
-        return self._rounded[value]
+    def quantized(self, value: str) -> list[str]:
+        """A value as uint8 over its range, with scale and zero point; made once for all that read it."""
+        if value not in self._quantized:
+            self._quantized[value] = self.op("DynamicQuantizeLinear", [value], outputs=3)
+        return self._quantized[value]
 
     @property
     def is_half(self) -> bool:
         """Whether matrix products and attention take 16 bits."""
         return self.precision in HALF_TYPES
 
-    def half(self, value: str) -> str:
-        """A float32 value in the graph's 16-bit type, cast once, whoever asks; as it is in other precisions."""
+    def to_half(self, value: str) -> str:
+        """A float32 value in the graph's 16-bit type, cast once for all that read it; unchanged in other precisions."""
         if not self.is_half:
             return value
         if value not in self._half:
             self._half[value] = self.cast(value, HALF_TYPES[self.precision])
         return self._half[value]
 
-    def wide(self, value: str) -> str:
+    def to_float32(self, value: str) -> str:
         """A value in float32."""
         return self.cast(value, FLOAT) if self.is_half else value
 
-    def half_weight(self, name: str, array: npt.NDArray[np.float32]) -> str:
+    def float_weight(self, name: str, array: npt.NDArray[np.float32]) -> str:
         """A named constant, in 16 bits where the graph is."""
         if not self.is_half:
             return self.weight(name, array)
@@ -198,7 +198,7 @@ class GraphBuilder:
         """Sum along one axis, which goes. An empty axis gives 0."""
         return self.make("ReduceSum", value, self.ints(axis), keepdims=0)
 
-    def count_up(self, size: str) -> str:
+    def arange(self, size: str) -> str:
         """0 … size - 1 as int64, for ``size`` int64 [1].
 
         No Range: where its limit is a constant, ONNX Runtime may merge that with a vector, and then refuse it.

@@ -40,7 +40,7 @@ def add_and_norm(
     """Residual connection and the next norm, in float32, in one pass over memory: → norm(x + delta), x + delta."""
     normed, _, _, total = graph.op(
         "SkipSimplifiedLayerNormalization",
-        [x, graph.wide(delta), graph.weight(name, weight)],
+        [x, graph.to_float32(delta), graph.weight(name, weight)],
         outputs=4,
         domain=MICROSOFT,
         epsilon=epsilon,
@@ -51,7 +51,7 @@ def add_and_norm(
 def linear(graph: GraphBuilder, x: str, name: str, weight: Float32Array) -> str:
     """``x @ weight``: [..., in] → [..., out], in the graph's precision."""
     if graph.precision != INT8:
-        return graph.make("MatMul", graph.half(x), graph.half_weight(name, weight))
+        return graph.make("MatMul", graph.to_half(x), graph.float_weight(name, weight))
     quantized = quantize_columns(weight)
     values, scale = graph.weight(f"{name}.int8", quantized.values), graph.weight(f"{name}.scale", quantized.scale)
     return integer_product(graph, x, values, scale)
@@ -59,14 +59,14 @@ def linear(graph: GraphBuilder, x: str, name: str, weight: Float32Array) -> str:
 
 def integer_product(graph: GraphBuilder, x: str, values: str, scale: str) -> str:
     """``x`` [..., in], rounded to 8 bits by its own range, times int8 ``values`` [in, out] with a scale per column."""
-    rounded, x_scale, x_zero = graph.rounded(x)
+    rounded, x_scale, x_zero = graph.quantized(x)
     return graph.fused("MatMulIntegerToFloat", rounded, values, x_scale, scale, x_zero)
 
 
 def embed(graph: GraphBuilder, name: str, table: Float32Array, indices: str) -> str:
     """Rows of a table: indices [...] → [..., d] in float32."""
     if graph.precision != INT8:
-        return graph.wide(graph.make("Gather", graph.half_weight(name, table), indices))
+        return graph.to_float32(graph.make("Gather", graph.float_weight(name, table), indices))
     quantized = quantize_rows(table)
     rows = graph.make("Gather", graph.weight(f"{name}.int8", quantized.values), indices)
     scale = graph.make("Gather", graph.weight(f"{name}.scale", quantized.scale), indices)
@@ -93,7 +93,7 @@ def feed_forward(graph: GraphBuilder, x: str, prefix: str, block: FeedForward, a
         if graph.precision != FP16:
             return linear(graph, inner, f"{prefix}.outer", block.outer)
         scaled = linear(graph, inner, f"{prefix}.outer", block.outer / np.float32(FP16_HEADROOM))
-        return graph.make("Mul", graph.wide(scaled), graph.float_scalar(FP16_HEADROOM))
+        return graph.make("Mul", graph.to_float32(scaled), graph.float_scalar(FP16_HEADROOM))
 
 
 def activate(graph: GraphBuilder, x: str, name: str) -> str:
@@ -115,7 +115,7 @@ def attention(graph: GraphBuilder, query: str, key: str, value: str, heads: int,
     ``query`` [batch, n, heads·head_dim]; ``key``, ``value`` the same with m rows, or [batch, heads, m, head_dim];
     ``bias`` added to the scores, [batch or 1, heads or 1, n, m]. → [batch, n, heads·head_dim].
     """
-    query, key, value, bias = (graph.half(part) for part in (query, key, value, bias))
+    query, key, value, bias = (graph.to_half(part) for part in (query, key, value, bias))
     return graph.fused("MultiHeadAttention", query, key, value, "", "", bias, num_heads=heads, scale=1.0)
 
 

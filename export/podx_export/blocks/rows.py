@@ -63,7 +63,7 @@ class BeamRows(Rows, Protocol):
 
 @dataclass(frozen=True)
 class AllRows:
-    """Every beam has a row, dead ones too: [batch·beams, n]. Shapes hang on no value, as a CUDA graph needs.
+    """Every beam has a row, dead ones too: [batch·beams, n]. Shapes depend on no value, as a CUDA graph needs.
 
     Attributes:
         row: int64 [batch, beams].
@@ -76,7 +76,7 @@ class AllRows:
     @classmethod
     def of(cls, graph: GraphBuilder, alive: str, beams: int) -> AllRows:
         """``alive``: bool [batch, beams], of which only the shape counts."""
-        rows = graph.count_up(graph.make("Reshape", graph.make("Size", alive), graph.ints(1)))
+        rows = graph.arange(graph.make("Reshape", graph.make("Size", alive), graph.ints(1)))
         return cls(graph.reshape(rows, -1, beams), beams)
 
     def pick(self, graph: GraphBuilder, beams: str) -> str:

@@ -1,7 +1,7 @@
 """What a token of a beam sees of the beam's earlier tokens.
 
 The step graph keeps a cache in which every beam of every step has a slot for good, and masks what is not on a beam's
-path (:class:`SlotAttention`): its shapes hang on nothing but the number of slots, and one fused operator does the work.
+path (:class:`SlotAttention`): its shapes depend only on the number of slots, and one fused operator does the work.
 The graph of the whole search knows the rows on each path and looks at those alone (:class:`PathAttention`): in the
 third step with 20 beams that is 3 keys instead of 41, and nothing is copied when beams change places. Both work in
 float32.
@@ -52,7 +52,7 @@ class SlotAttention:
 
     def mix(self, graph: GraphBuilder, layer: int, query: str, key: str, value: str) -> str:
         """See :class:`SelfAttention`."""
-        query, key, value = (graph.wide(part) for part in (query, key, value))  # as the cache is
+        query, key, value = (graph.to_float32(part) for part in (query, key, value))  # as the cache is
         inputs = [query, key, value, "", "", self._bias, *self._past[2 * layer : 2 * layer + 2]]
         mixed, *present = graph.op(
             "MultiHeadAttention", inputs, outputs=3, domain=MICROSOFT, num_heads=self._heads, scale=1.0
@@ -75,7 +75,7 @@ class PathAttention:
         self._model, self._last = model, last
         self._keys: dict[int, str] = {}
         self._values: dict[int, str] = {}
-        self._path, self._own, self._table_rows = "", "", ""
+        self._path, self._row, self._table_rows = "", "", ""
         self._step = 0
 
     @property
@@ -85,22 +85,22 @@ class PathAttention:
 
     def start(self, graph: GraphBuilder, batch: str) -> str:
         """First step, one row per user; ``batch`` int64 [1]. → each user's row, int64 [batch, 1]."""
-        self._own, self._table_rows = graph.unsqueeze(graph.count_up(batch), 1), batch
-        return self._own
+        self._row, self._table_rows = graph.unsqueeze(graph.arange(batch), 1), batch
+        return self._row
 
     def follow(self, graph: GraphBuilder, parent: str) -> None:
         """Next step: row ``parent`` (int64 [rows], among the rows of the step before) is what each row continues."""
-        before = graph.concat([self._path, self._own], axis=1) if self._path else self._own
+        before = graph.concat([self._path, self._row], axis=1) if self._path else self._row
         self._path = graph.make("Gather", before, parent)
         count = graph.make("Shape", parent)
-        self._own = graph.unsqueeze(graph.make("Add", graph.count_up(count), self._table_rows), 1)
+        self._row = graph.unsqueeze(graph.make("Add", graph.arange(count), self._table_rows), 1)
         self._table_rows = graph.make("Add", self._table_rows, count)
         self._step += 1
 
     def mix(self, graph: GraphBuilder, layer: int, query: str, key: str, value: str) -> str:
         """See :class:`SelfAttention`."""
-        key, value = graph.wide(key), graph.wide(value)
-        mixed = value if self._step == 0 else self._attend(graph, layer, graph.wide(query), key, value)
+        key, value = graph.to_float32(key), graph.to_float32(value)
+        mixed = value if self._step == 0 else self._attend(graph, layer, graph.to_float32(query), key, value)
         if self._step < self._last:
             for table, rows in ((self._keys, key), (self._values, value)):
                 table[layer] = graph.concat([table[layer], rows], axis=0) if layer in table else rows
@@ -113,8 +113,8 @@ class PathAttention:
         """
         heads, head_dim = self._model.shape.heads, self._model.shape.head_dim
         keys, values = (
-            graph.reshape(self._with_earlier(graph, table[layer], own), 0, 0, heads, head_dim)
-            for table, own in ((self._keys, key), (self._values, value))
+            graph.reshape(self._with_earlier(graph, table[layer], row), 0, 0, heads, head_dim)
+            for table, row in ((self._keys, key), (self._values, value))
         )
         products = graph.make("Mul", graph.reshape(query, 0, 1, heads, head_dim), keys)
         scores = graph.make("ReduceSum", products, graph.ints(3), keepdims=1)
@@ -122,10 +122,10 @@ class PathAttention:
         mixed = graph.sum(graph.make("Mul", values, weights), 1)
         return graph.reshape(mixed, 0, heads * head_dim)
 
-    def _with_earlier(self, graph: GraphBuilder, table: str, own: str) -> str:
+    def _with_earlier(self, graph: GraphBuilder, table: str, row: str) -> str:
         """Rows on the path, then the row itself: [rows, steps, heads·head_dim]."""
         earlier = graph.make("Gather", table, self._path)
-        return graph.concat([earlier, graph.unsqueeze(own, 1)], axis=1)
+        return graph.concat([earlier, graph.unsqueeze(row, 1)], axis=1)
 
     def _position_bias(self, graph: GraphBuilder) -> str:
         """[steps, heads, 1]; the first key of a path lies furthest back."""

@@ -91,8 +91,8 @@ class SourceModel:
     @property
     def prompt_vectors(self) -> int:
         """Vectors in front of the text: the task's and the user's."""
-        own = 0 if self.user_prompts is None else self.user_prompts.shape[1]
-        return int(self.prompts.shape[1]) + int(own)
+        of_user = 0 if self.user_prompts is None else self.user_prompts.shape[1]
+        return int(self.prompts.shape[1]) + int(of_user)
 
 
 def _array(tensor: torch.Tensor) -> Float32Array:

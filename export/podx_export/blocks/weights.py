@@ -35,7 +35,7 @@ class WeightStore:
         for store in (*self._siblings.values(), self):
             store._file.close()
 
-    def beside(self, name: str) -> WeightStore:
+    def sibling(self, name: str) -> WeightStore:
         """The store of another file in the same folder, created when it is first asked for."""
         if name not in self._siblings:
             self._siblings[name] = WeightStore(self.path.with_name(name))

@@ -1,4 +1,4 @@
-"""Changes to a catalogue: items that come off the list, come back, or are new."""
+"""Changes to a catalog: items that come off the list, come back, or are new."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class NewItem:
 
 @dataclass(frozen=True)
 class CatalogChange:
-    """What is to become of a catalogue. ``delist``, ``restore``: raw ids; either may name items that are so already."""
+    """What is to become of a catalog. ``delist``, ``restore``: raw ids; either may name items that are so already."""
 
     delist: Sequence[str] = ()
     restore: Sequence[str] = ()
@@ -85,7 +85,7 @@ def _read_items(path: Path) -> list[NewItem]:
 
 
 def changed(catalog: Catalog, tokenizer: Tokenizer, change: CatalogChange) -> Catalog:
-    """The catalogue after a change. Numbers, ids and texts of the items it has stay as they are.
+    """The catalog after a change. Numbers, ids and texts of the items it has stay as they are.
 
     Raises:
         CatalogError: an id is unknown, or named twice against itself; a new id is there already; a new item is written
@@ -107,7 +107,7 @@ def _numbers(catalog: Catalog, raw_ids: Sequence[str]) -> npt.NDArray[np.int64]:
     unknown = [raw for raw, number in zip(raw_ids, numbers, strict=True) if number is None]
     if unknown:
         raise CatalogError(
-            f"{len(unknown)} of {len(raw_ids)} items are not in the catalogue ({unknown[0]!r} among them): "
+            f"{len(unknown)} of {len(raw_ids)} items are not in the catalog ({unknown[0]!r} among them): "
             f"mend the file (one raw id per line), or add them with --add"
         )
     return np.array(numbers, dtype=np.int64)
@@ -117,7 +117,7 @@ def _extended(catalog: Catalog, tokenizer: Tokenizer, new: Sequence[NewItem]) ->
     known = [item.raw_id for item in new if catalog.items.number(item.raw_id) is not None]
     if known:
         raise CatalogError(
-            f"{len(known)} of {len(new)} new items are in the catalogue already ({known[0]!r} among them): "
+            f"{len(known)} of {len(new)} new items are in the catalog already ({known[0]!r} among them): "
             f"leave them out, and bring back delisted ones with --list"
         )
     ids = IdTable.of([item.raw_id for item in new], "new item").raw_ids

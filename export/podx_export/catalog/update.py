@@ -1,4 +1,4 @@
-"""Another catalogue for a bundle, without a new export: the graphs read the trie as data."""
+"""Another catalog for a bundle, without a new export: the graphs read the trie as data."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ GRAPH_SUFFIX = ".onnx"
 
 
 def update_bundle(bundle: Path, out: Path, change: CatalogChange) -> Manifest:
-    """Write a bundle that recommends from a changed catalogue.
+    """Write a bundle that recommends from a changed catalog.
 
     Args:
         bundle: the bundle to start from.
@@ -36,7 +36,7 @@ def update_bundle(bundle: Path, out: Path, change: CatalogChange) -> Manifest:
         The new bundle's manifest.
 
     Raises:
-        BundleError: the bundle is damaged, or was exported before catalogues could be changed.
+        BundleError: the bundle is damaged, or was exported before catalogs could be changed.
         CatalogError: the change cannot be made (:func:`podx_export.catalog.change.changed`), or an item would have more
             tokens than the graphs walk.
         TokenizerError: a new item cannot be written.
@@ -52,7 +52,7 @@ def update_bundle(bundle: Path, out: Path, change: CatalogChange) -> Manifest:
 
 
 def put_catalog(source: Bundle, out: Path, catalog: Catalog) -> Manifest:
-    """Write a bundle whose catalogue is another one. ``out``: a folder that is free, or the bundle's own.
+    """Write a bundle whose catalog is another one. ``out``: a folder that is free, or the bundle's own.
 
     Raises:
         CatalogError: an item has more tokens than the graphs walk.
@@ -81,7 +81,7 @@ def _bring_back(bundle: Path) -> None:
 
 
 def _renew_graphs(source: Bundle, partial: Path, catalog: Catalog) -> list[str]:
-    """Write the graphs that read the catalogue anew, over the file in ``partial``; their names."""
+    """Write the graphs that read the catalog anew, over the file in ``partial``; their names."""
     tables = TableFile(partial / CATALOG_FILE)
     written = []
     for name in source.manifest.files:

@@ -1,4 +1,4 @@
-"""``podx catalog``: look at a bundle's catalogue, change which items can come back."""
+"""``podx catalog``: look at a bundle's catalog, change which items can come back."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from podx_export.catalog.update import update_bundle
 
 _MEGABYTE = 1e6
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="Look at a bundle's catalogue, or change it.")
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Look at a bundle's catalog, or change it.")
 
 BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder that podx export wrote.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -67,7 +67,7 @@ def show_command(bundle: BundlePath, as_json: AsJson = False) -> None:
 
 
 def catalog_figures(catalog: Catalog, path: Path) -> dict[str, Any]:
-    """Counts of a catalogue and the branching of its trie, level by level."""
+    """Counts of a catalog and the branching of its trie, level by level."""
     trie = catalog.trie
     starts = trie.level_starts()
     levels = []
@@ -87,7 +87,7 @@ def catalog_figures(catalog: Catalog, path: Path) -> dict[str, Any]:
 
 
 def _table(figures: dict[str, Any]) -> Table:
-    table = Table("", "value", title="catalogue")
+    table = Table("", "value", title="catalog")
     table.columns[1].justify = "right"
     table.add_row("items", f"{figures['items']:,}")
     table.add_row("that can be recommended", f"{figures['listed']:,}")

@@ -1,12 +1,12 @@
-"""Which items a request may be answered with, inside the graph.
+"""The item filter inside the graph: which items a request may be answered with.
 
 The counterpart of :mod:`podx.decoding.item_filter`: a node may be entered while a permitted item lies at or below it.
-Limits come as item numbers per request, so their cost goes with the request and not with the catalogue: each number is
-turned into the nodes on its path, and in each step those whose parent is a live beam are marked in the grid of
-candidates.
+Excluded and allowed items come as item numbers per request, so their cost grows with the request and not with the
+catalog: each number is turned into the nodes on its path, and in each step those whose parent is a live beam are marked
+in the grid of candidates.
 
-Nothing here branches: a request without limits has rows of padding, whose marks all fall on a column that no candidate
-uses.
+Nothing here branches: a request without a filter has rows of padding, whose marks all fall on a column that no
+candidate uses.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from podx.bundle import signature as sig
 from podx.bundle import trie_tables as tables
 from podx_export.blocks.graph import FLOAT, INT64, GraphBuilder
 
-NEVER = -np.inf
-"""Score of what must not be chosen."""
+FORBIDDEN = -np.inf
+"""Score of a candidate that must not be chosen."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +38,8 @@ class Grid:
     stride: str
 
 
-class ItemLimits:
-    """The limits of a batch.
+class ItemFilter:
+    """The excluded and allowed items of a batch of requests.
 
     Args:
         excluded, allowed: int64 [batch, n], see :func:`podx.bundle.signature.limit_inputs`.
@@ -48,7 +48,7 @@ class ItemLimits:
 
     def __init__(self, graph: GraphBuilder, excluded: str, allowed: str, levels: int) -> None:
         self._graph, self._levels = graph, levels
-        with graph.scope("limits"):
+        with graph.scope("item_filter"):
             excluded, allowed = (self._padded(items) for items in (excluded, allowed))
             self._excluded = self._distinct(self._known(excluded))
             self._excluded_paths = self._paths(self._excluded)
@@ -78,7 +78,7 @@ class ItemLimits:
         return graph.make("Greater", self._count(same, -1), graph.float_scalar(0.0))
 
     def _known(self, items: str) -> str:
-        """Item numbers, 0 for padding and for numbers beyond the catalogue."""
+        """Item numbers, 0 for padding and for numbers beyond the catalog."""
         graph = self._graph
         size = graph.make("Size", tables.ITEM_NODE)
         above = graph.make("Greater", items, graph.int_scalar(0))
@@ -88,7 +88,7 @@ class ItemLimits:
     def _distinct(self, items: str) -> str:
         """Item numbers, 0 where an earlier place holds the same."""
         graph = self._graph
-        places = graph.count_up(graph.dimension(items, 1))
+        places = graph.arange(graph.dimension(items, 1))
         earlier = graph.make("Less", graph.unsqueeze(places, 0), graph.unsqueeze(places, 1))
         same = graph.make("Equal", graph.unsqueeze(items, 2), graph.unsqueeze(items, 1))
         repeated = graph.make("Greater", self._count(graph.make("And", same, earlier), -1), graph.float_scalar(0.0))
@@ -149,16 +149,16 @@ class ItemLimits:
         return graph.make("Squeeze", product, graph.ints(2))
 
     def apply(self, grid: Grid, level: int) -> str:
-        """The grid's scores, :data:`NEVER` for children, at ``level`` + 1, that lead to no permitted item."""
+        """The grid's scores, :data:`FORBIDDEN` for children, at ``level`` + 1, that lead to no permitted item."""
         graph = self._graph
-        with graph.scope("limits"):
-            never = graph.float_scalar(NEVER)
+        with graph.scope("item_filter"):
+            forbidden = graph.float_scalar(FORBIDDEN)
             parents, children = self._excluded_paths[level : level + 2]
             place = self._place(grid, parents, children, self._exhausted[level + 1])
-            scores = graph.make("ScatterElements", grid.scores, place, self._filled(place, never), axis=1)
+            scores = graph.make("ScatterElements", grid.scores, place, self._filled(place, forbidden), axis=1)
             parents, children = self._allowed_paths[level : level + 2]
             place = self._place(grid, parents, children, graph.make("Greater", children, graph.int_scalar(0)))
-            closed = graph.make("Where", graph.unsqueeze(self._restricted, 1), never, graph.float_scalar(0.0))
+            closed = graph.make("Where", graph.unsqueeze(self._restricted, 1), forbidden, graph.float_scalar(0.0))
             closed = graph.make("Expand", closed, graph.make("Shape", scores))
             opened = self._filled(place, graph.float_scalar(0.0))
             return graph.make("Add", scores, graph.make("ScatterElements", closed, place, opened, axis=1))
@@ -172,7 +172,7 @@ class ItemLimits:
         same = graph.make("Equal", graph.unsqueeze(parents, 2), graph.unsqueeze(grid.node, 1))
         here = graph.make("And", same, graph.unsqueeze(wanted, 2))  # at most one beam is at a node
         beams = graph.dimension(grid.node, 1)
-        from_one = graph.make("Add", graph.cast(graph.count_up(beams), FLOAT), graph.float_scalar(1.0))
+        from_one = graph.make("Add", graph.cast(graph.arange(beams), FLOAT), graph.float_scalar(1.0))
         beam = graph.cast(self._weighed(here, beams, from_one), INT64)  # 0 where there is none
         edge = graph.make("Sub", children, graph.int_scalar(1))  # edge e leads to node e + 1
         first = graph.cast(graph.make("Gather", tables.CHILD_START, parents), INT64)

@@ -4,9 +4,9 @@
     start token ── decoder step ──┴── trie walk ── TopK ──┬── decoder step ── trie walk ── TopK ── … ── items, scores
     excluded, allowed items ──────────────────────────────┘
 
-The decoding steps are unrolled: as many as the longest item has tokens, and one for its end of sequence. No If,
-no Loop. The first step runs one beam per user. The embedding of the decoder and the output layer hold the tokens of the
-catalogue only (ONNX Runtime cuts them out once, when it loads the graph).
+The decoding steps are unrolled: as many as the longest item has tokens, and one for its end of sequence. There is no
+If and no Loop. The first step runs one beam per user. The embedding of the decoder and the output layer hold only the
+tokens of the catalog (ONNX Runtime gathers them once, when it loads the graph).
 """
 
 from __future__ import annotations
@@ -25,52 +25,52 @@ from podx_export.blocks.rows import AllRows, BeamRows, LiveRows, Rows, SingleBea
 from podx_export.blocks.self_attention import PathAttention
 from podx_export.blocks.source import SourceModel
 from podx_export.blocks.weights import WeightStore
-from podx_export.search.item_filter import ItemLimits
+from podx_export.search.item_filter import ItemFilter
 from podx_export.search.table_initializers import table_initializer
 from podx_export.search.trie_search import Beams, SearchInputs, TrieSearch
 
 
 def build_recommender(
-    model: SourceModel, weights: WeightStore, tables: TableFile, levels: int, precision: str, captured: bool = False
+    model: SourceModel, weights: WeightStore, tables: TableFile, levels: int, precision: str, cuda_graph: bool = False
 ) -> GraphBuilder:
     """Graph of the whole search.
 
     Args:
-        tables: the catalogue (:func:`podx.bundle.trie_tables.search_tables`).
+        tables: the catalog (:func:`podx.bundle.trie_tables.search_tables`).
         levels: tokens of the longest item that the graph can walk to.
-        captured: for a CUDA graph, which needs shapes that hang on no value: width, k and length penalty are constants,
-            and dead beams are computed like live ones.
+        cuda_graph: make it fit for a CUDA graph, whose shapes may not depend on values: beams, k and length penalty
+            are constants, and dead beams are computed like live ones.
     """
     graph = GraphBuilder("recommend", weights, precision)
     text = [graph.input(spec) for spec in source_inputs(model)]
     excluded, allowed = (graph.input(spec) for spec in sig.limit_inputs())
-    inputs = _fixed_inputs(graph) if captured else _search_inputs(graph)
+    inputs = _fixed_inputs(graph) if cuda_graph else _search_inputs(graph)
     for name in names.SEARCH_TABLES:
         graph.initializer(table_initializer(name, tables))
     memory = encode(graph, model, text)
-    search = TrieSearch(graph, inputs, ItemLimits(graph, excluded, allowed, levels), levels, not captured)
-    steps = _Steps(graph, model, memory, levels, captured)
+    search = TrieSearch(graph, inputs, ItemFilter(graph, excluded, allowed, levels), levels, not cuda_graph)
+    steps = _Steps(graph, model, memory, levels, cuda_graph)
     batch = graph.dimension(text[0], 0)
-    beams, found = search.start(batch)
+    beams, answers = search.start(batch)
     following: Beams | None = beams
     for step in range(levels + 1):
         with graph.scope(f"step.{step}"):
             log_probs = steps.first(batch) if step == 0 else steps.next(beams)
-            following, found = search.step(log_probs, beams, found, step)
+            following, answers = search.step(log_probs, beams, answers, step)
             beams = following or beams
-    for spec, value in zip(sig.answer_tensors(), (found.items, found.scores, search.exact(found)), strict=True):
+    for spec, value in zip(sig.answer_tensors(), (answers.items, answers.scores, search.exact(answers)), strict=True):
         graph.output(spec, value)
     return graph
 
 
 def _search_inputs(graph: GraphBuilder) -> SearchInputs:
     beams, k, penalty = sig.search_inputs()
-    width = graph.default(beams, np.array([DEFAULT_BEAMS], dtype=np.int64))
-    wanted = graph.default(k, np.array([CAPTURED_K], dtype=np.int64))
+    width = graph.optional_input(beams, np.array([DEFAULT_BEAMS], dtype=np.int64))
+    wanted = graph.optional_input(k, np.array([CAPTURED_K], dtype=np.int64))
     return SearchInputs(
         beams=graph.make("Max", width, wanted),  # fewer beams than answers could end in fewer answers
         k=wanted,
-        penalty=graph.default(penalty, np.array([DEFAULT_LENGTH_PENALTY], dtype=np.float32)),
+        penalty=graph.optional_input(penalty, np.array([DEFAULT_LENGTH_PENALTY], dtype=np.float32)),
     )
 
 
@@ -82,15 +82,15 @@ def _fixed_inputs(graph: GraphBuilder) -> SearchInputs:
 class _Steps:
     """The decoding steps, one after another."""
 
-    def __init__(self, graph: GraphBuilder, model: SourceModel, memory: list[str], last: int, captured: bool) -> None:
-        self._graph, self._model, self._captured = graph, model, captured
+    def __init__(self, graph: GraphBuilder, model: SourceModel, memory: list[str], last: int, cuda_graph: bool) -> None:
+        self._graph, self._model, self._cuda_graph = graph, model, cuda_graph
         self._mask, self._memory = memory[0], memory[1:]
         self._attention = PathAttention(model, last)
         self._row = ""  # row of each beam of the last step, int64 [batch, beams]
-        used = graph.indices(names.OUTPUT_TOKENS)
-        self._tokens = embed(graph, "embedding", model.embedding, used)
+        output_tokens = graph.indices(names.OUTPUT_TOKENS)
+        self._tokens = embed(graph, "embedding", model.embedding, output_tokens)
         tied = model.output is model.embedding
-        self._output = self._tokens if tied else embed(graph, "output", model.output, used)
+        self._output = self._tokens if tied else embed(graph, "output", model.output, output_tokens)
         self._start = embed(graph, "embedding", model.embedding, graph.ints(model.start_token))
 
     def first(self, batch: str) -> str:
@@ -104,7 +104,7 @@ class _Steps:
         """One more token of every live beam: → [batch, beams, output tokens]."""
         graph = self._graph
         alive = graph.make("GreaterOrEqual", beams.node, graph.int_scalar(0))
-        rows: BeamRows = AllRows.of(graph, alive, DEFAULT_BEAMS) if self._captured else LiveRows.of(graph, alive)
+        rows: BeamRows = AllRows.of(graph, alive, DEFAULT_BEAMS) if self._cuda_graph else LiveRows.of(graph, alive)
         parent = graph.make("GatherElements", self._row, beams.parent, axis=1)
         self._attention.follow(graph, rows.pick(graph, parent))
         self._row = rows.row

@@ -1,4 +1,4 @@
-"""Initializers whose data lie in the catalogue file, so that another catalogue needs no other graph."""
+"""Initializers whose data lie in the catalog file, so that another catalog needs no other graph."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One step of the beam search inside the catalogue's trie, as nodes of a graph.
+"""One step of the beam search inside the catalog's trie, as nodes of a graph.
 
 The counterpart of :mod:`podx.decoding.items`: of the 2·beams best continuations of a user, those among the first
 ``beams`` that end an item are answers, the first ``beams`` that do not end live on. The children of a node are a range
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 from podx.bundle import trie_tables as tables
 from podx_export.blocks.graph import INT64, INT64_MAX, GraphBuilder
-from podx_export.search.item_filter import NEVER, Grid, ItemLimits
+from podx_export.search.item_filter import FORBIDDEN, Grid, ItemFilter
 
-GONE = -1
+DEAD = -1
 """Node of a dead beam."""
 
 
@@ -32,8 +32,8 @@ class Beams:
     """Live beams of every user, best first, each [batch, beams].
 
     Attributes:
-        score: float32, sum of log-probabilities; :data:`NEVER` where dead.
-        node: int64, place in the trie; :data:`GONE` where dead.
+        score: float32, sum of log-probabilities; :data:`FORBIDDEN` where dead.
+        node: int64, place in the trie; :data:`DEAD` where dead.
         column: int64, token last chosen, by its place among the output tokens.
         parent: int64, beam of the step before that this one continues.
     """
@@ -54,7 +54,7 @@ class Answers:
 
 
 @dataclass(frozen=True)
-class _Best:
+class _Candidates:
     """The best continuations of each user, each [batch, 2·beams + 1].
 
     ``parent``: beam; ``offset``: place among the parent's edges; ``ends``: whether it ends ``item``.
@@ -72,37 +72,36 @@ class TrieSearch:
 
     Args:
         inputs: width and length penalty.
-        limits: permitted items.
+        item_filter: permitted items.
         levels: tokens of the longest item that the graph can walk to.
         narrow: let the beam axis shrink to the widest user; shapes then depend on values.
     """
 
     def __init__(
-        self, graph: GraphBuilder, inputs: SearchInputs, limits: ItemLimits, levels: int, narrow: bool
+        self, graph: GraphBuilder, inputs: SearchInputs, item_filter: ItemFilter, levels: int, narrow: bool
     ) -> None:
-        self._graph, self._inputs, self._limits = graph, inputs, limits
+        self._graph, self._inputs, self._item_filter = graph, inputs, item_filter
         self._levels, self._narrow = levels, narrow
-        positive = graph.make("Greater", inputs.penalty, graph.float_scalar(0.0))
-        self._longest_suits = positive
+        self._long_items_gain = graph.make("Greater", inputs.penalty, graph.float_scalar(0.0))
         two = graph.make("Mul", inputs.beams, graph.int_scalar(2))
         self._wanted = graph.make("Add", two, graph.int_scalar(1))
 
     def start(self, batch: str) -> tuple[Beams, Answers]:
         """One beam per user at the root, and no answers. ``batch``: int64 [1]."""
         graph = self._graph
-        one = graph.concat([batch, graph.ints(1)], axis=0)
-        zeros = graph.make("Expand", graph.int_scalar(0), one)
-        beams = Beams(graph.make("Expand", graph.float_scalar(0.0), one), zeros, zeros, zeros)
+        one_beam = graph.concat([batch, graph.ints(1)], axis=0)
+        zeros = graph.make("Expand", graph.int_scalar(0), one_beam)
+        beams = Beams(graph.make("Expand", graph.float_scalar(0.0), one_beam), zeros, zeros, zeros)
         shape = graph.concat([batch, self._inputs.k], axis=0)
-        never = graph.float_scalar(NEVER)
-        found = Answers(
+        forbidden = graph.float_scalar(FORBIDDEN)
+        answers = Answers(
             graph.make("Expand", graph.int_scalar(0), shape),
-            graph.make("Expand", never, shape),
-            graph.make("Expand", never, batch),
+            graph.make("Expand", forbidden, shape),
+            graph.make("Expand", forbidden, batch),
         )
-        return beams, found
+        return beams, answers
 
-    def step(self, log_probs: str, beams: Beams, found: Answers, step: int) -> tuple[Beams | None, Answers]:
+    def step(self, log_probs: str, beams: Beams, answers: Answers, step: int) -> tuple[Beams | None, Answers]:
         """Continue every beam by one token.
 
         Args:
@@ -119,14 +118,14 @@ class TrieSearch:
             scores, stride = graph.make("Flatten", ended, axis=1), graph.ints(1)
         else:
             scores, stride = self._candidates(log_probs, beams, safe, start, ended, step)
-        item, start = (self._with_spare(values) for values in (item, start))
-        best = self._best(scores, stride, item)
-        found = self._collect(best, found, length)
+        item, start = (self._with_extra_column(values) for values in (item, start))
+        best = self._best_candidates(scores, stride, item)
+        answers = self._collect(best, answers, length)
         if last:
-            return None, found
-        return self._survivors(best, found, start, length)
+            return None, answers
+        return self._live_beams(best, answers, start, length)
 
-    def _with_spare(self, values: str) -> str:
+    def _with_extra_column(self, values: str) -> str:
         """One more column, of zeros, so that there is one to point at where no beam is left: [batch, beams + 1]."""
         graph = self._graph
         shape = graph.concat([graph.dimension(values, 0), graph.ints(1)], axis=0)
@@ -139,15 +138,15 @@ class TrieSearch:
         graph = self._graph
         end = graph.make("Gather", log_probs, graph.indices(tables.END_COLUMN), axis=2)
         reached = graph.make("Add", end, graph.unsqueeze(beams.score, 2))
-        may_end = graph.unsqueeze(self._limits.may_return(item), 2)
-        return graph.make("Where", may_end, reached, graph.float_scalar(NEVER))
+        may_end = graph.unsqueeze(self._item_filter.may_return(item), 2)
+        return graph.make("Where", may_end, reached, graph.float_scalar(FORBIDDEN))
 
     def _candidates(
         self, log_probs: str, beams: Beams, node: str, start: str, ended: str, step: int
     ) -> tuple[str, str]:
         """All continuations: [batch, beams·stride], per beam children, an unused column, end; the stride."""
         graph = self._graph
-        never = graph.float_scalar(NEVER)
+        forbidden = graph.float_scalar(FORBIDDEN)
         after = graph.make("Gather", tables.CHILD_START, graph.make("Add", node, graph.int_scalar(1)))
         places = tables.widest(step)
         first = graph.unsqueeze(graph.make("Gather", tables.CHILD_START, node), 2)
@@ -156,71 +155,71 @@ class TrieSearch:
         edge = graph.make("Where", there, edge, graph.int32_scalar(0))
         column = graph.make("Gather", tables.EDGE_COLUMN, edge)
         gain = graph.make("GatherElements", log_probs, column, axis=2)
-        reached = graph.make("Where", there, graph.make("Add", gain, graph.unsqueeze(beams.score, 2)), never)
-        unused = graph.make("Expand", never, graph.make("Shape", ended))
+        reached = graph.make("Where", there, graph.make("Add", gain, graph.unsqueeze(beams.score, 2)), forbidden)
+        unused = graph.make("Expand", forbidden, graph.make("Shape", ended))
         children = graph.concat([reached, unused], axis=2)
         width = graph.dimension(children, 2)
         grid = Grid(graph.make("Flatten", children, axis=1), beams.node, width)
-        limited = self._limits.apply(grid, step)
-        children = graph.make("Reshape", limited, graph.make("Shape", children), allowzero=1)
+        filtered = self._item_filter.apply(grid, step)
+        children = graph.make("Reshape", filtered, graph.make("Shape", children), allowzero=1)
         whole = graph.concat([children, ended], axis=2)
         return graph.make("Flatten", whole, axis=1), graph.dimension(whole, 2)
 
-    def _best(self, scores: str, stride: str, item: str) -> _Best:
-        """The 2·beams + 1 best, filled up with :data:`NEVER` where there are fewer."""
-        graph, never = self._graph, graph_never(self._graph)
+    def _best_candidates(self, scores: str, stride: str, item: str) -> _Candidates:
+        """The 2·beams + 1 best, filled up with :data:`FORBIDDEN` where there are fewer."""
+        graph, forbidden = self._graph, self._graph.float_scalar(FORBIDDEN)
         count = graph.make("Min", self._wanted, graph.dimension(scores, 1))
         value, index = graph.op("TopK", [scores, count], outputs=2, axis=1)
         missing = graph.make("Sub", self._wanted, count)
         shape = graph.concat([graph.dimension(scores, 0), missing], axis=0)
-        value = graph.concat([value, graph.make("Expand", never, shape)], axis=1)
+        value = graph.concat([value, graph.make("Expand", forbidden, shape)], axis=1)
         index = graph.concat([index, graph.make("Expand", graph.int_scalar(0), shape)], axis=1)
         parent = graph.make("Div", index, stride)
         offset = graph.make("Sub", index, graph.make("Mul", parent, stride))
         at_end = graph.make("Equal", offset, graph.make("Sub", stride, graph.int_scalar(1)))
-        ends = graph.make("And", at_end, graph.make("Greater", value, never))
-        return _Best(value, parent, offset, ends, graph.make("GatherElements", item, parent, axis=1))
+        ends = graph.make("And", at_end, graph.make("Greater", value, forbidden))
+        return _Candidates(value, parent, offset, ends, graph.make("GatherElements", item, parent, axis=1))
 
     # --- answers --------------------------------------------------------------------------------------------------
 
-    def _collect(self, best: _Best, found: Answers, length: int) -> Answers:
+    def _collect(self, best: _Candidates, answers: Answers, length: int) -> Answers:
         """Keep what ends an item among the first ``beams`` continuations, with the earlier answers, best first."""
-        graph, never = self._graph, graph_never(self._graph)
-        place = graph.count_up(self._wanted)
+        graph, forbidden = self._graph, self._graph.float_scalar(FORBIDDEN)
+        place = graph.arange(self._wanted)
         accepted = graph.make("And", best.ends, graph.make("Less", place, self._inputs.beams))
-        final = graph.make("Div", best.score, self._power(graph.float_scalar(float(length))))
-        score = graph.make("Where", accepted, final, never)
+        final = graph.make("Div", best.score, self._length_divisor(graph.float_scalar(float(length))))
+        score = graph.make("Where", accepted, final, forbidden)
         item = graph.make("Where", accepted, best.item, graph.int_scalar(0))
         refused = graph.make("And", best.ends, graph.make("Not", accepted))
-        lost = graph.make("ReduceMax", graph.make("Where", refused, final, never), axes=[1], keepdims=0)
-        scores = graph.concat([found.scores, score], axis=1)
+        lost = graph.make("ReduceMax", graph.make("Where", refused, final, forbidden), axes=[1], keepdims=0)
+        scores = graph.concat([answers.scores, score], axis=1)
         top, index = graph.op("TopK", [scores, self._inputs.k], outputs=2, axis=1)
-        items = graph.make("GatherElements", graph.concat([found.items, item], axis=1), index, axis=1)
-        return Answers(items, top, graph.make("Max", found.dropped, lost))
+        items = graph.make("GatherElements", graph.concat([answers.items, item], axis=1), index, axis=1)
+        return Answers(items, top, graph.make("Max", answers.dropped, lost))
 
-    def _power(self, length: str) -> str:
+    def _length_divisor(self, length: str) -> str:
         """length^penalty, float32 [1]."""
         return self._graph.make("Pow", length, self._inputs.penalty)
 
-    def _kindest(self, shortest: int) -> str:
-        """The length^penalty that suits a sum best which ends after ``shortest`` tokens or more."""
+    def _best_length_divisor(self, shortest: int) -> str:
+        """length^penalty at the length, ``shortest`` or more, that gives a sum its best score; float32 [1]."""
         graph = self._graph
-        length = graph.make("Where", self._longest_suits, tables.LONGEST, graph.float_scalar(float(shortest)))
-        return self._power(length)
+        length = graph.make("Where", self._long_items_gain, tables.LONGEST, graph.float_scalar(float(shortest)))
+        return self._length_divisor(length)
 
-    def _survivors(self, best: _Best, found: Answers, start: str, length: int) -> tuple[Beams, Answers]:
+    def _live_beams(self, best: _Candidates, answers: Answers, start: str, length: int) -> tuple[Beams, Answers]:
         """The first ``beams`` continuations that do not end, less those that can no longer enter the answers."""
-        graph, never = self._graph, graph_never(self._graph)
-        running = graph.make("Where", best.ends, never, best.score)
+        graph, forbidden = self._graph, self._graph.float_scalar(FORBIDDEN)
+        running = graph.make("Where", best.ends, forbidden, best.score)
         count = graph.make("Add", self._inputs.beams, graph.int_scalar(1))
         score, index = graph.op("TopK", [running, count], outputs=2, axis=1)
         lost = graph.make("Slice", score, self._inputs.beams, graph.ints(INT64_MAX), graph.ints(1))
-        bound = graph.make("Div", graph.make("Squeeze", lost, graph.ints(1)), self._kindest(length))
-        found = Answers(found.items, found.scores, graph.make("Max", found.dropped, bound))
+        bound = graph.make("Div", graph.make("Squeeze", lost, graph.ints(1)), self._best_length_divisor(length))
+        answers = Answers(answers.items, answers.scores, graph.make("Max", answers.dropped, bound))
         score = graph.head(score, self._inputs.beams, 1)
-        worst = graph.make("Gather", found.scores, graph.ints(-1), axis=1)
-        hopeful = graph.make("Greater", graph.make("Div", score, self._kindest(length + 1)), worst)
-        alive = graph.make("And", hopeful, graph.make("Greater", score, never))
+        worst = graph.make("Gather", answers.scores, graph.ints(-1), axis=1)
+        hopeful = graph.make("Greater", graph.make("Div", score, self._best_length_divisor(length + 1)), worst)
+        alive = graph.make("And", hopeful, graph.make("Greater", score, forbidden))
         if self._narrow:
             width = graph.make("ReduceMax", graph.sum(graph.cast(alive, INT64), 1), axes=[0], keepdims=1)
         else:
@@ -231,21 +230,16 @@ class TrieSearch:
         edge = graph.make("Where", alive, edge, graph.int_scalar(0))
         column = graph.cast(graph.make("Gather", tables.EDGE_COLUMN, edge), INT64)
         child = graph.make("Add", edge, graph.int_scalar(1))  # edge e leads to node e + 1
-        node = graph.make("Where", alive, child, graph.int_scalar(GONE))
-        return Beams(graph.make("Where", alive, score, never), node, column, parent), found
+        node = graph.make("Where", alive, child, graph.int_scalar(DEAD))
+        return Beams(graph.make("Where", alive, score, forbidden), node, column, parent), answers
 
-    def exact(self, found: Answers) -> str:
+    def exact(self, answers: Answers) -> str:
         """Whether the answers are the model's k best for certain: bool [batch].
 
         Log-probabilities only lower a sum, so nothing below a continuation that was dropped can score higher than its
-        sum divided by the length that suits it best. ``found.dropped`` is the highest of these bounds.
+        sum divided by the best length^penalty. ``answers.dropped`` is the highest of these bounds.
         """
-        graph, never = self._graph, graph_never(self._graph)
-        worst = graph.make("Squeeze", graph.make("Gather", found.scores, graph.ints(-1), axis=1), graph.ints(1))
-        nothing = graph.make("Equal", found.dropped, never)
-        return graph.make("Or", nothing, graph.make("Greater", worst, found.dropped))
-
-
-def graph_never(graph: GraphBuilder) -> str:
-    """:data:`NEVER` as a constant."""
-    return graph.float_scalar(NEVER)
+        graph, forbidden = self._graph, self._graph.float_scalar(FORBIDDEN)
+        worst = graph.make("Squeeze", graph.make("Gather", answers.scores, graph.ints(-1), axis=1), graph.ints(1))
+        nothing = graph.make("Equal", answers.dropped, forbidden)
+        return graph.make("Or", nothing, graph.make("Greater", worst, answers.dropped))

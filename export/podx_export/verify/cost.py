@@ -90,7 +90,7 @@ def measure_cost(checkpoint: Checkpoint, bundle: Bundle, catalog_file: Path, use
 
 
 def _reference(checkpoint: Checkpoint, catalog_file: Path, folder: Path, levels: int) -> GraphSession:
-    """The search in float32, over the same catalogue."""
+    """The search in float32, over the same catalog."""
     tables = folder / catalog_file.name
     shutil.copyfile(catalog_file, tables)  # ONNX Runtime follows no link out of a graph's folder
     weights = WeightStore(folder / sig.WEIGHTS_FILE)

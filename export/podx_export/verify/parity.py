@@ -136,7 +136,7 @@ def _graph_log_probs(bundle: Bundle, task: Task, batch: Batch, tokens: IntArray)
 
 
 def _same_lists(checkpoint: Checkpoint, bundle: Bundle, sample: Sample, batch: Batch) -> list[bool]:
-    """Constrained search by the step graphs, by the one graph and by the eager model, over the catalogue's tokens."""
+    """Constrained search by the step graphs, by the one graph and by the eager model, over the catalog's tokens."""
     catalog = bundle.catalog
     columns = TokenColumns.of_catalogue(catalog.trie, checkpoint.tokenizer.eos_id)
     eager = EagerRecommender(checkpoint.model, checkpoint.tokenizer, catalog, score_tokens=columns.output_tokens)
@@ -147,8 +147,8 @@ def _same_lists(checkpoint: Checkpoint, bundle: Bundle, sample: Sample, batch: B
     equal = []
     for search_graph in SEARCH_GRAPHS:
         ours = graph_search(bundle, sample, batch, ItemSearchOptions(), search_graph=search_graph)
-        found = [_answers(items, scores) for items, scores in zip(ours.items, ours.scores, strict=True)]
-        equal.append([same_list(own, other) for own, other in zip(found, expected, strict=True)])
+        answered = [_answers(items, scores) for items, scores in zip(ours.items, ours.scores, strict=True)]
+        equal.append([same_list(*pair) for pair in zip(answered, expected, strict=True)])
     return [all(pair) for pair in zip(*equal, strict=True)]
 
 
@@ -176,7 +176,7 @@ def _same_texts(checkpoint: Checkpoint, bundle: Bundle, sample: Sample, batch: B
     theirs = eager.explain(batch, replace(EXPLANATION_SEARCH, early_stopping="never"))
     if theirs.scores is None:
         raise ExportError("the eager search gave no scores to compare")
-    return [abs(found[0].score - score) <= TIE for found, score in zip(ours, theirs.scores, strict=True)]
+    return [abs(texts[0].score - score) <= TIE for texts, score in zip(ours, theirs.scores, strict=True)]
 
 
 def _answers(items: IntArray, scores: FloatArray) -> list[Answer]:
@@ -188,8 +188,8 @@ def same_list(ours: Sequence[Answer], eager: Sequence[Answer]) -> bool:
     if len(ours) != len(eager):
         return False
     return all(
-        abs(own_score - score) <= TIE and (own == item or _tied(place, eager))
-        for place, ((own, own_score), (item, score)) in enumerate(zip(ours, eager, strict=True))
+        abs(our_score - score) <= TIE and (our_item == item or _tied(place, eager))
+        for place, ((our_item, our_score), (item, score)) in enumerate(zip(ours, eager, strict=True))
     )
 
 

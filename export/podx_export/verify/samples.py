@@ -21,7 +21,7 @@ IntArray = npt.NDArray[np.int64]
 class Sample:
     """Requests of one task, by number.
 
-    ``items``: what each input holds; ``denied``, ``allowed``: limits of the search.
+    ``items``: what each input holds; ``denied``, ``allowed``: the item filter of the search.
     """
 
     task: Task

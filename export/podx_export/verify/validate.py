@@ -16,10 +16,10 @@ PRECISIONS = (FP32, INT8, FP16, BF16)
 
 def faults(checkpoint: Checkpoint, precision: str) -> list[str]:
     """What stands against exporting the checkpoint; empty where nothing does."""
-    found = _model_faults(checkpoint) + _catalog_faults(checkpoint) + _user_faults(checkpoint)
+    listed = _model_faults(checkpoint) + _catalog_faults(checkpoint) + _user_faults(checkpoint)
     if precision not in PRECISIONS:
-        found.append(f"precision {precision!r} is not supported: choose among {', '.join(PRECISIONS)}")
-    return found
+        listed.append(f"precision {precision!r} is not supported: choose among {', '.join(PRECISIONS)}")
+    return listed
 
 
 def require_exportable(checkpoint: Checkpoint, precision: str) -> None:
@@ -28,33 +28,33 @@ def require_exportable(checkpoint: Checkpoint, precision: str) -> None:
     Raises:
         ExportError: the checkpoint cannot be exported.
     """
-    found = faults(checkpoint, precision)
-    if found:
-        raise ExportError("this checkpoint cannot be exported:" + "".join(f"\n  - {fault}" for fault in found))
+    listed = faults(checkpoint, precision)
+    if listed:
+        raise ExportError("this checkpoint cannot be exported:" + "".join(f"\n  - {fault}" for fault in listed))
 
 
 def _model_faults(checkpoint: Checkpoint) -> list[str]:
-    found = []
+    listed = []
     model, config = checkpoint.model, checkpoint.model.backbone.config
     if config.dense_act_fn not in SUPPORTED_ACTIVATIONS:
-        found.append(
+        listed.append(
             f"activation {config.dense_act_fn!r} has no graph form (known: {', '.join(SUPPORTED_ACTIVATIONS)})"
         )
     if config.vocab_size < checkpoint.tokenizer.vocab_size:
-        found.append(
+        listed.append(
             f"the tokeniser has {checkpoint.tokenizer.vocab_size} pieces, the model only {config.vocab_size} rows"
         )
     if not isinstance(config.decoder_start_token_id, int):
-        found.append("the backbone's configuration names no decoder_start_token_id")
+        listed.append("the backbone's configuration names no decoder_start_token_id")
     if model.prompts.shape[0] != len(checkpoint.config.tasks):
-        found.append(f"prompts for {model.prompts.shape[0]} tasks, but {len(checkpoint.config.tasks)} tasks are named")
+        listed.append(f"prompts for {model.prompts.shape[0]} tasks, but {len(checkpoint.config.tasks)} tasks are named")
     broken = [name for name, weight in model.named_parameters() if not torch.isfinite(weight).all()]
     if broken:
-        found.append(f"{len(broken)} weights hold NaN or infinity ({broken[0]} among them): training diverged")
+        listed.append(f"{len(broken)} weights hold NaN or infinity ({broken[0]} among them): training diverged")
     history, rows = checkpoint.config.max_history, checkpoint.config.whole_word_rows
     if history + 2 > rows:
-        found.append(f"max_history {history} needs more than {rows} whole-word rows")
-    return found
+        listed.append(f"max_history {history} needs more than {rows} whole-word rows")
+    return listed
 
 
 def _catalog_faults(checkpoint: Checkpoint) -> list[str]:
