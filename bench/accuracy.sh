@@ -20,7 +20,7 @@ done
     podx data index "$runs/data-train-first" --file "$index" --keys raw-less-1 --scheme semantic --out "$runs/data-semantic"
 
 precision=fp32
-python -c "from podx_train.training.options import cpu_multiplies_bf16 as f; raise SystemExit(not f())" && precision=bf16
+python -c "from podx_train.training.processes import cpu_multiplies_bf16 as f; raise SystemExit(not f())" && precision=bf16
 
 # train NAME IDS SEED [OPTION…]: one training of the recipe, in the background; waits where JOBS are running
 running=

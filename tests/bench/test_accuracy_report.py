@@ -26,8 +26,8 @@ from podx_bench.workload.work import Answer
 from podx_export.pipeline import export_checkpoint
 from podx_train.data.dataset import Dataset
 from podx_train.data.folder import ExplanationRecord
-from podx_train.training.options import Source, TrainOptions
-from podx_train.training.training import train_model
+from podx_train.options import Source, TrainOptions
+from podx_train.training.train import train_model
 from tests.bench.records import write_peer
 
 USERS, ITEMS, LENGTH = 24, 50, 6

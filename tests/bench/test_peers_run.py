@@ -30,9 +30,9 @@ from podx_bench.workload.work import WorkItem
 from podx_export.pipeline import export_checkpoint
 from podx_train.checkpoint.checkpoint import Checkpoint, load_checkpoint
 from podx_train.data.dataset import Dataset
-from podx_train.training.options import Source as ModelSource
-from podx_train.training.options import TrainOptions
-from podx_train.training.training import train_model
+from podx_train.options import Source as ModelSource
+from podx_train.options import TrainOptions
+from podx_train.training.train import train_model
 
 USERS, ITEMS, LENGTH = 12, 60, 6
 BEAMS, K = 20, 10

@@ -27,8 +27,8 @@ from podx_bench.workload.scenarios import build_workload
 from podx_export.pipeline import export_checkpoint
 from podx_train.data.dataset import Dataset
 from podx_train.data.folder import ExplanationRecord
-from podx_train.training.options import Source, TrainOptions
-from podx_train.training.training import train_model
+from podx_train.options import Source, TrainOptions
+from podx_train.training.train import train_model
 
 USERS, ITEMS, LENGTH = 30, 60, 6
 OUTPUT = "output.txt"

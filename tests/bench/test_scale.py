@@ -30,8 +30,8 @@ from podx_bench.scale import (
 )
 from podx_bench.scale_report import scale_charts, scale_table
 from podx_bench.scale_run import run_scale
-from podx_train.training.options import Source, TrainOptions
-from podx_train.training.training import train_model
+from podx_train.options import Source, TrainOptions
+from podx_train.training.train import train_model
 from tests.bench.conftest import make_dataset
 
 TRAINING = TrainOptions(epochs=0, prompts=2, device="cpu")

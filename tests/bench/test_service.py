@@ -45,8 +45,8 @@ from podx_bench.service_worker import (
 )
 from podx_export.pipeline import export_checkpoint
 from podx_train.data.dataset import Dataset
-from podx_train.training.options import Source, TrainOptions
-from podx_train.training.training import train_model
+from podx_train.options import Source, TrainOptions
+from podx_train.training.train import train_model
 
 USERS, ITEMS, LENGTH = 20, 40, 5
 

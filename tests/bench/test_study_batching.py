@@ -22,8 +22,8 @@ from podx_bench.study.record import STUDY_FILE
 from podx_bench.study.report import HTML_FILE
 from podx_bench.study.step import MEMORY, TIME, StepPlan, Steps, heaviest, measure_memory, measure_time, prepare
 from podx_bench.study.strategies import ALTERNATED, MIXED, BatchingResults
-from podx_train.training.options import Source, TrainOptions
-from podx_train.training.training import train_model
+from podx_train.options import Source, TrainOptions
+from podx_train.training.train import train_model
 from tests.bench.test_run import USERS, small_world
 
 EXPLANATIONS = 4

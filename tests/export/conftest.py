@@ -12,8 +12,8 @@ from transformers import T5Config, T5ForConditionalGeneration
 from podx_export.pipeline import export_checkpoint
 from podx_train.checkpoint.checkpoint import Checkpoint, load_checkpoint
 from podx_train.data.dataset import Dataset, ExplanationRecord
-from podx_train.training.options import Source, TrainOptions
-from podx_train.training.training import train_model
+from podx_train.options import Source, TrainOptions
+from podx_train.training.train import train_model
 
 USERS, ITEMS, LENGTH, STEP = 1000, 300, 6, 7
 PIECES = 170  # fewer than the ids, so that items have one to three tokens and some end inside another

@@ -11,8 +11,8 @@ import podx
 from podx.requests.types import RankRequest, RecommendRequest
 from podx_export.pipeline import export_checkpoint
 from podx_train.data.dataset import Dataset
-from podx_train.training.options import Source, TrainOptions
-from podx_train.training.training import train_model
+from podx_train.options import Source, TrainOptions
+from podx_train.training.train import train_model
 
 
 @pytest.fixture(scope="module")

@@ -29,8 +29,8 @@ from podx_export.verify.validate import faults
 from podx_train.checkpoint.checkpoint import Checkpoint, load_checkpoint
 from podx_train.data.dataset import Dataset
 from podx_train.model.pod_t5 import ModelBatch, PodT5
-from podx_train.training.options import TrainOptions
-from podx_train.training.training import train_model
+from podx_train.options import TrainOptions
+from podx_train.training.train import train_model
 
 
 @pytest.mark.parametrize("model", ["untrained", "trained", "gated"])

@@ -31,8 +31,8 @@ from podx_export.verify.samples import draw
 from podx_train.checkpoint.checkpoint import Checkpoint, load_checkpoint
 from podx_train.data.dataset import Dataset
 from podx_train.eager.generation import model_batch
-from podx_train.training.options import TrainOptions
-from podx_train.training.training import train_model
+from podx_train.options import TrainOptions
+from podx_train.training.train import train_model
 
 P, K = 3, 2
 TASKS = (Task.SEQUENTIAL, Task.TOPN)

@@ -32,7 +32,8 @@ from podx_export.verify.cost import _compare as compare_lists
 from podx_export.verify.samples import draw
 from podx_export.verify.validate import PRECISIONS
 from podx_train.checkpoint.checkpoint import load_checkpoint
-from podx_train.model.pod_t5 import PodConfig, PodT5, backbone_fields
+from podx_train.model.config import PodConfig, backbone_fields
+from podx_train.model.pod_t5 import PodT5
 from tests.export.tiny import PLAIN, catalog_of, make_small, random_items, random_model, random_text
 
 USERS, TOP = 256, 10

@@ -9,9 +9,9 @@ from podx.bundle.bundle import Bundle
 from podx_export.pipeline import export_checkpoint
 from podx_train.data.dataset import Dataset
 from podx_train.model.student import StudentShape
+from podx_train.options import Source, TrainOptions
 from podx_train.training.distill import DistillOptions, distill_model
-from podx_train.training.options import Source, TrainOptions
-from podx_train.training.training import train_model
+from podx_train.training.train import train_model
 
 
 def test_teacher_student_bundle(world: Dataset, tmp_path: Path) -> None:

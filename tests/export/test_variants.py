@@ -23,18 +23,12 @@ from podx_export.cli.export import export
 from podx_export.pipeline import export_checkpoint
 from podx_export.verify.parity import largest_difference, measure
 from podx_export.verify.samples import draw
-from podx_train.checkpoint.checkpoint import (
-    WEIGHTS_FILE,
-    Checkpoint,
-    build_model,
-    load_checkpoint,
-    read_tensors,
-    set_model_tensors,
-)
+from podx_train.checkpoint.checkpoint import WEIGHTS_FILE, Checkpoint, load_checkpoint, read_tensors, set_model_tensors
 from podx_train.data.dataset import Dataset
+from podx_train.model.adapters import build_model
 from podx_train.model.pod_t5 import PodT5
-from podx_train.training.options import Source, TrainOptions, method_options
-from podx_train.training.training import train_model
+from podx_train.options import Source, TrainOptions, method_options
+from podx_train.training.train import train_model
 
 FEW = {"epochs": 1, "max_updates": 6, "validation_users": 16, "lr": 1e-2, "batch_size": 32, "device": "cpu"}
 FIRST_WORDED = {task.value: " ".join(DEFAULT_TEMPLATES[task][1].words) for task in ALL_TASKS}

@@ -23,7 +23,8 @@ from podx.text.inputs import Batch
 from podx_export.blocks.graph import FP32
 from podx_export.pipeline import write_bundle
 from podx_train.checkpoint.checkpoint import Checkpoint
-from podx_train.model.pod_t5 import ModelBatch, PodConfig, PodT5, backbone_fields
+from podx_train.model.config import PodConfig, backbone_fields
+from podx_train.model.pod_t5 import ModelBatch, PodT5
 
 EOS, FIRST_TOKEN, VOCABULARY = 1, 3, 48
 """Pad, end and unknown come before the first token that items are written with."""

@@ -16,9 +16,10 @@ from podx.text.inputs import InputEncoder
 from podx.text.templates import ALL_TASKS, Task
 from podx.text.tokenizer import Tokenizer
 from podx_train.data.dataset import Dataset, ExplanationRecord
-from podx_train.model.pod_t5 import PodConfig, PodT5, backbone_fields
+from podx_train.model.config import PodConfig, backbone_fields
+from podx_train.model.pod_t5 import PodT5
 from podx_train.model.tokenizer_training import train_tokenizer
-from podx_train.training.options import TrainOptions
+from podx_train.options import TrainOptions
 
 USERS, ITEMS, LENGTH, STEP = 48, 130, 8, 3
 FEW_PIECES = 160  # fewer than the ids, so that items have one to three tokens

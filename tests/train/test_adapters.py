@@ -18,13 +18,14 @@ from podx.text.templates import Task
 from podx_train.checkpoint.checkpoint import load_checkpoint
 from podx_train.data.dataset import Dataset
 from podx_train.eager.generation import EagerRecommender, SearchOptions
-from podx_train.model.adapters import LORA_TARGETS, add_adapter, freeze, merge_adapter, require_usable, trained_groups
+from podx_train.model.adapters import LORA_TARGETS, add_adapter, freeze, merge_adapter, trained_groups
 from podx_train.model.pod_t5 import ModelBatch, PodT5
 from podx_train.model.presets import grow_vocabulary, load_backbone
+from podx_train.options import Source, TrainOptions
 from podx_train.training.clock import Signal
 from podx_train.training.loop import Trainer
-from podx_train.training.options import Source, TrainOptions
-from podx_train.training.training import train_model
+from podx_train.training.start import require_usable
+from podx_train.training.train import train_model
 
 TABLES = {"prompts", "whole_word.weight"}
 EMBEDDING = "backbone.shared.weight"

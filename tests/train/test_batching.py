@@ -11,7 +11,7 @@ from podx.text.inputs import InputEncoder
 from podx.text.templates import ALL_TASKS, DEFAULT_TEMPLATES, Task
 from podx_train.batches.batching import ROTATION, BatchBuilder, batch_stream, plan_epoch, plan_stream
 from podx_train.batches.samplers import Pool, training_pool
-from podx_train.model.pod_t5 import IGNORED_LABEL
+from podx_train.model.losses import IGNORED_LABEL
 
 
 def fake_pool(task: Task, count: int) -> Pool:

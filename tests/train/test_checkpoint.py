@@ -13,10 +13,19 @@ from safetensors import safe_open
 import podx_train.checkpoint.checkpoint as checkpoint_module
 from podx.errors import CheckpointError
 from podx.text.templates import Task
-from podx_train.checkpoint.checkpoint import load_checkpoint, publish, replace_file, save_dataset, write_bytes
+from podx_train.batches.batching import BatchBuilder
+from podx_train.batches.samplers import evaluation_pool
+from podx_train.checkpoint.checkpoint import (
+    Checkpoint,
+    load_checkpoint,
+    publish,
+    replace_file,
+    save_dataset,
+    write_bytes,
+)
 from podx_train.data.dataset import Dataset
 from podx_train.model.pod_t5 import PodT5
-from podx_train.training.evaluate import split_losses
+from podx_train.training.evaluate import pool_losses
 
 
 @pytest.fixture
@@ -145,6 +154,14 @@ def test_kill_between_write_and_rename(
     expected: PodT5 = make_model() if stop_at == 0 else newer
     assert torch.equal(loaded.model.prompts, expected.prompts)
     assert loaded.training["weights_epoch"] == (3 if stop_at == 0 else 4)
+
+
+def split_losses(checkpoint: Checkpoint, dataset: Dataset, split: str, limit: int | None = None) -> dict[Task, float]:
+    """Mean loss of a checkpoint by task, on the tasks whose held-out records the dataset has."""
+    config, encoder = checkpoint.config, checkpoint.encoder()
+    shared = (dataset, checkpoint.catalog(), checkpoint.tokenizer, config.max_history, split)
+    pools = [pool for task in config.tasks if (pool := evaluation_pool(task, *shared)).count]
+    return pool_losses(checkpoint.model, BatchBuilder(config, encoder, pools), pools, batch_size=64, limit=limit)
 
 
 def test_split_losses(folder: Path, world: Dataset) -> None:

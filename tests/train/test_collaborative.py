@@ -19,7 +19,7 @@ from podx_train.cli.data import app
 from podx_train.codes import spectral
 from podx_train.codes.code_shares import Shares, last_training_pairs, shares, training_pairs
 from podx_train.codes.collaborative import MAX_CODES, Codes, collaborative_codes
-from podx_train.codes.options import CollaborativeOptions, LastCode
+from podx_train.codes.collaborative_options import CollaborativeOptions, LastCode
 from podx_train.data.dataset import Dataset
 
 BLOCKS, BLOCK, UNSEEN = 12, 20, 7

@@ -6,12 +6,25 @@ import platform
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
+import typer
+from typer.testing import CliRunner
 
+import podx_train.cli.train
+import podx_train.training.cpu
+from podx.text.tokenizer import Tokenizer
+from podx_train.cli.distill import distill
+from podx_train.cli.train import train
+from podx_train.data.dataset import Dataset
 from podx_train.model.pod_t5 import ModelBatch, PodT5
+from podx_train.model.student import StudentShape
+from podx_train.options import Source, TrainOptions
 from podx_train.training.cpu import tune_for_cpu
+from podx_train.training.distill import DistillOptions, distill_model
+from podx_train.training.train import train_model
 
 
 def test_the_loss_stays(make_model: Callable[..., PodT5]) -> None:
@@ -51,3 +64,26 @@ print(returned, left_over())
     output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     returned, kept = map(int, output.split())
     assert returned < 16 << 20 < 48 << 20 < kept
+
+
+def test_only_the_command_line_changes_the_allocator(
+    world: Dataset, tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(podx_train.training.cpu, "keep_freed_memory", lambda: calls.append("library"))
+    monkeypatch.setattr(podx_train.cli.train, "keep_freed_memory", lambda: calls.append("command"))
+    options, source = TrainOptions(epochs=0, device="cpu"), Source(tokenizer=str(tokenizer.path))
+    train_model(world, tmp_path / "teacher", options, source)
+    distill_model(tmp_path / "teacher", world, tmp_path / "student", DistillOptions(StudentShape(1)), options)
+    assert calls == []
+    world.save(tmp_path / "data")
+    common = ["--data", tmp_path / "data", "--epochs", 0, "--device", "cpu"]
+    for command, arguments in (
+        (train, [tmp_path / "data", "--tokenizer", tokenizer.path, *common[2:], "--out", tmp_path / "a"]),
+        (distill, [tmp_path / "teacher", "--decoder-layers", 1, *common, "--out", tmp_path / "b"]),
+    ):
+        app = typer.Typer()
+        app.command()(command)
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        assert result.exit_code == 0, result.output
+    assert calls == ["command", "command"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from podx_train.data.sentences import MAX_WORDS, explanatory_sentence, feature_words, split_sentences
+from podx_train.data.explanations import MAX_WORDS, explanatory_sentence, feature_words, split_sentences
 
 CORPUS = [
     "The strap is soft. I really like it.",

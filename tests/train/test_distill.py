@@ -24,11 +24,11 @@ from podx_train.model.losses import IGNORED_LABEL
 from podx_train.model.pod_t5 import ModelBatch, PodT5
 from podx_train.model.presets import parse_layers
 from podx_train.model.student import StudentShape, cut_out, kept_layers, kept_units
+from podx_train.options import Source, TrainOptions
 from podx_train.training.clock import Signal
 from podx_train.training.distill import Distillation, DistillOptions, distill_model, divergences
 from podx_train.training.loop import Trainer
-from podx_train.training.options import Source, TrainOptions
-from podx_train.training.training import train_model
+from podx_train.training.train import train_model
 
 WEIGHT, TEMPERATURE = 0.3, 2.5
 ITEM_TOKENS = [1, 5, 9, 12, 30]

@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from podx_train.training.options import Source, TrainOptions
-from podx_train.training.training import train_model
+from podx_train.options import Source, TrainOptions
+from podx_train.training.train import train_model
 
 PROCESSES = 2
 TIME_LIMIT_SECONDS = 120
@@ -23,8 +23,8 @@ from podx_train.training import clock
 from podx_train.batches.batching import BatchBuilder
 from podx_train.training.loop import Trainer
 from podx_train.data.dataset import Dataset
-from podx_train.training.options import Source, TrainOptions
-from podx_train.training.training import train_model
+from podx_train.options import Source, TrainOptions
+from podx_train.training.train import train_model
 
 # every process tells progress at each update: its sums are a collective call, which all must join in
 clock.TELL_SECONDS = 0.0

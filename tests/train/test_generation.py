@@ -15,7 +15,8 @@ from podx.text.tokenizer import Tokenizer
 from podx_train.batches.samplers import ItemTargets
 from podx_train.eager.generation import EXPLANATION_SEARCH, EagerItems, EagerRecommender, SearchOptions
 from podx_train.eager.prefixes import PrefixConstraint, TrieWalker
-from podx_train.model.pod_t5 import IGNORED_LABEL, ModelBatch, PodT5
+from podx_train.model.losses import IGNORED_LABEL
+from podx_train.model.pod_t5 import ModelBatch, PodT5
 
 ROWS = 3
 

@@ -21,7 +21,9 @@ from podx.text.tokenizer import Tokenizer
 from podx_train.checkpoint.checkpoint import Checkpoint, load_checkpoint
 from podx_train.cli.import_pod import import_pod as command
 from podx_train.data.dataset import Dataset
-from podx_train.model.pod_t5 import IGNORED_LABEL, ModelBatch, backbone_fields
+from podx_train.model.config import backbone_fields
+from podx_train.model.losses import IGNORED_LABEL
+from podx_train.model.pod_t5 import ModelBatch
 from podx_train.published.fit import Fit, measure_fit
 from podx_train.published.import_pod import DIFFERENCES, import_pod, summary
 from tests.train.saved_pod import Solomon, as_transformers_4, save_whole, solomon

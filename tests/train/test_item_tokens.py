@@ -17,8 +17,8 @@ from podx_train.checkpoint.checkpoint import load_checkpoint
 from podx_train.data.dataset import Dataset
 from podx_train.model.item_tokens import code_pieces, with_codes
 from podx_train.model.tokenizer_training import train_tokenizer
-from podx_train.training.options import Source, TrainOptions
-from podx_train.training.training import train_model
+from podx_train.options import Source, TrainOptions
+from podx_train.training.train import train_model
 
 
 def _codes(count: int) -> tuple[tuple[str, ...], ...]:

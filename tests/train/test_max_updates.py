@@ -11,8 +11,9 @@ import torch
 from podx.errors import ConfigError
 from podx_train.checkpoint.checkpoint import load_checkpoint
 from podx_train.data.dataset import Dataset
-from podx_train.training.options import TrainOptions, cpu_multiplies_bf16, method_options, uses_bf16
-from podx_train.training.training import train_model
+from podx_train.options import TrainOptions, method_options
+from podx_train.training.processes import cpu_multiplies_bf16, uses_bf16
+from podx_train.training.train import train_model
 
 
 @pytest.fixture

@@ -10,7 +10,9 @@ import torch
 from podx.errors import CheckpointError, ConfigError
 from podx.text.inputs import InputEncoder
 from podx.text.templates import ALL_TASKS, Task
-from podx_train.model.pod_t5 import IGNORED_LABEL, ModelBatch, PodConfig, PodT5, backbone_fields
+from podx_train.model.config import PodConfig, backbone_fields
+from podx_train.model.losses import IGNORED_LABEL
+from podx_train.model.pod_t5 import ModelBatch, PodT5
 
 
 def batch_of(encoder: InputEncoder, model: PodT5, records: list[tuple[Task, int, list[int]]]) -> ModelBatch:

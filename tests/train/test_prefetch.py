@@ -14,10 +14,10 @@ import podx_train.training.loop as loop_module
 from podx_train.batches.batching import BatchBuilder
 from podx_train.batches.prefetch import AHEAD, BatchFeed, batches_ahead
 from podx_train.data.dataset import Dataset
+from podx_train.options import TrainOptions
 from podx_train.training.clock import Signal
 from podx_train.training.loop import Trainer
-from podx_train.training.options import TrainOptions
-from podx_train.training.training import train_model
+from podx_train.training.train import train_model
 
 
 def threads() -> list[str]:

@@ -13,9 +13,9 @@ from podx_train.checkpoint.checkpoint import load_checkpoint
 from podx_train.data.dataset import Dataset
 from podx_train.model.pod_t5 import PodT5
 from podx_train.model.presets import backbone_tokenizer, load_backbone, preset_config, vocabulary_rows
-from podx_train.training.options import Source, TrainOptions
-from podx_train.training.setup import new_model
-from podx_train.training.training import train_model
+from podx_train.options import Source, TrainOptions
+from podx_train.training.start import new_model
+from podx_train.training.train import train_model
 
 
 @pytest.mark.parametrize(("preset", "least", "most"), [("tiny", 2e5, 4e5), ("mini", 1e6, 2e6), ("t5-small", 4e7, 5e7)])

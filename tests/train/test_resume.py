@@ -15,11 +15,11 @@ import podx_train.training.loop as loop_module
 from podx.errors import CheckpointError, ConfigError
 from podx_train.checkpoint.checkpoint import load_checkpoint
 from podx_train.data.dataset import Dataset
+from podx_train.options import Source, TrainOptions
 from podx_train.training.clock import Signal
 from podx_train.training.journal import Journal
 from podx_train.training.loop import Trainer
-from podx_train.training.options import Source, TrainOptions
-from podx_train.training.training import train_model
+from podx_train.training.train import train_model
 
 
 class Killed(BaseException):

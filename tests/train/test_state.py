@@ -6,9 +6,9 @@ import time
 import pytest
 
 from podx.errors import CheckpointError
-from podx_train.checkpoint.state import Totals, TrainState, dropout_seed, learning_rate
+from podx_train.options import TrainOptions
 from podx_train.training.clock import FORWARD_SHARE, MOST_FOR_VALIDATION, SETTLED_UPDATES, TELL_SECONDS, Clock, Signal
-from podx_train.training.options import TrainOptions
+from podx_train.training.state import Totals, TrainState, dropout_seed, learning_rate
 
 
 @pytest.mark.parametrize(("cumulative", "counts"), [(False, [0, 1, 0, 1, 2]), (True, [0, 1, 1, 2, 3])])

@@ -11,15 +11,14 @@ import pytest
 import torch
 
 import podx_train.training.loop as loop_module
-import podx_train.training.options as options_module
 import podx_train.training.processes as processes_module
-import podx_train.training.training as training_module
+import podx_train.training.train as training_module
 from podx.errors import ConfigError, DataError, DeviceError
 from podx.text.templates import ALL_TASKS, Task
 from podx_train.checkpoint.checkpoint import load_checkpoint
 from podx_train.data.dataset import Dataset
-from podx_train.training.options import Source, TrainOptions
-from podx_train.training.training import train_model
+from podx_train.options import Source, TrainOptions
+from podx_train.training.train import train_model
 
 
 @pytest.mark.parametrize("batching", ["alternated", "mixed"])
@@ -140,7 +139,7 @@ def test_what_the_machine_lacks(
 ) -> None:
     with pytest.raises(DeviceError, match="--device cuda"):
         train_model(world, tmp_path / "out", dataclasses.replace(quick, device="cuda"))
-    monkeypatch.setattr(options_module, "cpu_multiplies_bf16", lambda: False)
+    monkeypatch.setattr(processes_module, "cpu_multiplies_bf16", lambda: False)
     with pytest.raises(DeviceError, match="bf16"):
         train_model(world, tmp_path / "out", dataclasses.replace(quick, precision="bf16"))
 

@@ -19,8 +19,8 @@ from podx_train.data.dataset import Dataset
 from podx_train.eager.generation import model_batch
 from podx_train.model.pod_t5 import PodT5
 from podx_train.model.user_prompts import UserPrompts
-from podx_train.training.options import Source, TrainOptions
-from podx_train.training.training import train_model
+from podx_train.options import Source, TrainOptions
+from podx_train.training.train import train_model
 from podx_train.users.user_vectors import read_user_vectors
 
 COUNT, WIDTH, NEAR = 9, 8, 3

@@ -17,15 +17,15 @@ from podx_train.batches.templates import (
     kind_of_inference,
     templates_as_json,
     trained_templates,
-    training_wordings,
+    training_templates,
     with_inference,
 )
 from podx_train.checkpoint.checkpoint import TRAINING_FILE, load_checkpoint
 from podx_train.data.dataset import Dataset
-from podx_train.model.pod_t5 import PodConfig
-from podx_train.training.options import Source, TrainOptions, method_options
-from podx_train.training.setup import make_parts, new_model
-from podx_train.training.training import train_model
+from podx_train.model.config import PodConfig
+from podx_train.options import Source, TrainOptions, method_options
+from podx_train.training.start import make_parts, new_model
+from podx_train.training.train import train_model
 
 OWN = {
     **DEFAULT_TEMPLATES,
@@ -60,9 +60,9 @@ def test_what_cannot_be_meant_is_refused() -> None:
 
 def test_training_leaves_the_bare_form_to_bare_inference(make_model) -> None:
     plain = make_model().config
-    assert training_wordings(plain, OWN) == OWN
+    assert training_templates(plain, OWN) == OWN
     kept = inference_templates("discrete", OWN, ALL_TASKS)
-    worded = training_wordings(dataclasses.replace(plain, inference_templates=kept), OWN)
+    worded = training_templates(dataclasses.replace(plain, inference_templates=kept), OWN)
     for task in ALL_TASKS:
         assert worded[task] == OWN[task][1:]
 

@@ -68,7 +68,7 @@ class Arithmetic:
         from podx_train.checkpoint.checkpoint import (
             CONFIG_FILE,  # brings torch, which the other engines' bench does not need
         )
-        from podx_train.model.pod_t5 import PodConfig
+        from podx_train.model.config import PodConfig
 
         text = (checkpoint / CONFIG_FILE).read_text(encoding="utf-8")
         return cls.of_backbone(PodConfig.from_json(text).backbone)

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from podx.bundle.bundle import TOKENIZER_FILE
 from podx.errors import ConfigError
 from podx_train.checkpoint.checkpoint import CONFIG_FILE, WEIGHTS_FILE, Checkpoint
-from podx_train.model.pod_t5 import PodConfig
+from podx_train.model.config import PodConfig
 
 PLAIN_VERSION = "1"
 """To be raised when what is written changes: it is part of the cache's key."""

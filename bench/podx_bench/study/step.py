@@ -26,10 +26,10 @@ from podx_train.batches.prefetch import BatchFeed, batches_ahead
 from podx_train.checkpoint.checkpoint import TRAINING_FILE
 from podx_train.data.dataset import Dataset
 from podx_train.model.presets import TOKENIZER_FILE
+from podx_train.options import Source, TrainOptions
 from podx_train.training.loop import Trainer
-from podx_train.training.options import Source, TrainOptions
 from podx_train.training.start import start_from
-from podx_train.training.training import make_trainer
+from podx_train.training.train import make_trainer
 
 MEMORY, TIME = "memory", "time"
 HEAVIEST = 2

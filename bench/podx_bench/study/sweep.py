@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from podx.errors import ConfigError
 from podx_bench.published import DROPPED, KEPT
-from podx_train.model.pod_t5 import DEFAULT_USER_HEADS
+from podx_train.model.config import DEFAULT_USER_HEADS
 
 DEFAULT_K = (1, 3, 5, 10, 20, 50)
 """Numbers of prompt vectors of the POD paper's Figure 4."""

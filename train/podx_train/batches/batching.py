@@ -18,7 +18,9 @@ from podx.text.inputs import PLAIN_WORD, InputEncoder, pad_rows
 from podx.text.templates import Task, Template
 from podx_train.batches.row_writer import Rows, RowWriter, padded
 from podx_train.batches.samplers import Pool, Record
-from podx_train.model.pod_t5 import IGNORED_LABEL, ModelBatch, PodConfig
+from podx_train.model.config import PodConfig
+from podx_train.model.losses import IGNORED_LABEL
+from podx_train.model.pod_t5 import ModelBatch
 
 ROTATION: tuple[Task, ...] = (Task.EXPLANATION, Task.SEQUENTIAL, Task.TOPN)
 """Order in which task-alternated training takes the tasks."""

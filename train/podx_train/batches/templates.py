@@ -14,7 +14,7 @@ from typing import Any
 from podx.errors import CheckpointError, ConfigError, PodxError
 from podx.text.templates import DEFAULT_TEMPLATES, Task, Template, bare_template
 from podx_train.checkpoint.checkpoint import Checkpoint
-from podx_train.model.pod_t5 import PodConfig
+from podx_train.model.config import PodConfig
 
 Templates = Mapping[Task, tuple[Template, ...]]
 
@@ -49,7 +49,7 @@ def _worded(task: Task, templates: Templates) -> tuple[Template, ...]:
     return worded
 
 
-def training_wordings(config: PodConfig, templates: Templates) -> Templates:
+def training_templates(config: PodConfig, templates: Templates) -> Templates:
     """The templates training draws from: without the bare form where inference keeps words and so never meets it."""
     return {
         task: _worded(task, templates) if task in config.inference_templates else wordings

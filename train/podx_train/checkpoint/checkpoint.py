@@ -36,8 +36,9 @@ from podx.errors import CheckpointError, DataError, TokenizerError
 from podx.text.inputs import InputEncoder
 from podx.text.tokenizer import Tokenizer
 from podx_train.data.dataset import Dataset
-from podx_train.model.adapters import add_adapter, merge_adapter
-from podx_train.model.pod_t5 import PodConfig, PodT5
+from podx_train.model.adapters import build_model, merge_adapter
+from podx_train.model.config import PodConfig
+from podx_train.model.pod_t5 import PodT5
 from podx_train.model.presets import TOKENIZER_FILE
 
 CONFIG_FILE = "config.json"
@@ -227,19 +228,6 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
         training=training,
         item_texts=dataset.item_texts,
     )
-
-
-def build_model(config: PodConfig) -> PodT5:
-    """A model of a checkpoint's shape, its weights yet to be filled; torch's generator is left as it was.
-
-    Raises:
-        CheckpointError: the configuration describes no T5.
-    """
-    try:
-        with torch.random.fork_rng(devices=[]):
-            return add_adapter(PodT5(config))
-    except (TypeError, ValueError, KeyError, RuntimeError, ZeroDivisionError) as error:
-        raise CheckpointError(f"the checkpoint's configuration describes no T5 ({error}): copy it again") from error
 
 
 def _read_text(path: Path) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from podx.errors import ConfigError
-from podx_train.model.pod_t5 import DEFAULT_MAX_HISTORY
+from podx_train.model.config import DEFAULT_MAX_HISTORY
 from podx_train.model.presets import backbone_tokenizer
 from podx_train.published.import_pod import import_pod as run_import
 from podx_train.published.import_pod import summary

@@ -17,8 +17,8 @@ from rich.table import Table
 
 from podx.errors import ConfigError, DataError
 from podx_train.codes.code_shares import Shares, last_training_pairs, shares, training_pairs
+from podx_train.codes.collaborative_options import CollaborativeOptions, LastCode
 from podx_train.codes.index_file import Codes, IndexKeys, disambiguate, read_index
-from podx_train.codes.options import CollaborativeOptions, LastCode
 from podx_train.data.dataset import Dataset
 
 if TYPE_CHECKING:

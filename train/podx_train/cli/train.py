@@ -11,10 +11,11 @@ import typer
 from podx.flags import with_flags
 from podx.text.templates import DEFAULT_TEMPLATES, load_templates
 from podx_train.data.dataset import Dataset
+from podx_train.options import Source, TrainOptions, method_options
+from podx_train.training.cpu import keep_freed_memory
 from podx_train.training.loop import TrainResult
-from podx_train.training.options import Source, TrainOptions, method_options
-from podx_train.training.processes import is_first_process, leave_processes
-from podx_train.training.training import train_model
+from podx_train.training.processes import choose_device, is_first_process, leave_processes
+from podx_train.training.train import train_model
 
 
 @with_flags(options=TrainOptions, source=Source)
@@ -64,7 +65,18 @@ def train(
     """
     chosen = TrainOptions(**{**method_options(method), **options})
     given = DEFAULT_TEMPLATES if templates is None else load_templates(templates)
-    result = train_model(Dataset.load(data), out, chosen, Source(**source), given, resume)
+    claim_memory(chosen)
+    finish(out, train_model(Dataset.load(data), out, chosen, Source(**source), given, resume))
+
+
+def claim_memory(options: TrainOptions) -> None:
+    """Keep freed memory in this process, where it is to train on a CPU."""
+    if choose_device(options.device).type == "cpu":
+        keep_freed_memory()
+
+
+def finish(out: Path, result: TrainResult) -> None:
+    """Print how a training ended, and leave the processes that trained together."""
     if is_first_process():
         typer.echo(summary(out, result))
     leave_processes()

@@ -19,7 +19,7 @@ from scipy.sparse import csr_array
 from threadpoolctl import threadpool_limits
 
 from podx.errors import DataError
-from podx_train.codes.options import CollaborativeOptions, LastCode
+from podx_train.codes.collaborative_options import CollaborativeOptions, LastCode
 from podx_train.codes.spectral import IntArray, balanced_clusters, cooccurrence, spectral_places
 from podx_train.data.folder import Int32Array, training_mask
 

@@ -21,12 +21,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from podx.errors import ConfigError, DependencyError
+from podx.errors import CheckpointError, ConfigError, DependencyError
 from podx.text.inputs import item_target_tokens
 from podx.text.tokenizer import Tokenizer
 from podx_train.data.dataset import Dataset
-from podx_train.model.pod_t5 import NO_ADAPTER, PodT5
-from podx_train.training.options import Source, TrainOptions
+from podx_train.model.config import NO_ADAPTER, PodConfig
+from podx_train.model.pod_t5 import PodT5
 
 LORA, PROMPT_ONLY = "lora", "prompt-only"
 ADAPTERS = (NO_ADAPTER, LORA, PROMPT_ONLY)
@@ -39,32 +39,12 @@ _LORA_MARK = ".lora_"
 Group = dict[str, Any]
 
 
-def _peft() -> ModuleType:
+def load_peft() -> ModuleType:
     try:
         import peft
     except ImportError as error:
         raise DependencyError(f"LoRA needs peft ({error}): pip install 'podx[peft]'") from error
     return peft
-
-
-def require_usable(options: TrainOptions, source: Source) -> None:
-    """Refuse, before anything is written, an adapter that cannot work.
-
-    Raises:
-        ConfigError: the backbone has no weights worth keeping, or nothing would be left to train.
-        DependencyError: ``peft`` is not installed.
-    """
-    if options.adapter == NO_ADAPTER:
-        return
-    if not source.backbone:
-        raise ConfigError(
-            f"--adapter {options.adapter} leaves the backbone's weights as they are, and those of a preset are random: "
-            f"give --backbone, or leave --adapter out"
-        )
-    if options.adapter == PROMPT_ONLY and not (options.prompts or options.user_prompts):
-        raise ConfigError("--adapter prompt-only without prompt vectors has too little to train: give --prompts")
-    if options.adapter == LORA:
-        _peft()
 
 
 def add_adapter(model: PodT5) -> PodT5:
@@ -77,7 +57,7 @@ def add_adapter(model: PodT5) -> PodT5:
     if config.adapter not in ADAPTERS:
         raise ConfigError(f"unknown adapter {config.adapter!r}: choose among {', '.join(ADAPTERS)}")
     if config.adapter == LORA:
-        peft = _peft()
+        peft = load_peft()
         shape = peft.LoraConfig(
             r=config.lora_rank,
             lora_alpha=LORA_SCALE * config.lora_rank,
@@ -88,6 +68,19 @@ def add_adapter(model: PodT5) -> PodT5:
     return model
 
 
+def build_model(config: PodConfig) -> PodT5:
+    """A model of a checkpoint's shape, its weights yet to be filled; torch's generator is left as it was.
+
+    Raises:
+        CheckpointError: the configuration describes no T5.
+    """
+    try:
+        with torch.random.fork_rng(devices=[]):
+            return add_adapter(PodT5(config))
+    except (TypeError, ValueError, KeyError, RuntimeError, ZeroDivisionError) as error:
+        raise CheckpointError(f"the checkpoint's configuration describes no T5 ({error}): copy it again") from error
+
+
 def merge_adapter(model: PodT5) -> PodT5:
     """Add each low-rank product to its matrix, in place: a plain T5 that answers alike; the same model.
 
@@ -95,7 +88,7 @@ def merge_adapter(model: PodT5) -> PodT5:
         DependencyError: ``peft`` is not installed.
     """
     if model.config.adapter == LORA:
-        _peft()
+        load_peft()
         from peft.tuners.tuners_utils import BaseTunerLayer
 
         for name, layer in list(model.backbone.named_modules()):

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from podx.errors import ConfigError
 from podx.flags import flag_of, option
-from podx_train.checkpoint.checkpoint import build_model
-from podx_train.model.pod_t5 import PodConfig, PodT5
+from podx_train.model.adapters import build_model
+from podx_train.model.config import PodConfig
+from podx_train.model.pod_t5 import PodT5
 
 _LAYER_FIELDS = {"encoder": "num_layers", "decoder": "num_decoder_layers"}
 _LAYER_NAME = re.compile(r"^backbone\.(encoder|decoder)\.block\.(\d+)\.")

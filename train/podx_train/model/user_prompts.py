@@ -8,16 +8,13 @@ layer to P vectors, which stand between the task's prompt vectors and the text.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from podx.errors import CheckpointError
-
-if TYPE_CHECKING:
-    from podx_train.model.pod_t5 import PodConfig
+from podx_train.model.config import PodConfig
 
 EMBEDDINGS, NEIGHBOURS, KNOWN = "embeddings", "neighbours", "known"
 FROZEN = (EMBEDDINGS, NEIGHBOURS, KNOWN)

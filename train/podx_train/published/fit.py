@@ -12,7 +12,8 @@ from podx.text.inputs import InputEncoder, pad_rows
 from podx.text.templates import Task
 from podx.text.tokenizer import Tokenizer
 from podx_train.data.dataset import Dataset
-from podx_train.model.pod_t5 import IGNORED_LABEL, ModelBatch, PodT5
+from podx_train.model.losses import IGNORED_LABEL
+from podx_train.model.pod_t5 import ModelBatch, PodT5
 
 USERS = 64
 BATCH = 16

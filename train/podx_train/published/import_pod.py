@@ -24,16 +24,11 @@ from podx.atomic import whole_folder
 from podx.errors import CheckpointError, ConfigError
 from podx.text.templates import ALL_TASKS, Task
 from podx.text.tokenizer import Tokenizer
-from podx_train.checkpoint.checkpoint import (
-    CONFIG_FILE,
-    build_model,
-    publish,
-    save_dataset,
-    set_model_tensors,
-    write_bytes,
-)
+from podx_train.checkpoint.checkpoint import CONFIG_FILE, publish, save_dataset, set_model_tensors, write_bytes
 from podx_train.data.dataset import UNKNOWN_SCHEME, Dataset
-from podx_train.model.pod_t5 import DEFAULT_MAX_HISTORY, PodConfig, PodT5, backbone_fields
+from podx_train.model.adapters import build_model
+from podx_train.model.config import DEFAULT_MAX_HISTORY, PodConfig, backbone_fields
+from podx_train.model.pod_t5 import PodT5
 from podx_train.model.presets import TOKENIZER_FILE
 from podx_train.published.fit import Fit, measure_fit
 from podx_train.published.saved_module import SavedModule, read_module

@@ -5,8 +5,8 @@ from __future__ import annotations
 import enum
 import time
 
-from podx_train.checkpoint.state import Totals
-from podx_train.training.options import TrainOptions
+from podx_train.options import TrainOptions
+from podx_train.training.state import Totals
 
 SECONDS_PER_MINUTE = 60.0
 TELL_SECONDS = 60.0

@@ -13,17 +13,20 @@ NEVER_TRIM = 2**31 - 1
 
 
 def tune_for_cpu(backbone: PreTrainedModel) -> None:
-    """Prepare this process and a backbone for training on a CPU."""
+    """Choose the attention that is faster to train on a CPU; only this backbone changes."""
     # T5's position bias is learnt, so torch's fused attention falls back to a path with more passes than the plain one
     backbone.set_attn_implementation("eager")
-    keep_freed_memory()
 
 
 def keep_freed_memory() -> bool:
     """Let the allocator reuse large freed blocks rather than hand them back to the system.
 
     By default glibc maps each large tensor anew, and the kernel clears its pages at first touch: on attention scores of
-    hundreds of megabytes that costs more than the arithmetic. Returns whether it took effect (glibc only).
+    hundreds of megabytes that costs more than the arithmetic. This is for good and concerns the whole process, so the
+    commands ``podx train`` and ``podx distill`` ask for it, and no function of the library does.
+
+    Returns:
+        whether it took effect (glibc only).
     """
     if not sys.platform.startswith("linux"):
         return False

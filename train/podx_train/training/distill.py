@@ -29,15 +29,16 @@ from podx.text.templates import Task
 from podx_train.batches.templates import Templates, kind_of_inference, trained_templates
 from podx_train.checkpoint.checkpoint import WEIGHTS_FILE, Checkpoint, load_checkpoint
 from podx_train.data.dataset import Dataset
+from podx_train.model.config import NO_ADAPTER, PodConfig
 from podx_train.model.losses import cross_entropies, target_means
-from podx_train.model.pod_t5 import NO_ADAPTER, ModelBatch, PodConfig, PodT5
+from podx_train.model.pod_t5 import ModelBatch, PodT5
 from podx_train.model.student import StudentShape, cut_out
 from podx_train.model.user_prompts import FROZEN
+from podx_train.options import MODEL_OPTIONS, RANDOM_EMBEDDING_LR, TrainOptions
 from podx_train.training.cpu import tune_for_cpu
 from podx_train.training.loop import TrainResult
-from podx_train.training.options import MODEL_OPTIONS, RANDOM_EMBEDDING_LR, TrainOptions
 from podx_train.training.start import Start
-from podx_train.training.training import make_trainer
+from podx_train.training.train import make_trainer
 from podx_train.users.user_vectors import digest
 
 ITEM_TASKS = (Task.SEQUENTIAL, Task.TOPN)
@@ -144,7 +145,7 @@ def distill_model(
         dataset: what the teacher was trained on.
         options: how to train; tasks, prompts and whatever else makes the model are the teacher's.
         templates: wordings of the inputs; None: those the teacher was trained with.
-        resume: as in :func:`podx_train.training.training.train_model`.
+        resume: as in :func:`podx_train.training.train.train_model`.
 
     Raises:
         ConfigError: the student would be larger than the teacher; further as ``train_model``.

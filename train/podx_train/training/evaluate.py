@@ -10,9 +10,7 @@ from torch import Tensor
 
 from podx.text.templates import Task
 from podx_train.batches.batching import BatchBuilder, PlannedBatch, batch_stream
-from podx_train.batches.samplers import EVALUATION_SEED, EvaluationSplit, Pool, evaluation_pool
-from podx_train.checkpoint.checkpoint import Checkpoint
-from podx_train.data.dataset import Dataset
+from podx_train.batches.samplers import EVALUATION_SEED, Pool
 from podx_train.model.pod_t5 import PodT5
 
 _NO_EPOCH = 0
@@ -61,16 +59,3 @@ def pool_losses(
             losses[pool.task] = loss_sum / records
     model.train(was_training)
     return losses
-
-
-def split_losses(
-    checkpoint: Checkpoint, dataset: Dataset, split: EvaluationSplit, batch_size: int = 64, limit: int | None = None
-) -> dict[Task, float]:
-    """Mean loss of a checkpoint by task, on the tasks whose held-out records the dataset has."""
-    config, tokenizer = checkpoint.config, checkpoint.tokenizer
-    catalog = checkpoint.catalog()
-    pools = [evaluation_pool(task, dataset, catalog, tokenizer, config.max_history, split) for task in config.tasks]
-    pools = [pool for pool in pools if pool.count]
-    encoder = checkpoint.encoder()
-    encoder.warm(dataset.user_count, dataset.item_count)
-    return pool_losses(checkpoint.model, BatchBuilder(config, encoder, pools), pools, batch_size, limit)

@@ -1,4 +1,4 @@
-"""``train_log.jsonl`` and ``loss.png``: the course of a training, for people to look at."""
+"""The course of a training: entries of its curve and of ``training.json``, log, plot and printed lines."""
 
 from __future__ import annotations
 
@@ -7,7 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from podx.text.templates import Task
 from podx_train.checkpoint.checkpoint import replace_file, write_text
+from podx_train.model.pod_t5 import PodT5
+from podx_train.options import TrainOptions
+from podx_train.training.clock import SECONDS_PER_MINUTE
+from podx_train.training.processes import Processes, environment
+from podx_train.training.state import Totals, TrainState
 
 LOG_FILE = "train_log.jsonl"
 PLOT_FILE = "loss.png"
@@ -81,3 +87,75 @@ def _plot(path: Path, drawn: Mapping[str, Sequence[Entry]]) -> None:
     axes.grid(alpha=0.3)
     replace_file(path, lambda partial: figure.savefig(partial, format="png"))
     pyplot.close(figure)
+
+
+def progress_entry(state: TrainState, told: Totals, batches: int) -> dict[str, Any]:
+    """How far an epoch of so many ``batches`` is; its losses are of the batches after ``told``."""
+    return {
+        "epoch": state.epoch + 1,
+        "partial": True,
+        "batch": state.batch,
+        "batches": batches,
+        "updates": state.updates,
+        "train_loss": state.totals.means(told),
+        "train_seconds": state.totals.seconds,
+    }
+
+
+def epoch_entry(state: TrainState, losses: Mapping[Task, float], seconds: float, partial: bool) -> dict[str, Any]:
+    """The epoch in progress with its validation ``losses``, which took so many ``seconds``."""
+    totals = state.totals
+    return {
+        "epoch": state.epoch + 1,
+        "partial": partial,
+        "updates": state.updates,
+        "train_loss": totals.means(),
+        "validation_loss": {task.value: loss for task, loss in losses.items()},
+        "criterion": sum(losses.values()) / len(losses),
+        "padding_share": totals.pads / max(1, totals.tokens),
+        "train_seconds": totals.seconds,
+        "building_share": totals.waiting_seconds / max(totals.seconds, 1e-9),
+        "building_seconds": totals.building_seconds,
+        "validation_seconds": seconds,
+    }
+
+
+def training_facts(
+    state: TrainState, options: TrainOptions, source: Mapping[str, Any], model: PodT5, processes: Processes
+) -> dict[str, Any]:
+    """What ``training.json`` says of a training; ``source`` is what its weights started from."""
+    return {
+        "seed": options.seed,
+        "best_epoch": state.best_epoch,
+        "best_loss": state.best_loss if state.best_epoch else None,
+        "updates": state.updates,
+        "train_seconds": sum(entry["train_seconds"] for entry in state.curve) + state.totals.seconds,
+        "curve": state.curve,
+        "options": options.as_json(),
+        "source": source,
+        "parameters": model.parameter_counts(),
+        "environment": environment(processes.device, processes.world) | {"bf16": processes.bf16},
+    }
+
+
+def epoch_line(entry: Mapping[str, Any]) -> str:
+    """One epoch in words."""
+    train = ", ".join(f"{task} {loss:.3f}" for task, loss in entry["train_loss"].items())
+    validation = ", ".join(f"{task} {loss:.3f}" for task, loss in entry["validation_loss"].items())
+    part = " (stopped within it)" if entry["partial"] else ""
+    return (
+        f"epoch {entry['epoch']}{part}: train {train} | validation {validation}, mean {entry['criterion']:.4f} | "
+        f"{entry['train_seconds']:.1f} s + {entry['validation_seconds']:.1f} s validation, "
+        f"padding {entry['padding_share']:.1%}, building batches {entry['building_share']:.1%} of the time"
+    )
+
+
+def progress_line(entry: Mapping[str, Any]) -> str:
+    """How far an epoch is, in words."""
+    train = ", ".join(f"{task} {loss:.3f}" for task, loss in entry["train_loss"].items())
+    left = entry["train_seconds"] / max(1, entry["batch"]) * (entry["batches"] - entry["batch"])
+    return (
+        f"epoch {entry['epoch']}, batch {entry['batch']} of {entry['batches']}: train {train} | "
+        f"{entry['train_seconds'] / SECONDS_PER_MINUTE:.1f} min, "
+        f"about {left / SECONDS_PER_MINUTE:.0f} min left in the epoch"
+    )

@@ -17,16 +17,15 @@ from podx_train.batches.batching import Built, PlannedBatch, batch_stream, plan_
 from podx_train.batches.prefetch import BatchFeed, Ready, batches_ahead
 from podx_train.batches.templates import TEMPLATES_KEY
 from podx_train.checkpoint.checkpoint import TRAINING_FILE, publish, save_trainer, write_text
-from podx_train.checkpoint.state import MIXED_NAME, Totals, TrainState, dropout_seed, learning_rate
+from podx_train.console import console, progress_bar
 from podx_train.model.pod_t5 import PodT5
+from podx_train.options import TrainOptions
 from podx_train.training.clock import Clock, Signal
-from podx_train.training.entries import epoch_entry, progress_entry, training_facts
 from podx_train.training.evaluate import plan_evaluation, pool_losses
-from podx_train.training.journal import Journal
-from podx_train.training.options import TrainOptions
+from podx_train.training.journal import Journal, epoch_entry, epoch_line, progress_entry, progress_line, training_facts
 from podx_train.training.processes import Processes
-from podx_train.training.report import console, epoch_line, progress_bar, progress_line
-from podx_train.training.setup import Parts
+from podx_train.training.start import Parts
+from podx_train.training.state import MIXED_NAME, Totals, TrainState, dropout_seed, learning_rate
 
 SECONDS_WORTH_A_PLOT = 20.0
 """Epochs longer than this bring the plot up to date each time, shorter ones at the end of training."""

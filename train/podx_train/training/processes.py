@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import platform
+from typing import Any
+
 import torch
+import transformers
 from accelerate import Accelerator, PartialState
 from accelerate.utils import broadcast
 from torch import Tensor
 
-from podx.errors import ConfigError
-from podx_train.training.options import TrainOptions, choose_device, uses_bf16
+import podx
+from podx.errors import ConfigError, DeviceError
+from podx_train.options import TrainOptions
 
 
 def is_first_process() -> bool:
@@ -19,6 +24,40 @@ def is_first_process() -> bool:
 def leave_processes() -> None:
     """End what this launch's processes have in common; the last thing a command does. Nothing with one process."""
     PartialState().destroy_process_group()
+
+
+def choose_device(asked: str) -> torch.device:
+    """The device to train on.
+
+    Raises:
+        DeviceError: a GPU was asked for and torch finds none.
+    """
+    if asked == "cpu":
+        return torch.device("cpu")
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if asked == "cuda":
+        raise DeviceError("--device cuda: torch finds no GPU here; use --device cpu, or install torch's CUDA wheel")
+    return torch.device("cpu")
+
+
+def uses_bf16(precision: str, device: torch.device) -> bool:
+    """Whether to train in bf16.
+
+    Raises:
+        DeviceError: bf16 was asked for on a device without it.
+    """
+    on_gpu = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    able = on_gpu or (device.type == "cpu" and cpu_multiplies_bf16())
+    if precision == "bf16" and not able:
+        raise DeviceError("--precision bf16 needs a GPU or a CPU that has bf16: use --precision fp32 or auto")
+    return precision == "bf16" or (precision == "auto" and on_gpu)
+
+
+def cpu_multiplies_bf16() -> bool:
+    """Whether this CPU has instructions for matrix products in bf16 (AMX or AVX-512 BF16)."""
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
 
 
 class Processes:
@@ -68,3 +107,17 @@ def _join(device: torch.device, precision: str) -> Accelerator:
             f"train in a new process, or with the --device and --precision of the first"
         )
     return accelerator
+
+
+def environment(device: torch.device, processes: int) -> dict[str, Any]:
+    """What the figures were made with."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return {
+        "podx": podx.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "device": f"{device.type} ({name})",
+        "threads": torch.get_num_threads(),
+        "processes": processes,
+    }

@@ -26,12 +26,13 @@ from podx.text.templates import DEFAULT_TEMPLATES, Task, parse_tasks
 from podx.text.tokenizer import Tokenizer
 from podx_train.batches.batching import BatchBuilder, PlannedBatch, batch_stream, plan_epoch, plan_stream
 from podx_train.checkpoint.checkpoint import write_bytes, write_text
+from podx_train.console import console
 from podx_train.data.dataset import Dataset
 from podx_train.model.pod_t5 import PodT5
-from podx_train.training.cpu import tune_for_cpu
-from podx_train.training.options import Source, TrainOptions
-from podx_train.training.report import console, environment
-from podx_train.training.setup import Parts, make_parts, new_model, tokenizer_bytes
+from podx_train.options import Source, TrainOptions
+from podx_train.training.cpu import keep_freed_memory, tune_for_cpu
+from podx_train.training.processes import environment
+from podx_train.training.start import Parts, make_parts, new_model, tokenizer_bytes
 
 PARTS = ("drawing", "wording", "padding", "forward", "backward", "optimiser")
 BUILDING = PARTS[:3]
@@ -138,7 +139,7 @@ def profile(dataset: Dataset, options: TrainOptions, source: Source, updates: in
     """Profile each of ``options.tasks`` on a new model.
 
     Raises:
-        ConfigError, DataError, TokenizerError, CatalogError: as :func:`podx_train.training.training.train_model`.
+        ConfigError, DataError, TokenizerError, CatalogError: as :func:`podx_train.training.train.train_model`.
     """
     device = torch.device("cuda" if options.device == "cuda" else "cpu")
     tasks = options.tasks or (Task.SEQUENTIAL, Task.TOPN)
@@ -177,6 +178,8 @@ def main(
 ) -> None:
     """Print where the time of a training step goes."""
     torch.set_num_threads(threads)
+    if device == "cpu":
+        keep_freed_memory()
     try:
         options = TrainOptions(
             tasks=parse_tasks(tasks), batch_size=batch_size, targets=targets, device=device, seed=seed

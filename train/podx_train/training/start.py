@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor, nn
+from transformers import T5ForConditionalGeneration
 
-from podx.text.templates import Task
+from podx.bundle.catalog import Catalog
+from podx.errors import ConfigError, DataError
+from podx.text.inputs import InputEncoder
+from podx.text.templates import ALL_TASKS, DEFAULT_TEMPLATES, ITEM_PREFIX, Task
 from podx.text.tokenizer import Tokenizer
-from podx_train.batches.templates import Templates
+from podx_train.batches.batching import BatchBuilder
+from podx_train.batches.samplers import Pool, evaluation_pool, training_pool
+from podx_train.batches.templates import Templates, inference_templates, training_templates
 from podx_train.data.dataset import Dataset
-from podx_train.model.adapters import require_usable
-from podx_train.model.pod_t5 import NO_ADAPTER, PodT5
-from podx_train.training.options import RANDOM_EMBEDDING_LR, TRAIN_TOKENIZER, Source, TrainOptions
-from podx_train.training.setup import new_model, tokenizer_bytes
+from podx_train.model.adapters import LORA, PROMPT_ONLY, add_adapter, load_peft
+from podx_train.model.config import NO_ADAPTER, PodConfig, backbone_fields
+from podx_train.model.item_tokens import with_codes
+from podx_train.model.pod_t5 import PodT5
+from podx_train.model.presets import backbone_tokenizer, grow_vocabulary, load_backbone, preset_config, rounded_rows
+from podx_train.model.tokenizer_training import train_tokenizer
+from podx_train.options import RANDOM_EMBEDDING_LR, TRAIN_TOKENIZER, Source, TrainOptions
+from podx_train.users.user_vectors import user_fields
 
 
 def own_loss(model: PodT5) -> nn.Module:
@@ -64,3 +78,166 @@ def start_from(source: Source, options: TrainOptions, dataset: Dataset, template
         model=lambda tasks, tokenizer: new_model(source, options, tasks, tokenizer, dataset, templates),
         embedding_scale=1.0 if learnt else RANDOM_EMBEDDING_LR,
     )
+
+
+def choose_tasks(dataset: Dataset, asked: tuple[Task, ...] | None) -> tuple[Task, ...]:
+    """The tasks to train.
+
+    Raises:
+        DataError: explanations were asked for and there are none to learn from.
+    """
+    has_explanations = bool(dataset.explanations["train"])
+    if asked is None:
+        return tuple(task for task in ALL_TASKS if task is not Task.EXPLANATION or has_explanations)
+    if Task.EXPLANATION in asked and not has_explanations:
+        raise DataError(
+            "the dataset has no training explanations (explanation.json): leave explanation out of --tasks, "
+            "or prepare the data from interactions with a review column"
+        )
+    return asked
+
+
+def require_usable(options: TrainOptions, source: Source) -> None:
+    """Refuse, before anything is written, an adapter that cannot work.
+
+    Raises:
+        ConfigError: the backbone has no weights worth keeping, or nothing would be left to train.
+        DependencyError: ``peft`` is not installed.
+    """
+    if options.adapter == NO_ADAPTER:
+        return
+    if not source.backbone:
+        raise ConfigError(
+            f"--adapter {options.adapter} leaves the backbone's weights as they are, and those of a preset are random: "
+            f"give --backbone, or leave --adapter out"
+        )
+    if options.adapter == PROMPT_ONLY and not (options.prompts or options.user_prompts):
+        raise ConfigError("--adapter prompt-only without prompt vectors has too little to train: give --prompts")
+    if options.adapter == LORA:
+        load_peft()
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the loop works on; pools of tasks without held-out records are left out of ``held_out_pools``."""
+
+    training_pools: tuple[Pool, ...]
+    held_out_pools: tuple[Pool, ...]
+    training_builder: BatchBuilder
+    held_out_builder: BatchBuilder
+
+
+def tokenizer_bytes(source: Source, dataset: Dataset, templates: Templates) -> bytes:
+    """The sentencepiece model to train with.
+
+    Raises:
+        TokenizerError: the file is no such model, or none can be trained.
+        ConfigError: the backbone comes without one.
+    """
+    if source.trains_tokenizer:
+        model = train_tokenizer(dataset, source.pieces, templates)
+    else:
+        path = Path(source.tokenizer) if source.tokenizer else backbone_tokenizer(str(source.backbone))
+        Tokenizer(path)  # refuses what is no model before anything is written
+        model = path.read_bytes()
+    return model if dataset.item_codes is None else with_codes(model, dataset.item_codes)
+
+
+def new_model(
+    source: Source,
+    options: TrainOptions,
+    tasks: tuple[Task, ...],
+    tokenizer: Tokenizer,
+    dataset: Dataset,
+    templates: Templates = DEFAULT_TEMPLATES,
+) -> PodT5:
+    """A model at the start of training; equal seeds give equal weights.
+
+    Raises:
+        ConfigError: no such preset or backbone, one with fewer rows than the tokeniser has pieces, or a task that is
+            to keep words has none.
+        CheckpointError: the backbone's weights are damaged. DependencyError: ``peft`` is not installed.
+    """
+    torch.manual_seed(options.seed)
+    backbone = _pretrained(source, tokenizer, dataset)
+    t5 = preset_config(source.preset_name, tokenizer, source.layers) if backbone is None else backbone.config
+    if t5.vocab_size < tokenizer.vocab_size:
+        raise ConfigError(
+            f"the tokeniser has {tokenizer.vocab_size} pieces, the backbone only {t5.vocab_size} rows for them: "
+            f"give the sentencepiece model that belongs to the backbone"
+        )
+    config = PodConfig(
+        backbone=backbone_fields(t5) | _special_ids(tokenizer),
+        tasks=tasks,
+        prompts=options.prompts,
+        whole_word_on_prompt=options.whole_word_on_prompt,
+        max_history=options.max_history,
+        scheme=dataset.scheme,
+        tied_output=backbone is None or backbone.lm_head.weight is backbone.shared.weight,
+        item_prefix=ITEM_PREFIX if dataset.item_codes is None else "",
+        inference_templates=inference_templates(options.inference, templates, tasks),
+        adapter=options.adapter,
+        lora_rank=options.lora_rank,
+        **user_fields(options, dataset, t5.d_model),
+    )
+    torch.manual_seed(options.seed)
+    return add_adapter(PodT5(config, backbone))
+
+
+def _special_ids(tokenizer: Tokenizer) -> dict[str, int]:
+    pad, eos = tokenizer.pad_id, tokenizer.eos_id
+    return {"pad_token_id": pad, "eos_token_id": eos, "decoder_start_token_id": pad}
+
+
+def _pretrained(source: Source, tokenizer: Tokenizer, dataset: Dataset) -> T5ForConditionalGeneration | None:
+    """The backbone that has weights, with rows for item codes; None for a preset."""
+    if not source.backbone:
+        return None
+    backbone = load_backbone(source.backbone)
+    if dataset.item_codes is not None:
+        grow_vocabulary(backbone, rounded_rows(tokenizer.vocab_size))
+    return backbone
+
+
+def make_parts(
+    config: PodConfig, options: TrainOptions, dataset: Dataset, tokenizer: Tokenizer, templates: Templates
+) -> Parts:
+    """Pools and builders of every task of ``config``.
+
+    Raises:
+        TokenizerError: an item cannot be written with the tokeniser.
+        CatalogError: two items are written alike.
+        DataError: a task has nothing to learn from, or no task can be validated.
+    """
+    catalog = Catalog.create(dataset.item_ids, tokenizer, dataset.item_texts)
+    _ = catalog.trie  # two items of the same tokens are found now, not at export
+    encoder = InputEncoder(tokenizer, catalog.text, config.whole_word_rows, config.item_prefix, config.wordings())
+    encoder.warm(dataset.user_count, dataset.item_count)
+    shared = (dataset, catalog, tokenizer, config.max_history)
+    training = tuple(training_pool(task, *shared, options.targets) for task in config.tasks)
+    held_out = tuple(evaluation_pool(task, *shared, "validation") for task in config.tasks)
+    held_out = tuple(pool for pool in held_out if pool.count)
+    empty = [pool.task for pool in training if not pool.count]
+    if empty or not held_out:
+        what = f"nothing to learn {' or '.join(empty)} from" if empty else "no held-out records to validate on"
+        raise DataError(f"the dataset has {what}: add data, or choose other --tasks")
+    return Parts(
+        training_pools=training,
+        held_out_pools=held_out,
+        training_builder=BatchBuilder(config, encoder, training, training_templates(config, templates)),
+        held_out_builder=BatchBuilder(config, encoder, held_out),
+    )
+
+
+def fingerprint(dataset: Dataset, templates: Templates) -> str:
+    """Digest of all that training reads, to tell a resumed training that its data has changed."""
+    digest = hashlib.sha256()
+    digest.update(b"" if dataset.item_codes is None else repr(dataset.item_codes).encode())
+    for array in (dataset.items, dataset.offsets):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    if dataset.validation_negatives is not None:
+        digest.update(np.ascontiguousarray(dataset.validation_negatives).tobytes())
+    digest.update(repr((dataset.user_ids, dataset.item_ids)).encode())
+    digest.update(repr([dataset.explanations["train"], dataset.explanations["val"]]).encode())
+    digest.update(repr(sorted((task.value, wordings) for task, wordings in templates.items())).encode())
+    return digest.hexdigest()

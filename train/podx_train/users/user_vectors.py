@@ -19,12 +19,12 @@ from torch import Tensor
 
 from podx.errors import CheckpointError, ConfigError, DataError
 from podx_train.checkpoint.checkpoint import USERS_FILE, read_tensors, write_tensors
+from podx_train.console import console, progress_bar
 from podx_train.data.dataset import Dataset
-from podx_train.model.pod_t5 import DEFAULT_USER_WIDTH, PodConfig, PodT5
+from podx_train.model.config import DEFAULT_USER_WIDTH, PodConfig
+from podx_train.model.pod_t5 import PodT5
 from podx_train.model.user_prompts import EMBEDDINGS, FROZEN, KNOWN, NEIGHBOURS
-from podx_train.training.options import TrainOptions
-from podx_train.training.processes import Processes
-from podx_train.training.report import console, progress_bar
+from podx_train.options import TrainOptions
 from podx_train.users.factorisation import FactorisationOptions, factorise, training_pairs
 from podx_train.users.neighbours import nearest_users
 
@@ -161,21 +161,30 @@ def digest(arrays: Mapping[str, Tensor]) -> str:
     return found.hexdigest()
 
 
-def attach_users(
-    model: PodT5,
-    folder: Path,
-    options: TrainOptions,
-    dataset: Dataset,
-    processes: Processes,
-    earlier: str | None,
-    ready: Mapping[str, Tensor] | None = None,
-) -> str | None:
-    """Give a model that is to be trained its user embeddings, made or read.
+def write_users(
+    config: PodConfig, folder: Path, options: TrainOptions, dataset: Dataset, ready: Mapping[str, Tensor] | None
+) -> None:
+    """Write ``users.safetensors`` into the checkpoint folder, when training begins; nothing without users' prompts.
 
     Args:
-        folder: the checkpoint folder; ``users.safetensors`` is written there when training begins.
-        earlier: digest of the arrays that a resumed training began with; None when training begins.
         ready: arrays that are there already, such as a teacher's; None: make them.
+    """
+    if not config.user_prompts:
+        return
+    if ready is None:
+        origin = options.user_vectors or "the training interactions"
+        console.print(f"user embeddings from {origin}, and similar users", soft_wrap=True, markup=False)
+        ready = user_arrays(config, options, dataset, visible=True)
+    write_tensors(folder / USERS_FILE, ready, {})
+
+
+def attach_users(
+    model: PodT5, folder: Path, options: TrainOptions, dataset: Dataset, earlier: str | None
+) -> str | None:
+    """Give a model that is to be trained the user embeddings of its checkpoint folder.
+
+    Args:
+        earlier: digest of the arrays that a resumed training began with; None when training begins.
 
     Returns:
         their digest; None for a model without prompt vectors of users.
@@ -186,13 +195,6 @@ def attach_users(
     if model.user_prompts is None:
         return None
     path = folder / USERS_FILE
-    if earlier is None and processes.is_main:
-        if ready is None:
-            origin = options.user_vectors or "the training interactions"
-            console.print(f"user embeddings from {origin}, and similar users", soft_wrap=True, markup=False)
-            ready = user_arrays(model.config, options, dataset, visible=True)
-        write_tensors(path, ready, {})
-    processes.wait()
     arrays, _ = read_tensors(path)
     model.user_prompts.fill(arrays, path)
     found = digest(arrays)

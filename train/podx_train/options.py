@@ -1,4 +1,4 @@
-"""How to train: every option in one frozen place, checked once."""
+"""How to train: every option of :func:`podx_train.training.train.train_model`, declared and checked once."""
 
 from __future__ import annotations
 
@@ -8,13 +8,11 @@ from functools import partial
 from typing import Any
 
 import msgspec
-import torch
 
-from podx.errors import ConfigError, DataError, DeviceError
+from podx.errors import ConfigError
 from podx.flags import check, flag_of, option
-from podx.text.templates import ALL_TASKS, Task, parse_tasks
-from podx_train.data.dataset import Dataset
-from podx_train.model.pod_t5 import (
+from podx.text.templates import Task, parse_tasks
+from podx_train.model.config import (
     DEFAULT_LORA_RANK,
     DEFAULT_MAX_HISTORY,
     DEFAULT_NEIGHBOURS,
@@ -224,54 +222,3 @@ class Source:
         """What a resumed training must agree on."""
         facts: dict[str, Any] = {"preset": None if self.backbone else self.preset_name, "backbone": self.backbone}
         return facts if self.layers is None else facts | {"layers": list(self.layers)}
-
-
-def choose_tasks(dataset: Dataset, asked: tuple[Task, ...] | None) -> tuple[Task, ...]:
-    """The tasks to train.
-
-    Raises:
-        DataError: explanations were asked for and there are none to learn from.
-    """
-    has_explanations = bool(dataset.explanations["train"])
-    if asked is None:
-        return tuple(task for task in ALL_TASKS if task is not Task.EXPLANATION or has_explanations)
-    if Task.EXPLANATION in asked and not has_explanations:
-        raise DataError(
-            "the dataset has no training explanations (explanation.json): leave explanation out of --tasks, "
-            "or prepare the data from interactions with a review column"
-        )
-    return asked
-
-
-def choose_device(asked: str) -> torch.device:
-    """The device to train on.
-
-    Raises:
-        DeviceError: a GPU was asked for and torch finds none.
-    """
-    if asked == "cpu":
-        return torch.device("cpu")
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    if asked == "cuda":
-        raise DeviceError("--device cuda: torch finds no GPU here; use --device cpu, or install torch's CUDA wheel")
-    return torch.device("cpu")
-
-
-def uses_bf16(precision: str, device: torch.device) -> bool:
-    """Whether to train in bf16.
-
-    Raises:
-        DeviceError: bf16 was asked for on a device without it.
-    """
-    on_gpu = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    able = on_gpu or (device.type == "cpu" and cpu_multiplies_bf16())
-    if precision == "bf16" and not able:
-        raise DeviceError("--precision bf16 needs a GPU or a CPU that has bf16: use --precision fp32 or auto")
-    return precision == "bf16" or (precision == "auto" and on_gpu)
-
-
-def cpu_multiplies_bf16() -> bool:
-    """Whether this CPU has instructions for matrix products in bf16 (AMX or AVX-512 BF16)."""
-    capabilities = torch.cpu.get_capabilities()
-    return bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))

@@ -16,26 +16,25 @@ from podx_train.batches.templates import TEMPLATES_KEY, Templates, templates_as_
 from podx_train.checkpoint.checkpoint import (
     CONFIG_FILE,
     TRAINER_FILE,
-    build_model,
     read_tensors,
     restore_trainer,
     save_dataset,
     write_bytes,
 )
-from podx_train.checkpoint.state import TrainState
+from podx_train.console import console
 from podx_train.data.dataset import Dataset
 from podx_train.data.stats import leaky_explanations
-from podx_train.model.adapters import freeze, trained_groups
-from podx_train.model.pod_t5 import PodConfig, PodT5
+from podx_train.model.adapters import build_model, freeze, trained_groups
+from podx_train.model.config import PodConfig
+from podx_train.model.pod_t5 import PodT5
 from podx_train.model.presets import TOKENIZER_FILE
+from podx_train.options import Source, TrainOptions
 from podx_train.training.cpu import tune_for_cpu
 from podx_train.training.loop import Trainer, TrainResult
-from podx_train.training.options import Source, TrainOptions, choose_tasks
 from podx_train.training.processes import Processes
-from podx_train.training.report import console
-from podx_train.training.setup import fingerprint, make_parts
-from podx_train.training.start import Start, start_from
-from podx_train.users.user_vectors import attach_users
+from podx_train.training.start import Start, choose_tasks, fingerprint, make_parts, start_from
+from podx_train.training.state import TrainState
+from podx_train.users.user_vectors import attach_users, write_users
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,10 @@ def make_trainer(
     else:
         model = build_model(PodConfig.from_json(earlier.header["config"]))
     began_with = None if earlier is None else earlier.header.get("user_vectors")
-    facts["user_vectors"] = attach_users(model, folder, options, dataset, processes, began_with, start.users)
+    if processes.is_main and earlier is None:
+        write_users(model.config, folder, options, dataset, start.users)
+    processes.wait()
+    facts["user_vectors"] = attach_users(model, folder, options, dataset, began_with)
     parts = make_parts(model.config, options, dataset, tokenizer, templates)
     optimizer = _place(model, options, start.embedding_scale, processes, dataset, tokenizer)
     state = TrainState()
