@@ -1,15 +1,42 @@
-"""A folder appears whole or not at all: written under a temporary name beside its place, then renamed."""
+"""A file or folder appears whole or not at all: written under a temporary name beside its place, then renamed."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from podx.errors import DataError
+
+PARTIAL_SUFFIX = ".partial"
+READABLE_MODE = 0o644
+"""Some libraries write files that only their owner can read; a service often runs as someone else."""
+
+
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
+    """Let ``write`` make a file under a temporary name, then put it in place of ``path`` in one step."""
+    partial = path.with_name(path.name + PARTIAL_SUFFIX)
+    try:
+        write(partial)
+        partial.chmod(READABLE_MODE)
+        with partial.open("rb+") as file:  # Windows makes durable only what is open for writing
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """:func:`replace_file` with given bytes."""
+    replace_file(path, lambda partial: partial.write_bytes(content))
+
+
+def write_text(path: Path, text: str) -> None:
+    """:func:`replace_file` with text."""
+    write_bytes(path, text.encode())
 
 
 def _check_target(path: Path, marker: str, force: bool) -> None:
@@ -41,7 +68,7 @@ def whole_folder(path: Path, marker: str, force: bool = False) -> Iterator[Path]
     _check_target(path, marker, force)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent))
+        work = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=PARTIAL_SUFFIX, dir=path.parent))
     except OSError as error:
         raise DataError(f"cannot write beside {path}: {error}; choose another folder") from error
     try:

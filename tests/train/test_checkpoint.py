@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -11,18 +12,12 @@ import torch
 from safetensors import safe_open
 
 import podx_train.checkpoint.checkpoint as checkpoint_module
+from podx.atomic import replace_file, write_bytes, write_text
 from podx.errors import CheckpointError
 from podx.text.templates import Task
 from podx_train.batches.batching import BatchBuilder
 from podx_train.batches.samplers import evaluation_pool
-from podx_train.checkpoint.checkpoint import (
-    Checkpoint,
-    load_checkpoint,
-    publish,
-    replace_file,
-    save_dataset,
-    write_bytes,
-)
+from podx_train.checkpoint.checkpoint import Checkpoint, load_checkpoint, publish, save_dataset
 from podx_train.data.dataset import Dataset
 from podx_train.model.pod_t5 import PodT5
 from podx_train.training.evaluate import pool_losses
@@ -121,6 +116,18 @@ def test_a_file_is_there_whole_or_as_it_was(tmp_path: Path) -> None:
     with pytest.raises(Killed):
         replace_file(path, fail)
     assert path.read_text() == "old"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="fcntl tells how a file is open")
+def test_a_file_is_made_durable_through_a_handle_that_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows refuses to flush a file that is open for reading alone."""
+    import fcntl
+
+    modes: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda handle: modes.append(fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_ACCMODE))
+    write_text(tmp_path / "file", "text")
+    assert (modes, (tmp_path / "file").read_text()) == ([os.O_RDWR], "text")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize("stop_at", range(3))

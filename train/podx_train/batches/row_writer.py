@@ -103,7 +103,7 @@ class RowWriter:
         self._users = _Ids(self._tokens, encoder.user_tokens, users)
         self._items = _Ids(self._tokens, encoder.item_tokens, items)
         wordings = [(task, wording) for task, chosen in templates.items() for wording in chosen]
-        self._first = {}
+        self._first: dict[Task, int] = {}
         for number, (task, _) in enumerate(wordings):
             self._first.setdefault(task, number)
         self._counts = {task: len(chosen) for task, chosen in templates.items()}

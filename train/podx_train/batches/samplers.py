@@ -145,7 +145,7 @@ def sequential_pool(dataset: Dataset, targets: ItemTargets, max_history: int, mo
     def draw(indices: IntArray, rng: np.random.Generator) -> list[Record]:
         chosen = users[indices]
         if mode == "all":
-            end = fixed_ends[indices]
+            end: IntArray = fixed_ends[indices]
             start: IntArray = np.zeros_like(end)
         else:
             start, end = draw_segments(lengths[chosen - 1], rng)

@@ -18,8 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from podx.atomic import replace_file, write_text
 from podx.bundle.catalog import Catalog
 from podx.errors import CheckpointError, DataError, TokenizerError
 from podx.text.inputs import InputEncoder
@@ -47,9 +47,6 @@ TRAINING_FILE = "training.json"
 TRAINER_FILE = "trainer.safetensors"
 USERS_FILE = "users.safetensors"
 DATASET_FOLDER = "dataset"
-PARTIAL_SUFFIX = ".partial"
-READABLE_MODE = 0o644
-"""safetensors writes files that only their owner can read; a service often runs as someone else."""
 
 _HEADER = "podx"
 _MODEL_PREFIX = "model."
@@ -100,30 +97,6 @@ class Checkpoint:
         texts, config = self.item_texts, self.config
         text = str if texts is None else lambda number: texts[number - 1]
         return InputEncoder(self.tokenizer, text, config.whole_word_rows, config.item_prefix, config.wordings())
-
-
-def replace_file(path: Path, write: Callable[[Path], None]) -> None:
-    """Let ``write`` make a file under a temporary name, then put it in place of ``path`` in one step."""
-    partial = path.with_name(path.name + PARTIAL_SUFFIX)
-    write(partial)
-    partial.chmod(READABLE_MODE)
-    with partial.open("rb") as file:
-        os.fsync(file.fileno())
-    partial.replace(path)
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """:func:`replace_file` with given bytes."""
-
-    def write(partial: Path) -> None:
-        partial.write_bytes(content)
-
-    replace_file(path, write)
-
-
-def write_text(path: Path, text: str) -> None:
-    """:func:`replace_file` with text."""
-    write_bytes(path, text.encode())
 
 
 def model_tensors(model: PodT5) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -99,7 +99,8 @@ def model_batch(batch: Batch, task_row: int) -> ModelBatch:
     """Records of one task as the model reads them; ``task_row``: see :meth:`PodConfig.task_row`."""
     rows = np.full(batch.size, task_row, dtype=np.int64)
     arrays = (batch.input_ids, batch.whole_word_ids, batch.attention_mask, rows, batch.users)
-    return ModelBatch(*(None if array is None else torch.from_numpy(array) for array in arrays))
+    tensors: Any = (None if array is None else torch.from_numpy(array) for array in arrays)
+    return ModelBatch(*tensors)
 
 
 @contextmanager
@@ -226,7 +227,8 @@ class EagerRecommender:
             return_dict_in_generate=True,
             output_scores=options.with_scores,
         )
-        output = self._model.backbone.generate(
+        backbone: Any = self._model.backbone
+        output = backbone.generate(
             encoder_outputs=BaseModelOutput(last_hidden_state=hidden),
             attention_mask=mask,
             # the cache transformers would make has a layer for each of the encoder's: too few for a deeper decoder

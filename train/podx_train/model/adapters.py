@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from podx.errors import CheckpointError, ConfigError, DependencyError
 from podx.text.inputs import item_target_tokens
@@ -128,7 +128,7 @@ def freeze(model: PodT5, dataset: Dataset, tokenizer: Tokenizer) -> None:
         _train_rows(table, rows)
 
 
-def _train_rows(table: nn.Parameter, rows: npt.NDArray[np.int64]) -> None:
+def _train_rows(table: Tensor, rows: npt.NDArray[np.int64]) -> None:
     """Let gradients reach these rows alone."""
     mask = torch.zeros((len(table), 1), dtype=table.dtype, device=table.device)
     mask[torch.from_numpy(rows).to(table.device)] = 1.0

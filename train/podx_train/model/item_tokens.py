@@ -7,6 +7,7 @@ with sentencepiece's mark of a word's start, so no piece is spent on that.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import sentencepiece
 from google.protobuf.message import DecodeError
@@ -16,7 +17,8 @@ from podx.errors import TokenizerError
 
 Codes = Sequence[Sequence[str]]
 WORD_START = "▁"
-_USER_DEFINED = sentencepiece_model_pb2.ModelProto.SentencePiece.USER_DEFINED
+_proto: Any = sentencepiece_model_pb2  # its classes are made at import, where no type checker sees them
+_USER_DEFINED = _proto.ModelProto.SentencePiece.USER_DEFINED
 
 
 def code_pieces(codes: Codes) -> list[str]:
@@ -36,7 +38,7 @@ def with_codes(model: bytes, codes: Codes) -> bytes:
     Raises:
         TokenizerError: ``model`` is no sentencepiece model, or it does not read every item as its codes.
     """
-    proto = sentencepiece_model_pb2.ModelProto()
+    proto = _proto.ModelProto()
     try:
         proto.ParseFromString(model)
     except DecodeError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +40,8 @@ class ModelBatch(NamedTuple):
 
     def map(self, change: Callable[[Tensor], Tensor]) -> ModelBatch:
         """Every tensor changed alike."""
-        return ModelBatch(*(None if tensor is None else change(tensor) for tensor in self))
+        changed: Any = (None if tensor is None else change(tensor) for tensor in self)
+        return ModelBatch(*changed)
 
 
 class PodT5(nn.Module):
@@ -54,6 +55,8 @@ class PodT5(nn.Module):
         trained_rows: how many rows of :meth:`token_tables` are trained; None: all.
         user_prompts: makes P vectors of each user; None where P is 0.
     """
+
+    _ddp_params_and_buffers_to_ignore: list[str]  # torch reads it where a module is trained by several processes
 
     def __init__(self, config: PodConfig, backbone: T5ForConditionalGeneration | None = None) -> None:
         """Build with the given backbone, or with one of random weights."""
@@ -136,7 +139,7 @@ class PodT5(nn.Module):
         beyond = total - sum(table.numel() for table in tables)
         return {"all": total, "beyond_embedding": beyond, "trained": trained}
 
-    def token_tables(self) -> list[nn.Parameter]:
+    def token_tables(self) -> list[Tensor]:
         """Token embedding, and the output layer where it is another matrix: [vocabulary, d] each."""
         first, last = self.backbone.shared.weight, self.backbone.lm_head.weight
         return [first] if first is last else [first, last]

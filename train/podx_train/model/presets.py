@@ -101,17 +101,16 @@ def preset_config(name: str, tokenizer: Tokenizer, layers: tuple[int, int] | Non
     """
     if name not in PRESETS:
         raise ConfigError(f"unknown preset {name!r}: choose among {', '.join(PRESETS)}, or give --backbone")
-    shape = dict(PRESETS[name])
+    fields = dict(PRESETS[name]) | special_ids(tokenizer)
     if layers is not None:
-        shape["num_layers"], shape["num_decoder_layers"] = layers
-    return T5Config(
-        vocab_size=vocabulary_rows(tokenizer),
-        feed_forward_proj="relu",
-        pad_token_id=tokenizer.pad_id,
-        eos_token_id=tokenizer.eos_id,
-        decoder_start_token_id=tokenizer.pad_id,
-        **shape,
-    )
+        fields["num_layers"], fields["num_decoder_layers"] = layers
+    return T5Config(vocab_size=vocabulary_rows(tokenizer), feed_forward_proj="relu", **fields)
+
+
+def special_ids(tokenizer: Tokenizer) -> dict[str, int]:
+    """The special tokens of a T5 as its configuration names them."""
+    pad, eos = tokenizer.pad_id, tokenizer.eos_id
+    return {"pad_token_id": pad, "eos_token_id": eos, "decoder_start_token_id": pad}
 
 
 @contextmanager
@@ -149,13 +148,15 @@ def load_backbone(name_or_folder: str) -> T5ForConditionalGeneration:
         raise ConfigError(f"{where} is of type {config.model_type!r}; podx needs a T5 (t5, t5 v1.1, flan-t5)")
     try:
         with _quiet_transformers():
-            model, report = T5ForConditionalGeneration.from_pretrained(
+            loaded: Any = T5ForConditionalGeneration.from_pretrained(
                 name_or_folder, config=config, use_safetensors=True, dtype="float32", output_loading_info=True
             )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(
             f"the weights of {where} cannot be loaded: it needs an undamaged model.safetensors ({_first_line(error)})"
         ) from error
+    model: T5ForConditionalGeneration
+    model, report = loaded
     if report["missing_keys"]:
         raise CheckpointError(f"the weights of {where} lack {', '.join(sorted(report['missing_keys'])[:3])}, …")
     return model

@@ -12,8 +12,9 @@ from podx.text.inputs import InputEncoder, pad_rows
 from podx.text.templates import Task
 from podx.text.tokenizer import Tokenizer
 from podx_train.data.dataset import Dataset
+from podx_train.eager.generation import model_batch
 from podx_train.model.losses import IGNORED_LABEL
-from podx_train.model.pod_t5 import ModelBatch, PodT5
+from podx_train.model.pod_t5 import PodT5
 
 USERS = 64
 BATCH = 16
@@ -63,9 +64,7 @@ def measure_fit(model: PodT5, tokenizer: Tokenizer, dataset: Dataset) -> Fit:
     for first in range(0, len(records), BATCH):
         chosen = slice(first, first + BATCH)
         batch = encoder.collate(records[chosen])
-        arrays = (batch.input_ids, batch.whole_word_ids, batch.attention_mask)
-        rows = torch.full((batch.size,), config.task_row(Task.SEQUENTIAL))
-        inputs = ModelBatch(*(torch.from_numpy(array) for array in arrays), rows)
+        inputs = model_batch(batch, config.task_row(Task.SEQUENTIAL))
         for column, wanted in enumerate((targets, others)):
             labels = torch.from_numpy(pad_rows(wanted[chosen], IGNORED_LABEL))
             with torch.inference_mode():

@@ -20,11 +20,11 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 from transformers import T5Config
 
-from podx.atomic import whole_folder
+from podx.atomic import whole_folder, write_bytes
 from podx.errors import CheckpointError, ConfigError
 from podx.text.templates import ALL_TASKS, Task
 from podx.text.tokenizer import Tokenizer
-from podx_train.checkpoint.checkpoint import CONFIG_FILE, publish, save_dataset, set_model_tensors, write_bytes
+from podx_train.checkpoint.checkpoint import CONFIG_FILE, publish, save_dataset, set_model_tensors
 from podx_train.data.dataset import UNKNOWN_SCHEME, Dataset
 from podx_train.model.adapters import build_model
 from podx_train.model.config import DEFAULT_MAX_HISTORY, PodConfig, backbone_fields
@@ -176,7 +176,7 @@ def _backbone(saved: SavedModule, tokenizer: Tokenizer) -> T5Config:
         )
     if any(type(told.get(n)) is int and told[n] > len(saved.parameters) for n in ("num_layers", "num_decoder_layers")):
         raise CheckpointError(f"{saved.path} says it has more layers than weights: it is damaged, copy it again")
-    wanted = backbone_fields(T5Config(decoder_start_token_id=tokenizer.pad_id))
+    wanted = backbone_fields(T5Config.from_dict({"decoder_start_token_id": tokenizer.pad_id}))
     fields = {name: told[name] for name in wanted if told.get(name) is not None}
     fields |= {"pad_token_id": tokenizer.pad_id, "eos_token_id": tokenizer.eos_id}
     fields.setdefault("decoder_start_token_id", tokenizer.pad_id)

@@ -181,7 +181,8 @@ def _view(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> StoredT
     if len(view.size) != len(view.stride) or len(view.size) > 8:
         raise ValueError("a tensor of impossible shape")
     last = view.offset + sum((s - 1) * t for s, t in zip(view.size, view.stride, strict=True))
-    if math.prod(view.size) > storage.count or (math.prod(view.size) and last >= storage.count):
+    count = math.prod([*view.size])
+    if count > storage.count or (count and last >= storage.count):
         raise ValueError("a tensor that is larger than its numbers")
     return view
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from podx.atomic import replace_file, write_text
 from podx.text.templates import Task
-from podx_train.checkpoint.checkpoint import replace_file, write_text
 from podx_train.model.pod_t5 import PodT5
 from podx_train.options import TrainOptions
 from podx_train.training.clock import SECONDS_PER_MINUTE

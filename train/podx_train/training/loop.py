@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from podx.atomic import write_text
 from podx.text.templates import Task
 from podx_train.batches.batching import Built, PlannedBatch, batch_stream, plan_epoch, plan_stream
 from podx_train.batches.prefetch import BatchFeed, Ready, batches_ahead
 from podx_train.batches.templates import TEMPLATES_KEY
-from podx_train.checkpoint.checkpoint import TRAINING_FILE, publish, save_trainer, write_text
+from podx_train.checkpoint.checkpoint import TRAINING_FILE, publish, save_trainer
 from podx_train.console import console, progress_bar
 from podx_train.model.pod_t5 import PodT5
 from podx_train.options import TrainOptions

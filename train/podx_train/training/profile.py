@@ -21,11 +21,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from podx.atomic import write_bytes, write_text
 from podx.errors import PodxError
 from podx.text.templates import DEFAULT_TEMPLATES, Task, parse_tasks
 from podx.text.tokenizer import Tokenizer
 from podx_train.batches.batching import BatchBuilder, PlannedBatch, batch_stream, plan_epoch, plan_stream
-from podx_train.checkpoint.checkpoint import write_bytes, write_text
 from podx_train.console import console
 from podx_train.data.dataset import Dataset
 from podx_train.model.pod_t5 import PodT5

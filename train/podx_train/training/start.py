@@ -26,7 +26,14 @@ from podx_train.model.adapters import LORA, PROMPT_ONLY, add_adapter, load_peft
 from podx_train.model.config import NO_ADAPTER, PodConfig, backbone_fields
 from podx_train.model.item_tokens import with_codes
 from podx_train.model.pod_t5 import PodT5
-from podx_train.model.presets import backbone_tokenizer, grow_vocabulary, load_backbone, preset_config, rounded_rows
+from podx_train.model.presets import (
+    backbone_tokenizer,
+    grow_vocabulary,
+    load_backbone,
+    preset_config,
+    rounded_rows,
+    special_ids,
+)
 from podx_train.model.tokenizer_training import train_tokenizer
 from podx_train.options import RANDOM_EMBEDDING_LR, TRAIN_TOKENIZER, Source, TrainOptions
 from podx_train.users.user_vectors import user_fields
@@ -167,7 +174,7 @@ def new_model(
             f"give the sentencepiece model that belongs to the backbone"
         )
     config = PodConfig(
-        backbone=backbone_fields(t5) | _special_ids(tokenizer),
+        backbone=backbone_fields(t5) | special_ids(tokenizer),
         tasks=tasks,
         prompts=options.prompts,
         whole_word_on_prompt=options.whole_word_on_prompt,
@@ -182,11 +189,6 @@ def new_model(
     )
     torch.manual_seed(options.seed)
     return add_adapter(PodT5(config, backbone))
-
-
-def _special_ids(tokenizer: Tokenizer) -> dict[str, int]:
-    pad, eos = tokenizer.pad_id, tokenizer.eos_id
-    return {"pad_token_id": pad, "eos_token_id": eos, "decoder_start_token_id": pad}
 
 
 def _pretrained(source: Source, tokenizer: Tokenizer, dataset: Dataset) -> T5ForConditionalGeneration | None:

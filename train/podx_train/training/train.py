@@ -9,18 +9,12 @@ from typing import Any
 
 import torch
 
+from podx.atomic import write_bytes
 from podx.errors import CheckpointError, ConfigError
 from podx.text.templates import ALL_TASKS, DEFAULT_TEMPLATES, Task
 from podx.text.tokenizer import Tokenizer
 from podx_train.batches.templates import TEMPLATES_KEY, Templates, templates_as_json
-from podx_train.checkpoint.checkpoint import (
-    CONFIG_FILE,
-    TRAINER_FILE,
-    read_tensors,
-    restore_trainer,
-    save_dataset,
-    write_bytes,
-)
+from podx_train.checkpoint.checkpoint import CONFIG_FILE, TRAINER_FILE, read_tensors, restore_trainer, save_dataset
 from podx_train.console import console
 from podx_train.data.dataset import Dataset
 from podx_train.data.stats import leaky_explanations
@@ -84,7 +78,7 @@ def make_trainer(
     tasks = choose_tasks(dataset, options.tasks)
     processes = Processes(options)
     earlier = _find_earlier(folder, resume)
-    facts = {
+    facts: dict[str, Any] = {
         "options": options.as_json(),
         "source": dict(start.facts),
         "fingerprint": fingerprint(dataset, templates),
