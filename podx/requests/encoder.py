@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,7 +15,8 @@ import numpy.typing as npt
 from podx.bundle.bundle import Bundle
 from podx.bundle.trie import NO_ITEM
 from podx.errors import ConfigError
-from podx.requests.lookup import FoundUser, LongHistory, Lookup, Numbers, UnknownUser
+from podx.requests.batch import ItemBatch, Numbers
+from podx.requests.lookup import LongHistory, Lookup, ResolvedUser, UnknownUser
 from podx.requests.types import ExplainRequest, RankRequest, RecommendRequest, UserKind
 from podx.text.inputs import EncodedInput
 from podx.text.templates import Task
@@ -90,6 +91,12 @@ class RequestEncoder:
         task, items, user = self._task_items_user(request)
         return self._write(task, user, items)
 
+    def batch(self, requests: Sequence[EncodedRequest], k: int) -> ItemBatch:
+        """Requests of one task, padded to the longest of them. ``k``: answers wanted, at most the number of items."""
+        text = self.inputs.collate([request.text for request in requests])
+        denied, allowed = [request.denied for request in requests], [request.allowed for request in requests]
+        return ItemBatch(text, requests[0].task_id, denied, allowed, k)
+
     def explanation(self, request: ExplainRequest) -> EncodedInput:
         """A request for an explanation.
 
@@ -97,29 +104,33 @@ class RequestEncoder:
             UnknownUserError, UnknownItemError: an id the model does not know.
             UnsupportedTaskError: the model was not trained for this task.
         """
-        user = self.lookup.found_user(request.user)
+        user = self.lookup.resolve_user(request.user)
         return self._write(Task.EXPLANATION, user, self.lookup.items([request.item]))
 
-    def _task_items_user(self, request: RecommendRequest | RankRequest) -> tuple[Task, Numbers, FoundUser]:
+    def _task_items_user(self, request: RecommendRequest | RankRequest) -> tuple[Task, Numbers, ResolvedUser]:
         if isinstance(request, RankRequest):
-            return Task.TOPN, self.lookup.candidates(request), self.lookup.found_user(request.user)
-        history = self.lookup.history(request)
-        return Task.SEQUENTIAL, history, self.lookup.found_user(request.user, history)
+            return Task.TOPN, self.lookup.candidates(request), self.lookup.resolve_user(request.user)
+        return Task.SEQUENTIAL, *self.lookup.history_and_user(request)
 
-    def _write(self, task: Task, user: FoundUser, items: Numbers) -> EncodedInput:
+    def _write(self, task: Task, user: ResolvedUser, items: Numbers) -> EncodedInput:
         self.lookup.task_id(task)  # an unsupported task is named before anything is run
         read = self.lookup.readable(items) if task is Task.SEQUENTIAL else items
         text = self.inputs.encode(task, user.number, read)
         return text if user.rows == (user.number,) else replace(text, user_rows=user.rows)
 
 
-def common_task(requests: Sequence[RecommendRequest | RankRequest]) -> Task:
-    """The task of all requests; of none, sequential recommendation.
+def task_of(request: RecommendRequest | RankRequest) -> Task:
+    """What a request asks for."""
+    return Task.TOPN if isinstance(request, RankRequest) else Task.SEQUENTIAL
+
+
+def common_task(tasks: Iterable[Task]) -> Task:
+    """The task of all requests of a call; of none, sequential recommendation.
 
     Raises:
         ConfigError: the requests are not all of one kind.
     """
-    kinds = {Task.TOPN if isinstance(request, RankRequest) else Task.SEQUENTIAL for request in requests}
+    kinds = set(tasks)
     if len(kinds) > 1:
         raise ConfigError("RecommendRequest and RankRequest are different tasks: pass each kind in its own call")
     return kinds.pop() if kinds else Task.SEQUENTIAL

@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from podx.bundle.bundle import Bundle
 from podx.errors import (
@@ -20,12 +19,12 @@ from podx.errors import (
     UnknownUserError,
     UnsupportedTaskError,
 )
+from podx.requests.batch import Numbers
 from podx.requests.cold_start import SimilarUsers
 from podx.requests.types import RankRequest, RecommendRequest, UserKind
 from podx.text.inputs import UNKNOWN_USER
 from podx.text.templates import Task
 
-Numbers = npt.NDArray[np.int64]
 LongHistory = Literal["error", "keep-last"]
 UnknownUser = Literal["error", "nearest"]
 """What to do about a user whom the model does not know: refuse, or read the most similar known users in its place."""
@@ -35,7 +34,7 @@ RESERVED_WHOLE_WORDS = 2
 
 
 @dataclass(frozen=True)
-class FoundUser:
+class ResolvedUser:
     """How the model reads a user.
 
     Attributes:
@@ -63,44 +62,36 @@ class Lookup:
         self._catalog, self._users = bundle.catalog, bundle.users
         self._long_history, self._unknown_user = long_history, unknown_user
 
-    def user(self, raw: str) -> int:
-        """Number of a user.
-
-        Raises:
-            UnknownUserError: the model does not know this user.
-        """
-        number = self._users.ids.number(raw)
-        if number is None:
-            more = "load the bundle with unknown_user='nearest' and pass the user's history"
-            if self._unknown_user == "nearest":
-                more = "pass the user's history with a request to recommend"
-            raise UnknownUserError(
-                f"user {raw!r} is not among the {len(self._users)} users this model knows: "
-                f"use an id of the training data, train again with this user, or {more}"
-            )
-        return number
-
-    def found_user(self, raw: str, history: Numbers | None = None) -> FoundUser:
+    def resolve_user(self, raw: str, history: Numbers | None = None) -> ResolvedUser:
         """How the model is to read a user.
 
         Args:
-            history: item numbers, where the request brings any.
+            history: item numbers, where the request brings any; a cold-start user is read by them.
 
         Raises:
-            UnknownUserError: the model does not know this user, and nothing may or can stand in.
+            UnknownUserError: the model does not know this user, and no known users may or can be read instead.
         """
-        nearest = self._unknown_user == "nearest"
         number = self._users.ids.number(raw)
+        nearest = self._unknown_user == "nearest"
         if number is None:
             if not nearest or history is None:
-                return FoundUser(self.user(raw), (), "known")  # which raises
+                raise self._unknown(raw)
             similar = tuple(self._similar.nearest(history).tolist())
-            return FoundUser(similar[0], similar, "nearest") if similar else FoundUser(UNKNOWN_USER, (0,), "mean")
+            return ResolvedUser(similar[0], similar, "nearest") if similar else ResolvedUser(UNKNOWN_USER, (0,), "mean")
         if number not in self._without_vectors:
-            return FoundUser(number, (number,), "known")
-        own = self._users.history(number) if history is None else history
-        similar = tuple(self._similar.nearest(own).tolist()) if nearest else ()
-        return FoundUser(number, similar or (0,), "nearest" if similar else "mean")
+            return ResolvedUser(number, (number,), "known")
+        items = self._users.history(number) if history is None else history
+        similar = tuple(self._similar.nearest(items).tolist()) if nearest else ()
+        return ResolvedUser(number, similar or (0,), "nearest" if similar else "mean")
+
+    def _unknown(self, raw: str) -> UnknownUserError:
+        more = "load the bundle with unknown_user='nearest' and pass the user's history"
+        if self._unknown_user == "nearest":
+            more = "pass the user's history with a request to recommend"
+        return UnknownUserError(
+            f"user {raw!r} is not among the {len(self._users)} users this model knows: "
+            f"use an id of the training data, train again with this user, or {more}"
+        )
 
     @cached_property
     def _without_vectors(self) -> frozenset[int]:
@@ -130,27 +121,32 @@ class Lookup:
             )
         return np.array(numbers, dtype=np.int64)
 
-    def history(self, request: RecommendRequest) -> Numbers:
-        """The whole history of a request, oldest first; the model reads the end of it (:meth:`readable`).
+    def history_and_user(self, request: RecommendRequest) -> tuple[Numbers, ResolvedUser]:
+        """The whole history of a request, oldest first (the model reads the end of it: :meth:`readable`), and its user.
 
         Raises:
             UnknownUserError, UnknownItemError: an id the model does not know.
             HistoryError: no history is given or known, or it is longer than the model reads.
         """
-        if request.history is None or self._unknown_user == "error":
-            user = self.user(request.user)
-        if request.history is None:
-            known = self._users.history(user).astype(np.int64)
-            if not len(known):
-                raise HistoryError(f"no history is known of user {request.user!r}: pass one")
-            return known
-        history = self.items(request.history)
+        if request.history is not None and self._unknown_user == "nearest":
+            history = self._given_history(request.user, request.history)
+            return history, self.resolve_user(request.user, history)
+        user = self.resolve_user(request.user)
+        if request.history is not None:
+            return self._given_history(request.user, request.history), user
+        stored = self._users.history(user.number).astype(np.int64)
+        if not len(stored):
+            raise HistoryError(f"no history is known of user {request.user!r}: pass one")
+        return stored, user
+
+    def _given_history(self, user: str, raw_ids: Sequence[str]) -> Numbers:
+        history = self.items(raw_ids)
         limit = self._manifest.max_history
         if not len(history):
-            raise HistoryError(f"the history of user {request.user!r} is empty: pass at least one item, or None")
+            raise HistoryError(f"the history of user {user!r} is empty: pass at least one item, or None")
         if len(history) > limit and self._long_history == "error":
             raise HistoryError(
-                f"the history of user {request.user!r} has {len(history)} items, the model reads {limit}: pass the "
+                f"the history of user {user!r} has {len(history)} items, the model reads {limit}: pass the "
                 f"last {limit} and the others as exclude, or load the bundle with long_history='keep-last'"
             )
         return history
@@ -175,25 +171,6 @@ class Lookup:
         if len(candidates) > limit:
             raise CandidatesError(f"{len(candidates)} candidates, but the model reads at most {limit}: split the list")
         return candidates
-
-    def check(self, request: RecommendRequest | RankRequest) -> int:
-        """Look up all of a request, so that nothing it can cause is left to be raised later.
-
-        Returns:
-            the number of items the model reads for it, which its cost grows with.
-
-        Raises:
-            RequestError: of the kind that names what is wrong with the request.
-        """
-        self.items(request.exclude)
-        if isinstance(request, RankRequest):
-            self.task_id(Task.TOPN)
-            self.user(request.user)
-            return len(self.candidates(request))
-        self.task_id(Task.SEQUENTIAL)
-        if request.allow is not None:
-            self.items(request.allow)
-        return len(self.readable(self.history(request)))
 
     def task_id(self, task: Task) -> int:
         """Number of a task in the graphs.
