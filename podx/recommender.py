@@ -7,14 +7,14 @@ from pathlib import Path
 
 from podx.bundle.bundle import Bundle
 from podx.decoding.generated_items import ItemReader
-from podx.decoding.items import FoundItems
+from podx.decoding.items import ItemResults
 from podx.decoding.options import ItemSearchOptions, TextSearchOptions
 from podx.decoding.text import Hypothesis, TextSearch
 from podx.errors import ConfigError
-from podx.graphs.catalog_search import CatalogueSearch, ItemBatch, SearchGraph
+from podx.graphs.catalog_search import CatalogSearch, SearchGraph
 from podx.graphs.model import GraphModel
 from podx.graphs.session import Device, SessionOptions, resolve_device
-from podx.requests.encoder import EncodedRequest, RequestEncoder, common_task
+from podx.requests.encoder import EncodedRequest, RequestEncoder, common_task, task_of
 from podx.requests.lookup import LongHistory, UnknownUser
 from podx.requests.types import (
     ExplainRequest,
@@ -90,7 +90,7 @@ class Recommender:
         self.bundle = bundle
         self._requests = RequestEncoder(bundle, long_history, unknown_user)
         self._model = GraphModel(bundle, options)
-        self._search = CatalogueSearch(bundle, self._model, search_graph)
+        self._search = CatalogSearch(bundle, self._model, search_graph)
         self._catalog = bundle.catalog
         self._reader = ItemReader(bundle.catalog, bundle.tokenizer)
         self._eos = bundle.tokenizer.eos_id
@@ -160,7 +160,7 @@ class Recommender:
         batch_size: int = DEFAULT_BATCH_SIZE,
     ) -> list[Recommendations]:
         """:meth:`recommend` for many requests; answers in the order of the requests."""
-        return self._search_items(requests, exclude_seen, k, search, batch_size)
+        return self.recommend_encoded(self.encode(requests, exclude_seen), k, search, batch_size)
 
     def rank_batch(
         self,
@@ -170,7 +170,7 @@ class Recommender:
         batch_size: int = DEFAULT_BATCH_SIZE,
     ) -> list[Recommendations]:
         """:meth:`rank` for many requests; answers in the order of the requests."""
-        return self._search_items(requests, False, k, search, batch_size)
+        return self.recommend_encoded(self.encode(requests), k, search, batch_size)
 
     def explain_batch(
         self,
@@ -180,9 +180,9 @@ class Recommender:
     ) -> list[Explanation]:
         """:meth:`explain` for many requests; answers in the order of the requests."""
         records = [self._requests.explanation(request) for request in requests]
-        found = self._search_text(Task.EXPLANATION, records, search or TextSearchOptions(), batch_size)
+        answers = self._search_text(Task.EXPLANATION, records, search or TextSearchOptions(), batch_size)
         decode = self.bundle.tokenizer.decode
-        return [Explanation(decode(hypotheses[0].tokens), hypotheses[0].score) for hypotheses in found]
+        return [Explanation(decode(hypotheses[0].tokens), hypotheses[0].score) for hypotheses in answers]
 
     def generate_items_batch(
         self,
@@ -200,9 +200,9 @@ class Recommender:
             ConfigError: the requests are not all of one kind.
         """
         _check_k(k)
-        task = common_task(requests)
-        found = self._search_text(task, [self._requests.text(r) for r in requests], search, batch_size)
-        return [[self._reader.read(h) for h in hypotheses[:k]] for hypotheses in found]
+        task = common_task(map(task_of, requests))
+        answers = self._search_text(task, [self._requests.text(r) for r in requests], search, batch_size)
+        return [[self._reader.read(h) for h in hypotheses[:k]] for hypotheses in answers]
 
     def encode(
         self, requests: Sequence[RecommendRequest | RankRequest], exclude_seen: bool = True
@@ -210,54 +210,42 @@ class Recommender:
         """What ``recommend.onnx`` reads for each request; see :meth:`podx.requests.encoder.RequestEncoder.encode`."""
         return [self._requests.encode(request, exclude_seen) for request in requests]
 
-    def check(self, request: RecommendRequest | RankRequest) -> int:
-        """Raise what a request would raise, running nothing; see :meth:`podx.requests.lookup.Lookup.check`."""
-        return self._requests.lookup.check(request)
+    def recommend_encoded(
+        self,
+        requests: Sequence[EncodedRequest],
+        k: int = DEFAULT_K,
+        search: ItemSearchOptions | None = None,
+        batch_size: int = DEFAULT_BATCH_SIZE,
+    ) -> list[Recommendations]:
+        """Answers to requests of one task that :meth:`encode` looked up before, in their order.
+
+        Raises:
+            ConfigError: the requests are not all of one kind, or an option is out of range.
+        """
+        _check_k(k)
+        common_task(request.task for request in requests)
+        search_batch = self._search.chosen(search or ItemSearchOptions())
+
+        def run(rows: Sequence[int]) -> list[Recommendations]:
+            chosen = [requests[row] for row in rows]
+            results = search_batch(self._requests.batch(chosen, min(k, len(self._catalog))))
+            return self._recommendations(results, [request.user for request in chosen])
+
+        return in_batches([request.text for request in requests], batch_size, run)
 
     # --- search ---------------------------------------------------------------------------------------------------
 
-    def _search_items(
-        self,
-        requests: Sequence[RecommendRequest | RankRequest],
-        exclude_seen: bool,
-        k: int,
-        search: ItemSearchOptions | None,
-        batch_size: int,
-    ) -> list[Recommendations]:
-        _check_k(k)
-        common_task(requests)
-        options = search or ItemSearchOptions()
-        find = self._search.chosen(options)
-        pending = self.encode(requests, exclude_seen)
-
-        def run(rows: Sequence[int]) -> list[Recommendations]:
-            own = [pending[row] for row in rows]
-            batch = ItemBatch(
-                self._requests.inputs.collate([request.text for request in own]),
-                own[0].task_id,
-                [request.denied for request in own],
-                [request.allowed for request in own],
-                min(k, len(self._catalog)),
-            )
-            return self._recommendations(find(batch, options), [request.user for request in own])
-
-        return in_batches([request.text for request in pending], batch_size, run)
-
-    def _recommendations(self, found: FoundItems, users: Sequence[UserKind]) -> list[Recommendations]:
+    def _recommendations(self, results: ItemResults, users: Sequence[UserKind]) -> list[Recommendations]:
         raw = self._catalog.items.raw
-        exact = [None] * len(found.items) if found.exact is None else found.exact.tolist()
+        exact = [None] * len(results.items) if results.exact is None else results.exact.tolist()
         return [
             Recommendations(
-                (
-                    Recommendation(raw(int(item)), float(score))
-                    for item, score in zip(items, scores, strict=True)
-                    if item
-                ),
+                (Recommendation(raw(item), score) for item, score in zip(items, scores, strict=True) if item),
                 certain,
                 user,
             )
             for items, scores, certain, user in zip(
-                found.items.tolist(), found.scores.tolist(), exact, users, strict=True
+                results.items.tolist(), results.scores.tolist(), exact, users, strict=True
             )
         ]
 

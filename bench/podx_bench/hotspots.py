@@ -21,7 +21,8 @@ from rich.console import Console
 
 from podx.bundle import signature as sig
 from podx.bundle.bundle import Bundle
-from podx.graphs.model import fixed_feeds
+from podx.graphs.model import batch_feeds
+from podx.recommender import DEFAULT_K
 from podx.requests.encoder import RequestEncoder
 from podx.text.templates import Task, parse_tasks
 from podx_bench.engines.runtime import rank_requests, recommend_requests
@@ -59,9 +60,7 @@ def feeds(bundle: Bundle, data: Path, task: Task, batch_size: int, seed: int) ->
     encoder = RequestEncoder(bundle, "keep-last")
     requests = rank_requests(work) if task is Task.TOPN else recommend_requests(work)
     encoded = [encoder.encode(request) for request in requests]
-    batch = encoder.inputs.collate([one.text for one in encoded])
-    limits = [e.denied for e in encoded], [e.allowed for e in encoded]
-    return dict(fixed_feeds(batch, encoded[0].task_id, *limits, bundle.manifest.user_prompts > 0))
+    return dict(batch_feeds(encoder.batch(encoded, DEFAULT_K), encoder.reads_user_rows))
 
 
 def profile(path: Path, inputs: Mapping[str, Any], threads: int) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ from podx.bundle import signature as sig
 from podx.bundle.bundle import CATALOG_FILE, Bundle
 from podx.bundle.catalog import Catalog
 from podx.bundle.manifest import file_sha256
-from podx.decoding.item_filter import ItemLimits
+from podx.decoding.item_filter import ItemFilter
 from podx.decoding.items import ItemSearch, TokenColumns
 from podx.decoding.options import ItemSearchOptions
 from podx.decoding.stepper import FloatArray, IntArray
@@ -128,7 +128,7 @@ class Server:
 
     def _prepared_search(self) -> Callable[[], object]:
         options, trie = self._options, self._catalog.trie
-        columns = TokenColumns.of_catalogue(trie, END_TOKEN)
+        columns = TokenColumns.of_catalog(trie, END_TOKEN)
         tokens = 0 if columns.output_tokens is None else len(columns.output_tokens)
         shape = (options.batch, options.beams, tokens)
         drawn = [self._rng.standard_normal(shape, dtype=np.float32) for _ in range(LEVELS + 1)]
@@ -138,7 +138,7 @@ class Server:
         search = ItemSearchOptions(beams=options.beams)
 
         def run() -> object:
-            limits = ItemLimits(trie, list(denied), allowed)
+            limits = ItemFilter(trie, list(denied), allowed)
             return ItemSearch(_GivenSteps(steps), trie, columns, limits, search, START_TOKEN, options.k).run()
 
         return run

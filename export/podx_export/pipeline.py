@@ -141,7 +141,7 @@ def write_bundle(
     _save_graph(build_recommender(model, weights, tables, levels, precision), folder / sig.RECOMMEND_FILE)
     if precision != INT8:  # which is for CPUs
         fixed_shapes = build_recommender(model, weights, tables, levels, precision, cuda_graph=True)
-        _save_graph(fixed_shapes, folder / sig.CAPTURED_FILE)
+        _save_graph(fixed_shapes, folder / sig.CUDA_GRAPH_FILE)
     weights.close()
     progress("check the graphs")
     for path in folder.glob("*.onnx"):

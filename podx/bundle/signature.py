@@ -50,7 +50,7 @@ ENCODER_FILE = "encoder.onnx"
 DECODER_FILE = "decoder.onnx"
 ITEM_DECODER_FILE = "decoder_items.onnx"
 RECOMMEND_FILE = "recommend.onnx"
-CAPTURED_FILE = "recommend_captured.onnx"
+CUDA_GRAPH_FILE = "recommend_captured.onnx"
 WEIGHTS_FILE = "weights.bin"
 USER_PROMPTS_FILE = "user_prompts.bin"
 
@@ -160,7 +160,7 @@ def log_probs_tensor(shape: ModelShape, items_only: bool) -> TensorSpec:
     return TensorSpec(LOG_PROBS, "float32", ("batch", "beams", last))
 
 
-def limit_inputs() -> list[TensorSpec]:
+def filter_inputs() -> list[TensorSpec]:
     """What ``recommend.onnx`` reads beside the encoder's inputs: item numbers, rows filled up with :data:`NO_NUMBER`.
 
     ``excluded_items``: never to be returned. ``allowed_items``: the only ones that may be, unless the row holds

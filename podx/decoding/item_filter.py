@@ -26,7 +26,7 @@ def _contains(keys: IntArray, wanted: IntArray) -> BoolArray:
     return np.asarray(keys[place] == wanted)
 
 
-class ItemLimits:
+class ItemFilter:
     """Permitted items of each user in a batch.
 
     Args:
@@ -88,9 +88,9 @@ class ItemLimits:
             self._restricted[user], _contains(self._allowed_items, keys), ~_contains(self._denied_items, keys)
         )
 
-    def keep(self, users: IntArray) -> ItemLimits:
-        """Limits of some users only, renumbered from 0."""
-        new = object.__new__(ItemLimits)
+    def keep(self, users: IntArray) -> ItemFilter:
+        """The filter of some users only, renumbered from 0."""
+        new = object.__new__(ItemFilter)
         new._trie, new._nodes, new._items = self._trie, self._nodes, self._items
         new._restricted, new.possible = self._restricted[users], self.possible[users]
         for name, width in (

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from podx.bundle.trie import NO_ITEM, ROOT, Trie
-from podx.decoding.item_filter import ItemLimits
+from podx.decoding.item_filter import ItemFilter
 from podx.decoding.options import COMPACT_BELOW, ItemSearchOptions
 from podx.decoding.paths import BeamPaths
 from podx.decoding.select import NEVER, Ragged, best_columns
@@ -37,7 +37,7 @@ class TokenColumns:
     end: int
 
     @classmethod
-    def of_catalogue(cls, trie: Trie, eos_token: int) -> TokenColumns:
+    def of_catalog(cls, trie: Trie, eos_token: int) -> TokenColumns:
         """Only the tokens that occur in some item, and end of sequence."""
         tokens = np.unique(np.append(trie.tokens_in_use(), eos_token)).astype(np.int64)
         edge = np.searchsorted(tokens, trie.edge_token).astype(np.int64)
@@ -54,7 +54,7 @@ class TokenColumns:
 
 
 @dataclass(frozen=True)
-class FoundItems:
+class ItemResults:
     """Answers, best first.
 
     ``items``: int64 [batch, k], 0 where there are fewer; ``scores``: float32 [batch, k]; ``exact``: bool [batch],
@@ -83,7 +83,7 @@ class ItemSearch:
     Args:
         stepper: the model, holding this batch's memory.
         trie: the catalogue's; ``columns``: where its tokens' scores stand.
-        limits: permitted items of each user.
+        item_filter: permitted items of each user.
         start_token: first token the decoder is fed.
         k: answers wanted per user.
     """
@@ -93,24 +93,24 @@ class ItemSearch:
         stepper: Stepper,
         trie: Trie,
         columns: TokenColumns,
-        limits: ItemLimits,
+        item_filter: ItemFilter,
         options: ItemSearchOptions,
         start_token: int,
         k: int,
     ) -> None:
-        self._stepper, self._trie, self._columns, self._limits = stepper, trie, columns, limits
+        self._stepper, self._trie, self._columns, self._filter = stepper, trie, columns, item_filter
         self._start, self._k = start_token, k
         self._beams = max(options.beams, k)
         self._penalty = options.length_penalty
         self._max_tokens = trie.depth + 1
-        batch = len(limits.possible)
+        batch = len(item_filter.possible)
         self._rows = np.arange(batch)  # user of each row that is still searched
-        self._found = FoundItems(
+        self._results = ItemResults(
             np.full((batch, self._beams), NO_ITEM, dtype=np.int64),
             np.full((batch, self._beams), NEVER, dtype=np.float32),
         )
 
-    def run(self) -> FoundItems:
+    def run(self) -> ItemResults:
         """Search to the end and return the k best permitted items of each user."""
         batch = len(self._rows)
         paths = BeamPaths(batch)
@@ -135,7 +135,7 @@ class ItemSearch:
             width = int(live.max())
             score, node, tokens = score[:, :width], node[:, :width], tokens[:, :width]
             paths.narrow(width)
-        return FoundItems(self._found.items[:, : self._k], self._found.scores[:, : self._k])
+        return ItemResults(self._results.items[:, : self._k], self._results.scores[:, : self._k])
 
     def _candidates(self, log_probs: FloatArray, node: IntArray, score: FloatArray) -> _Candidates:
         """All permitted continuations of the live beams, cut to the best per user."""
@@ -146,10 +146,10 @@ class ItemSearch:
         source = np.repeat(np.arange(len(at)), counts)
         edge = np.arange(len(source)) - np.repeat(np.cumsum(counts) - counts, counts) + np.repeat(first, counts)
         child = edge + 1  # breadth-first numbering: edge e leads to node e + 1
-        open_child = self._limits.may_enter(user[source], child)
+        open_child = self._filter.may_enter(user[source], child)
         source, edge, child = source[open_child], edge[open_child], child[open_child]
         item = self._trie.item[at].astype(np.int64)
-        ends = np.flatnonzero((item != NO_ITEM) & self._limits.may_return(user, item))
+        ends = np.flatnonzero((item != NO_ITEM) & self._filter.may_return(user, item))
         origin = np.concatenate([source, ends])
         column = np.concatenate([self._columns.edge[edge], np.full(len(ends), self._columns.end)])
         leads_to = np.concatenate([child, at[ends]])
@@ -176,11 +176,11 @@ class ItemSearch:
             return
         scores = np.where(ended, best.score[:, head] / np.float32(length**self._penalty), NEVER)
         items = np.where(ended, best.item[:, head], NO_ITEM)
-        scores = np.concatenate([self._found.scores[self._rows], scores.astype(np.float32)], axis=1)
-        items = np.concatenate([self._found.items[self._rows], items], axis=1)
+        scores = np.concatenate([self._results.scores[self._rows], scores.astype(np.float32)], axis=1)
+        items = np.concatenate([self._results.items[self._rows], items], axis=1)
         order = best_columns(scores, self._beams)
-        self._found.scores[self._rows] = np.take_along_axis(scores, order, axis=1)
-        self._found.items[self._rows] = np.take_along_axis(items, order, axis=1)
+        self._results.scores[self._rows] = np.take_along_axis(scores, order, axis=1)
+        self._results.items[self._rows] = np.take_along_axis(items, order, axis=1)
 
     def _survivors(self, best: _Candidates) -> tuple[FloatArray, IntArray, IntArray, IntArray]:
         """The first ``beams`` continuations that do not end: score, parent beam, node, column, each [batch, beams]."""
@@ -202,11 +202,11 @@ class ItemSearch:
             return np.full_like(score, NEVER)
         kindest = self._max_tokens if self._penalty > 0 else length + 1
         bound = score / np.float32(kindest**self._penalty)
-        worst = self._found.scores[self._rows, self._k - 1]
+        worst = self._results.scores[self._rows, self._k - 1]
         return np.where(bound > worst[:, None], score, NEVER)
 
     def _drop(self, kept: IntArray, paths: BeamPaths) -> None:
         self._rows = self._rows[kept]
-        self._limits = self._limits.keep(kept)
+        self._filter = self._filter.keep(kept)
         self._stepper.keep(kept)
         paths.keep(kept)

@@ -10,8 +10,8 @@ from podx.errors import ConfigError
 
 DEFAULT_BEAMS = 20
 DEFAULT_LENGTH_PENALTY = 1.0
-CAPTURED_K = 10
-"""Answers that the graph captured for CUDA gives; it is one for the default width and length penalty."""
+CUDA_GRAPH_K = 10
+"""Answers that the graph for CUDA graphs gives; it searches with the default width and length penalty."""
 DEFAULT_TEXT_BEAMS = 21
 DEFAULT_GROUPS = 3
 DEFAULT_MIN_LENGTH = 10
@@ -26,7 +26,7 @@ COMPACT_BELOW = 0.75
 MAX_RETRY_BEAMS = 320
 """Width at which a search that was to be repeated until it is certain gives up."""
 
-ScoreOver = Literal["catalogue", "vocabulary"]
+ScoreOver = Literal["catalog", "vocabulary"]
 Exact = Literal["report", "retry"]
 
 
@@ -53,19 +53,19 @@ class ItemSearchOptions:
 
     beams: int = DEFAULT_BEAMS
     length_penalty: float = DEFAULT_LENGTH_PENALTY
-    score_over: ScoreOver = "catalogue"
+    score_over: ScoreOver = "catalog"
     exact: Exact = "report"
 
     def __post_init__(self) -> None:
         if self.beams < 1:
             raise ConfigError(f"beams must be at least 1, not {self.beams}")
         _check_length_penalty(self.length_penalty)
-        if self.score_over not in ("catalogue", "vocabulary"):
-            raise ConfigError(f"score_over must be 'catalogue' or 'vocabulary', not {self.score_over!r}")
+        if self.score_over not in ("catalog", "vocabulary"):
+            raise ConfigError(f"score_over must be 'catalog' or 'vocabulary', not {self.score_over!r}")
         if self.exact not in ("report", "retry"):
             raise ConfigError(f"exact must be 'report' or 'retry', not {self.exact!r}")
-        if self.exact == "retry" and self.score_over != "catalogue":
-            raise ConfigError("exact='retry' needs score_over='catalogue': only that search knows when it is certain")
+        if self.exact == "retry" and self.score_over != "catalog":
+            raise ConfigError("exact='retry' needs score_over='catalog': only that search knows when it is certain")
 
 
 @dataclass(frozen=True)

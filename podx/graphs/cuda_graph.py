@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from podx.bundle import signature as sig
-from podx.decoding.options import CAPTURED_K
+from podx.decoding.options import CUDA_GRAPH_K
 from podx.graphs.session import FixedSession, SessionOptions
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -59,8 +59,8 @@ class Bucket:
 
     def pad(self, name: str, array: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """An input in the bucket's shape. Padded users are users without text."""
-        own = {sig.EXCLUDED_ITEMS: self.excluded, sig.ALLOWED_ITEMS: self.allowed, sig.USER_ROWS: self.user_rows}
-        width = own.get(name, self.source)
+        lists = {sig.EXCLUDED_ITEMS: self.excluded, sig.ALLOWED_ITEMS: self.allowed, sig.USER_ROWS: self.user_rows}
+        width = lists.get(name, self.source)
         shape = (self.batch,) if array.ndim == 1 else (self.batch, width)
         padded = np.full(shape, _FILL.get(name, 0), dtype=np.int64)
         padded[tuple(slice(0, size) for size in array.shape)] = array
@@ -68,7 +68,7 @@ class Bucket:
 
     def dimensions(self) -> dict[str, int]:
         """By the names that the graph gives them."""
-        lists = {"excluded": self.excluded, "allowed": self.allowed, "answers": CAPTURED_K}
+        lists = {"excluded": self.excluded, "allowed": self.allowed, "answers": CUDA_GRAPH_K}
         rows = {"user_neighbours": self.user_rows} if self.user_rows else {}
         return {"batch": self.batch, "source": self.source, **lists, **rows}
 
@@ -78,7 +78,7 @@ def _at_least(size: int, among: tuple[int, ...]) -> int | None:
     return among[place] if place < len(among) else None
 
 
-class CapturedRecommender:
+class CudaGraphRecommender:
     """Runs ``recommend_captured.onnx``. Safe to call from several threads."""
 
     def __init__(self, path: Path, options: SessionOptions) -> None:
@@ -90,7 +90,7 @@ class CapturedRecommender:
         """Answers of a batch (:func:`podx.bundle.signature.answer_tensors`); None where no bucket holds it.
 
         Args:
-            feeds: the encoder's inputs and the limits, as for ``recommend.onnx``.
+            feeds: the encoder's inputs and the item filter, as for ``recommend.onnx``.
         """
         bucket = Bucket.holding(feeds)
         if bucket is None:
@@ -98,8 +98,8 @@ class CapturedRecommender:
         users = len(feeds[sig.INPUT_IDS])
         session, lock = self._session(bucket)
         with lock:
-            found = session.run({name: bucket.pad(name, array) for name, array in feeds.items()})
-            return {name: array[:users].copy() for name, array in found.items()}
+            outputs = session.run({name: bucket.pad(name, array) for name, array in feeds.items()})
+            return {name: array[:users].copy() for name, array in outputs.items()}
 
     def _session(self, bucket: Bucket) -> tuple[FixedSession, threading.Lock]:
         with self._lock:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -12,12 +12,13 @@ import numpy.typing as npt
 
 from podx.bundle import signature as sig
 from podx.bundle.bundle import Bundle
-from podx.decoding.items import FoundItems
-from podx.decoding.options import CAPTURED_K, DEFAULT_BEAMS, DEFAULT_LENGTH_PENALTY, ItemSearchOptions
+from podx.decoding.items import ItemResults
+from podx.decoding.options import CUDA_GRAPH_K, DEFAULT_BEAMS, DEFAULT_LENGTH_PENALTY, ItemSearchOptions
 from podx.decoding.stepper import FloatArray, IntArray
-from podx.graphs.cuda_graph import CapturedRecommender
+from podx.graphs.cuda_graph import CudaGraphRecommender
 from podx.graphs.int8_check import require_exact_products
 from podx.graphs.session import CPU, CUDA, GraphSession, SessionOptions, select_rows
+from podx.requests.batch import ItemBatch
 from podx.requests.encoder import allowed_row
 from podx.text.inputs import UNKNOWN_USER, Batch, pad_rows
 
@@ -73,61 +74,44 @@ def _user_rows(batch: Batch) -> npt.NDArray[np.int64]:
 
 def _text_feeds(batch: Batch, task_id: int, user_rows: bool) -> dict[str, npt.NDArray[np.int64]]:
     """What the encoder reads, see :func:`podx.bundle.signature.encoder_inputs`."""
-    own = {sig.USER_ROWS: _user_rows(batch)} if user_rows else {}
-    return {
+    feeds = {
         sig.INPUT_IDS: batch.input_ids,
         sig.WHOLE_WORD_IDS: batch.whole_word_ids,
         sig.ATTENTION_MASK: batch.attention_mask,
         sig.TASK_ID: np.full(batch.size, task_id, dtype=np.int64),
-        **own,
+    }
+    return feeds | {sig.USER_ROWS: _user_rows(batch)} if user_rows else feeds
+
+
+def batch_feeds(batch: ItemBatch, user_rows: bool = False) -> dict[str, npt.NDArray[np.int64]]:
+    """The inputs of ``recommend.onnx`` that have no default. ``user_rows``: it has prompt vectors of each user."""
+    return {
+        **_text_feeds(batch.text, batch.task_id, user_rows),
+        sig.EXCLUDED_ITEMS: pad_rows(batch.denied, sig.NO_NUMBER),
+        sig.ALLOWED_ITEMS: pad_rows([allowed_row(items) for items in batch.allowed], sig.NO_NUMBER),
     }
 
 
 def recommend_with(
-    session: GraphSession,
-    batch: Batch,
-    task_id: int,
-    denied: Sequence[npt.NDArray[np.integer]],
-    allowed: Sequence[npt.NDArray[np.integer] | None],
-    options: ItemSearchOptions,
-    k: int,
-    user_rows: bool = False,
-) -> FoundItems:
+    session: GraphSession, batch: ItemBatch, options: ItemSearchOptions, user_rows: bool = False
+) -> ItemResults:
     """Run ``recommend.onnx`` on a batch.
 
     Args:
-        denied: item numbers never to be returned, per request.
-        allowed: the only ones that may be, per request; None: all.
-        options: scores must be over the catalogue.
-        k: answers wanted, at most the number of items.
+        options: scores must be over the catalog.
         user_rows: whether the graph has prompt vectors of each user.
     """
     feeds = {
-        **fixed_feeds(batch, task_id, denied, allowed, user_rows),
-        sig.BEAMS: np.array([max(options.beams, k)], dtype=np.int64),
-        sig.K: np.array([k], dtype=np.int64),
+        **batch_feeds(batch, user_rows),
+        sig.BEAMS: np.array([max(options.beams, batch.k)], dtype=np.int64),
+        sig.K: np.array([batch.k], dtype=np.int64),
         sig.LENGTH_PENALTY: np.array([options.length_penalty], dtype=np.float32),
     }
-    return _found(session.run(feeds, to_host=session.outputs))
+    return _results(session.run(feeds, to_host=session.outputs))
 
 
-def fixed_feeds(
-    batch: Batch,
-    task_id: int,
-    denied: Sequence[npt.NDArray[np.integer]],
-    allowed: Sequence[npt.NDArray[np.integer] | None],
-    user_rows: bool = False,
-) -> dict[str, npt.NDArray[np.int64]]:
-    """The inputs of ``recommend.onnx`` that have no default; ``user_rows``: see :func:`recommend_with`."""
-    return {
-        **_text_feeds(batch, task_id, user_rows),
-        sig.EXCLUDED_ITEMS: pad_rows(denied, sig.NO_NUMBER),
-        sig.ALLOWED_ITEMS: pad_rows([allowed_row(items) for items in allowed], sig.NO_NUMBER),
-    }
-
-
-def _found(answers: Mapping[str, npt.NDArray[Any]]) -> FoundItems:
-    return FoundItems(answers[sig.ITEMS], answers[sig.SCORES], answers[sig.EXACT])
+def _results(outputs: Mapping[str, npt.NDArray[Any]]) -> ItemResults:
+    return ItemResults(outputs[sig.ITEMS], outputs[sig.SCORES], outputs[sig.EXACT])
 
 
 class GraphModel:
@@ -141,7 +125,7 @@ class GraphModel:
         self._bundle = bundle
         self._options = options
         self._sessions: dict[str, GraphSession] = {}
-        self._captured: CapturedRecommender | None = None
+        self._cuda_graph: CudaGraphRecommender | None = None
         self._user_rows = bundle.manifest.user_prompts > 0
         self._lock = threading.Lock()
         if bundle.manifest.largest_int8 and options.device == CPU:
@@ -161,8 +145,8 @@ class GraphModel:
         """
         with self._lock:
             if name not in self._sessions:
-                alone = name == sig.RECOMMEND_FILE
-                spin = alone if self._options.spin is None else self._options.spin
+                does_all = name == sig.RECOMMEND_FILE
+                spin = does_all if self._options.spin is None else self._options.spin
                 self._sessions[name] = GraphSession(self._bundle.file(name), replace(self._options, spin=spin))
             return self._sessions[name]
 
@@ -170,35 +154,25 @@ class GraphModel:
         """Memory of a batch: mask and cross-attention K and V of every decoder layer, on the device."""
         return self.session(sig.ENCODER_FILE).run(_text_feeds(batch, task_id, self._user_rows), to_host=())
 
-    def recommend(
-        self,
-        batch: Batch,
-        task_id: int,
-        denied: Sequence[npt.NDArray[np.integer]],
-        allowed: Sequence[npt.NDArray[np.integer] | None],
-        options: ItemSearchOptions,
-        k: int,
-    ) -> FoundItems:
-        """The whole search by one graph, see :func:`recommend_with`. On CUDA by a captured one where it can."""
-        captured = self._captured_for(options, k)
-        if captured is not None:
-            found = captured.run(fixed_feeds(batch, task_id, denied, allowed, self._user_rows))
-            if found is not None:
-                return _found(found)
-        session = self.session(sig.RECOMMEND_FILE)
-        return recommend_with(session, batch, task_id, denied, allowed, options, k, self._user_rows)
+    def recommend(self, batch: ItemBatch, options: ItemSearchOptions) -> ItemResults:
+        """The whole search by one graph, see :func:`recommend_with`. On CUDA as a CUDA graph where there is one."""
+        cuda_graph = self._cuda_graph_for(options, batch.k)
+        if cuda_graph is not None:
+            outputs = cuda_graph.run(batch_feeds(batch, self._user_rows))
+            if outputs is not None:
+                return _results(outputs)
+        return recommend_with(self.session(sig.RECOMMEND_FILE), batch, options, self._user_rows)
 
-    def _captured_for(self, options: ItemSearchOptions, k: int) -> CapturedRecommender | None:
-        """The captured graph, where there is one and it does the search that is asked for."""
-        own = self._options
-        usual = options.beams == DEFAULT_BEAMS and k == CAPTURED_K and options.length_penalty == DEFAULT_LENGTH_PENALTY
-        exists = sig.CAPTURED_FILE in self._bundle.manifest.files
-        if not (own.device == CUDA and own.cuda_graph and usual and exists):
+    def _cuda_graph_for(self, options: ItemSearchOptions, k: int) -> CudaGraphRecommender | None:
+        """The graph for CUDA graphs, where the bundle has one and it does the search that is asked for."""
+        wanted = self._options.device == CUDA and self._options.cuda_graph
+        usual = (options.beams, options.length_penalty, k) == (DEFAULT_BEAMS, DEFAULT_LENGTH_PENALTY, CUDA_GRAPH_K)
+        if not (wanted and usual and sig.CUDA_GRAPH_FILE in self._bundle.manifest.files):
             return None
         with self._lock:
-            if self._captured is None:
-                self._captured = CapturedRecommender(self._bundle.file(sig.CAPTURED_FILE), own)
-            return self._captured
+            if self._cuda_graph is None:
+                self._cuda_graph = CudaGraphRecommender(self._bundle.file(sig.CUDA_GRAPH_FILE), self._options)
+            return self._cuda_graph
 
     def stepper(self, memory: Mapping[str, Any], batch: int, output_tokens: IntArray | None) -> GraphStepper:
         """A stepper over this memory. ``output_tokens``: score only these; None: the whole vocabulary."""

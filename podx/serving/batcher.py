@@ -15,7 +15,6 @@ from podx.recommender import DEFAULT_K, Recommender
 from podx.requests.types import RankRequest, Recommendations, RecommendRequest
 from podx.serving.queue import Kind, Line, Waiting
 from podx.text.batches import DEFAULT_BATCH_SIZE
-from podx.text.templates import Task
 
 DEFAULT_MAX_WAIT_MS = 2.0
 DEFAULT_MAX_PENDING = 256
@@ -39,12 +38,12 @@ class BatcherStats:
 class Batcher:
     """Merges concurrent requests into batches, each answered as a direct call to the recommender would answer it.
 
-    A request is looked up in the thread that brings it, so a bad one raises there and disturbs nobody; then it waits
-    for a worker. **When a batch starts**: at once where the worker is idle, so a lone client waits for nothing; and
-    while the worker is busy, requests gather by themselves. Only right after a batch does a worker wait, at most
-    ``max_wait_ms``, for the clients it has just answered to come back: it leaves as soon as the batch is full or as
-    many wait as were there before. Without that pause, the first client back would be served alone and all others would
-    wait for it. Requests that differ in kind, k, ``exclude_seen`` or ``search`` are never merged. The next batch is
+    A request is looked up and written as tokens in the thread that brings it, so a bad one raises there and disturbs
+    nobody; then it waits for a worker. **When a batch starts**: at once where the worker is idle, so a lone client
+    waits for nothing; and while the worker is busy, requests gather by themselves. Only right after a batch does a
+    worker wait, at most ``max_wait_ms``, for the clients it has just answered to come back: it leaves as soon as the
+    batch is full or as many wait as were there before. Without that pause, the first client back would be served alone
+    and all others would wait for it. Requests that differ in task, k or ``search`` are never merged. The next batch is
     that of the request that waits longest; where two full batches wait, they are cut by length, so that little is
     padded.
 
@@ -137,7 +136,7 @@ class Batcher:
         exclude_seen: bool = True,
         search: ItemSearchOptions | None = None,
     ) -> Future[Recommendations]:
-        """Hand in a request; its lists must not be changed until it is answered.
+        """Hand in a request.
 
         Returns:
             a future of the answer; ``await asyncio.wrap_future(batcher.submit(request))`` in a coroutine. Cancelling it
@@ -153,9 +152,8 @@ class Batcher:
                 f"a batcher merges RecommendRequest and RankRequest, not {type(request).__name__}: "
                 f"call the recommender itself for others"
             )
-        length = self._recommender.check(request)
-        task = Task.TOPN if isinstance(request, RankRequest) else Task.SEQUENTIAL
-        kind = Kind(task, k, exclude_seen or task is Task.TOPN, search)
+        encoded = self._recommender.encode([request], exclude_seen)[0]
+        kind = Kind(encoded.task, k, search or ItemSearchOptions())
         future: Future[Recommendations] = Future()
         with self._changed:
             if self._closed:
@@ -166,7 +164,7 @@ class Batcher:
                     f"serve with more machines, or let more wait with max_pending"
                 )
             self._number += 1
-            waiting = Waiting(self._number, kind, request, length, future)
+            waiting = Waiting(self._number, kind, encoded, future)
             self._line.add(waiting)
             if len(self._line) == 1 or len(self._line) >= self._expected:  # else no worker would leave any earlier
                 self._changed.notify_all()
@@ -229,7 +227,7 @@ class Batcher:
 
     def _work(self) -> None:
         while batch := self._take():
-            runnable = [one for one in batch if one.future.set_running_or_notify_cancel()]
+            runnable = [waiting for waiting in batch if waiting.future.set_running_or_notify_cancel()]
             if runnable:
                 self._answer(runnable)
 
@@ -252,23 +250,21 @@ class Batcher:
             answered = list(zip(batch, self._run(batch), strict=True))
         except Exception as error:  # of whatever kind: who waits for the answer must hear of it
             if len(batch) > 1:
-                for one in batch:
-                    self._answer([one])
+                for waiting in batch:
+                    self._answer([waiting])
                 return
             self._note(batch)
             batch[0].future.set_exception(error)
             return
         self._note(batch)
-        for one, answer in answered:
-            one.future.set_result(answer)
+        for waiting, answer in answered:
+            waiting.future.set_result(answer)
 
     def _run(self, batch: Sequence[Waiting]) -> list[Recommendations]:
         kind = batch[0].kind
-        if kind.task is Task.TOPN:
-            candidates = [one.request for one in batch if isinstance(one.request, RankRequest)]
-            return self._recommender.rank_batch(candidates, kind.k, kind.search, len(batch))
-        histories = [one.request for one in batch if isinstance(one.request, RecommendRequest)]
-        return self._recommender.recommend_batch(histories, kind.k, kind.exclude_seen, kind.search, len(batch))
+        return self._recommender.recommend_encoded(
+            [waiting.request for waiting in batch], kind.k, kind.search, batch_size=len(batch)
+        )
 
     def _note(self, batch: Sequence[Waiting]) -> None:
         """Before the answers go out, so that no client is back yet and counted twice."""

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from itertools import islice
 
 from podx.decoding.options import ItemSearchOptions
-from podx.requests.types import RankRequest, Recommendations, RecommendRequest
+from podx.requests.encoder import EncodedRequest
+from podx.requests.types import Recommendations
 from podx.text.templates import Task
-
-Request = RecommendRequest | RankRequest
 
 
 @dataclass(frozen=True)
@@ -19,8 +18,7 @@ class Kind:
 
     task: Task
     k: int
-    exclude_seen: bool
-    search: ItemSearchOptions | None
+    search: ItemSearchOptions
 
 
 @dataclass(eq=False, slots=True)
@@ -30,17 +28,21 @@ class Waiting:
     Attributes:
         number: place in the order of arrival.
         kind: what it may be merged with.
-        length: items the model reads for it.
+        request: looked up and written as tokens.
         future: where its answer goes.
         passed_over: it was cut into a batch that goes next, though others went before it.
     """
 
     number: int
     kind: Kind
-    request: Request
-    length: int
+    request: EncodedRequest
     future: Future[Recommendations]
     passed_over: bool = False
+
+    @property
+    def length(self) -> int:
+        """Tokens that the model reads, which the cost of a request grows with."""
+        return len(self.request.text)
 
 
 class Line:
@@ -78,19 +80,19 @@ class Line:
         same = min(self._kinds.values(), key=lambda group: next(iter(group)))
         longest = list(islice(same.values(), 2 * most))
         if len(longest) == 2 * most and not longest[0].passed_over:
-            by_length = sorted(longest, key=lambda one: (one.length, one.number))
+            by_length = sorted(longest, key=lambda waiting: (waiting.length, waiting.number))
             first = 0 if by_length.index(longest[0]) < most else most
             chosen = by_length[first : first + most]
-            for one in by_length[:first] + by_length[first + most :]:
-                one.passed_over = True
+            for waiting in by_length[:first] + by_length[first + most :]:
+                waiting.passed_over = True
         else:
             chosen = longest[:most]
-        for one in chosen:
-            self.remove(one)
+        for waiting in chosen:
+            self.remove(waiting)
         return chosen
 
     def clear(self) -> list[Waiting]:
         """All of them; none is left."""
-        everyone = [one for same in self._kinds.values() for one in same.values()]
+        everyone = [waiting for same in self._kinds.values() for waiting in same.values()]
         self._kinds, self._length = {}, 0
         return everyone

@@ -10,10 +10,11 @@ import pytest
 
 from podx.bundle import signature as sig
 from podx.bundle.bundle import Bundle
-from podx.decoding.options import CAPTURED_K, ItemSearchOptions
-from podx.graphs.cuda_graph import ALLOWED_LENGTHS, BATCH_SIZES, SOURCE_LENGTHS, Bucket, CapturedRecommender
-from podx.graphs.model import GraphModel, fixed_feeds
+from podx.decoding.options import CUDA_GRAPH_K, ItemSearchOptions
+from podx.graphs.cuda_graph import ALLOWED_LENGTHS, BATCH_SIZES, SOURCE_LENGTHS, Bucket, CudaGraphRecommender
+from podx.graphs.model import GraphModel, batch_feeds
 from podx.graphs.session import SessionOptions
+from podx.requests.batch import ItemBatch
 from podx.text.templates import Task
 from podx_export.pipeline import export_checkpoint
 from podx_export.verify.samples import draw
@@ -32,11 +33,12 @@ def exported(untrained: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
 def _both(exported: tuple[Checkpoint, Bundle], task: Task, seed: int) -> tuple[dict[str, np.ndarray], object]:
     checkpoint, bundle = exported
     sample = draw(checkpoint, task, USERS, seed)
-    batch, task_id = sample.encode(checkpoint), bundle.manifest.tasks.index(task)
+    task_id = bundle.manifest.tasks.index(task)
     model = GraphModel(bundle, SessionOptions())
-    usual = model.recommend(batch, task_id, sample.denied, sample.allowed, ItemSearchOptions(), CAPTURED_K)
-    captured = CapturedRecommender(bundle.file(sig.CAPTURED_FILE), SessionOptions())
-    return captured.run(fixed_feeds(batch, task_id, sample.denied, sample.allowed)) or {}, usual
+    batch = ItemBatch(sample.encode(checkpoint), task_id, sample.denied, sample.allowed, CUDA_GRAPH_K)
+    usual = model.recommend(batch, ItemSearchOptions())
+    captured = CudaGraphRecommender(bundle.file(sig.CUDA_GRAPH_FILE), SessionOptions())
+    return captured.run(batch_feeds(batch)) or {}, usual
 
 
 @pytest.mark.parametrize("task", [Task.SEQUENTIAL, Task.TOPN])
@@ -51,25 +53,26 @@ def test_answers_equal_those_of_the_other_graph(exported: tuple[Checkpoint, Bund
 def test_a_bucket_is_filled_anew_each_time(exported: tuple[Checkpoint, Bundle]) -> None:
     """Later, smaller batches in the same buffers are not answered with what earlier ones left there."""
     checkpoint, bundle = exported
-    captured = CapturedRecommender(bundle.file(sig.CAPTURED_FILE), SessionOptions())
+    captured = CudaGraphRecommender(bundle.file(sig.CUDA_GRAPH_FILE), SessionOptions())
     model, task_id = GraphModel(bundle, SessionOptions()), bundle.manifest.tasks.index(Task.SEQUENTIAL)
     for users in (8, 5, 7):
         sample = draw(checkpoint, Task.SEQUENTIAL, users, seed=users)
-        batch = sample.encode(checkpoint)
-        found = captured.run(fixed_feeds(batch, task_id, sample.denied, sample.allowed))
-        usual = model.recommend(batch, task_id, sample.denied, sample.allowed, ItemSearchOptions(), CAPTURED_K)
+        batch = ItemBatch(sample.encode(checkpoint), task_id, sample.denied, sample.allowed, CUDA_GRAPH_K)
+        found = captured.run(batch_feeds(batch))
+        usual = model.recommend(batch, ItemSearchOptions())
         assert found is not None
         np.testing.assert_array_equal(found[sig.ITEMS], usual.items)
 
 
 def test_threads_share_a_bucket(exported: tuple[Checkpoint, Bundle]) -> None:
     checkpoint, bundle = exported
-    captured = CapturedRecommender(bundle.file(sig.CAPTURED_FILE), SessionOptions(threads=1))
+    captured = CudaGraphRecommender(bundle.file(sig.CUDA_GRAPH_FILE), SessionOptions(threads=1))
     task_id = bundle.manifest.tasks.index(Task.SEQUENTIAL)
     work = []
     for seed in range(6):
         sample = draw(checkpoint, Task.SEQUENTIAL, 4, seed)
-        work.append(fixed_feeds(sample.encode(checkpoint), task_id, sample.denied, sample.allowed))
+        batch = ItemBatch(sample.encode(checkpoint), task_id, sample.denied, sample.allowed, CUDA_GRAPH_K)
+        work.append(batch_feeds(batch))
     alone = [captured.run(feeds) for feeds in work]
     together: dict[int, object] = {}
 
@@ -102,4 +105,4 @@ def test_buckets_hold_what_they_must() -> None:
 
 def test_a_cpu_does_not_use_it(exported: tuple[Checkpoint, Bundle]) -> None:
     _, bundle = exported
-    assert GraphModel(bundle, SessionOptions())._captured_for(ItemSearchOptions(), CAPTURED_K) is None
+    assert GraphModel(bundle, SessionOptions())._cuda_graph_for(ItemSearchOptions(), CUDA_GRAPH_K) is None

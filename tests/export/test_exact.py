@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
-from podx.decoding.items import FoundItems
+from podx.decoding.items import ItemResults
 from podx.decoding.options import MAX_RETRY_BEAMS, ItemSearchOptions
-from podx.graphs.catalog_search import ItemBatch
-from podx.text.inputs import Batch
+from podx.requests.batch import ItemBatch
 from podx_train.checkpoint.checkpoint import load_checkpoint
 from tests.export.tiny import (
     PLAIN,
@@ -42,7 +40,7 @@ class Count:
     wrong_certificates: int = 0
     missed: int = 0
 
-    def add(self, found: FoundItems, truth: np.ndarray, may: np.ndarray, beams: int) -> None:
+    def add(self, found: ItemResults, truth: np.ndarray, may: np.ndarray, beams: int) -> None:
         """``truth``: every item's score, -inf where not permitted; ``may``: whether it is."""
         k = found.items.shape[1]
         best = -np.sort(-truth, axis=1)[:, :k]
@@ -97,9 +95,9 @@ def _widths(small: Small, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, in
     """Requests and beams of each run of the graph from here on."""
     ran, run = [], small.model.recommend
 
-    def record(text: Batch, task: int, denied: Any, allowed: Any, options: ItemSearchOptions, k: int) -> FoundItems:
-        ran.append((text.size, options.beams))
-        return run(text, task, denied, allowed, options, k)
+    def record(batch: ItemBatch, options: ItemSearchOptions) -> ItemResults:
+        ran.append((batch.text.size, options.beams))
+        return run(batch, options)
 
     monkeypatch.setattr(small.model, "recommend", record)
     return ran

@@ -11,9 +11,10 @@ import podx
 from podx.bundle.bundle import Bundle
 from podx.decoding.items import TokenColumns
 from podx.decoding.options import ItemSearchOptions
-from podx.graphs.catalog_search import CatalogueSearch, ItemBatch
+from podx.graphs.catalog_search import CatalogSearch
 from podx.graphs.model import GraphModel
 from podx.graphs.session import SessionOptions
+from podx.requests.batch import ItemBatch
 from podx.text.templates import Task
 from podx_export.verify.parity import SEARCH_GRAPHS, TOP, same_list
 from podx_export.verify.samples import draw
@@ -34,11 +35,11 @@ def _compare(
     """Whether each user's list is that of transformers, by every graph that can do the search."""
     source, bundle = load_checkpoint(checkpoint), Bundle.load(bundle_path)
     trie, eos = bundle.catalog.trie, bundle.tokenizer.eos_id
-    over = TokenColumns.of_catalogue(trie, eos).output_tokens if options.score_over == "catalogue" else None
+    over = TokenColumns.of_catalog(trie, eos).output_tokens if options.score_over == "catalog" else None
     eager = EagerRecommender(source.model, source.tokenizer, bundle.catalog, score_tokens=over)
     search = SearchOptions(num_beams=options.beams, length_penalty=options.length_penalty)
     model, task_id = GraphModel(bundle, SessionOptions(threads=1)), bundle.manifest.tasks.index(task)
-    able = SEARCH_GRAPHS if options.score_over == "catalogue" else ("steps",)
+    able = SEARCH_GRAPHS if options.score_over == "catalog" else ("steps",)
     same: dict[str, list[bool]] = {graph: [] for graph in able}
     sample = draw(source, task, users)
     for first in range(0, len(sample), PART):
@@ -47,8 +48,8 @@ def _compare(
         theirs = eager.recommend(batch, task, search, excluded=part.denied, allowed=part.allowed)
         assert theirs.scores is not None
         for graph in able:
-            find = CatalogueSearch(bundle, model, graph).chosen(options)
-            ours = find(ItemBatch(batch, task_id, part.denied, part.allowed, TOP), options)
+            find = CatalogSearch(bundle, model, graph).chosen(options)
+            ours = find(ItemBatch(batch, task_id, part.denied, part.allowed, TOP))
             rows = zip(ours.items, ours.scores, theirs.items, theirs.scores, strict=True)
             same[graph] += [same_list(_pairs(a, b), _pairs(c, d)) for a, b, c, d in rows]
     return same
@@ -56,13 +57,13 @@ def _compare(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["untrained", "trained"])
-@pytest.mark.parametrize("score_over", ["catalogue", "vocabulary"])
+@pytest.mark.parametrize("score_over", ["catalog", "vocabulary"])
 def test_sequential_lists_equal_transformers_for_a_thousand_users(
     model: str, score_over: str, request: pytest.FixtureRequest
 ) -> None:
     checkpoint, bundle = request.getfixturevalue(model), request.getfixturevalue(f"{model}_bundle")
     same = _compare(checkpoint, bundle, Task.SEQUENTIAL, ItemSearchOptions(score_over=score_over), USERS)
-    assert set(same) == ({"steps", "one"} if score_over == "catalogue" else {"steps"})
+    assert set(same) == ({"steps", "one"} if score_over == "catalog" else {"steps"})
     for graph, lists in same.items():
         assert (len(lists), sum(lists)) == (USERS, USERS), graph
 

@@ -17,9 +17,10 @@ from podx.bundle import signature as sig
 from podx.bundle.bundle import Bundle
 from podx.bundle.manifest import MANIFEST_FILE
 from podx.cli import app
-from podx.graphs.cuda_graph import Bucket, CapturedRecommender
-from podx.graphs.model import GraphModel, fixed_feeds
+from podx.graphs.cuda_graph import Bucket, CudaGraphRecommender
+from podx.graphs.model import GraphModel, batch_feeds
 from podx.graphs.session import CPU, SessionOptions
+from podx.requests.batch import ItemBatch
 from podx.requests.encoder import RequestEncoder
 from podx.requests.lines import encoded_line
 from podx.requests.types import RecommendRequest
@@ -105,7 +106,7 @@ def test_parity_and_lengths_are_in_the_manifest(bundle_path: Path) -> None:
 
 def test_all_graphs_share_the_table(bundle_path: Path) -> None:
     places = set()
-    for name in (sig.ENCODER_FILE, sig.RECOMMEND_FILE, sig.CAPTURED_FILE):
+    for name in (sig.ENCODER_FILE, sig.RECOMMEND_FILE, sig.CUDA_GRAPH_FILE):
         graph = onnx.load(bundle_path / name, load_external_data=False).graph
         assert sig.USER_ROWS in [value.name for value in graph.input]
         (table,) = (tensor for tensor in graph.initializer if tensor.name == "user_prompts")
@@ -161,12 +162,12 @@ def test_lines_for_other_languages_hold_the_rows(bundle_path: Path, source: Chec
 def test_captured_buckets_have_one_row_or_twenty(bundle_path: Path, source: Checkpoint) -> None:
     bundle = Bundle.load(bundle_path)
     sample = draw(source, Task.SEQUENTIAL, 3)
-    batch = sample.encode(source)
+    batch = ItemBatch(sample.encode(source), 0, sample.denied, sample.allowed, 10)
     usual = GraphModel(bundle, SessionOptions(CPU)).session(sig.RECOMMEND_FILE)
-    captured = CapturedRecommender(bundle.file(sig.CAPTURED_FILE), SessionOptions(CPU))
+    captured = CudaGraphRecommender(bundle.file(sig.CUDA_GRAPH_FILE), SessionOptions(CPU))
     wide = np.array([[1, 2, 3], [4, -1, -1], [5, 6, -1]])
     for rows, width in ((None, 1), (wide, 20)):
-        feeds = fixed_feeds(batch, 0, sample.denied, sample.allowed, user_rows=True)
+        feeds = batch_feeds(batch, user_rows=True)
         feeds |= {} if rows is None else {sig.USER_ROWS: rows}
         bucket = Bucket.holding(feeds)
         assert bucket is not None and bucket.user_rows == width and bucket.dimensions()["user_neighbours"] == width

@@ -19,9 +19,9 @@ from podx.bundle.bundle import CATALOG_FILE, TOKENIZER_FILE, USERS_FILE, Bundle
 from podx.bundle.manifest import MANIFEST_FILE
 from podx.decoding.options import ItemSearchOptions
 from podx.errors import ExportError, ParityError
-from podx.graphs.catalog_search import ItemBatch
 from podx.graphs.session import CUDA, resolve_device
 from podx.metrics import overlap
+from podx.requests.batch import ItemBatch
 from podx.requests.types import RankRequest, RecommendRequest
 from podx.text.templates import Task
 from podx_export.blocks import layers

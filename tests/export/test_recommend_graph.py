@@ -15,9 +15,10 @@ from podx.bundle import signature as sig
 from podx.bundle.bundle import CATALOG_FILE
 from podx.bundle.trie import ROOT
 from podx.bundle.trie_tables import LEVELS
-from podx.decoding.items import FoundItems, TokenColumns
+from podx.decoding.items import ItemResults, TokenColumns
 from podx.decoding.options import ItemSearchOptions
-from podx.graphs.catalog_search import LONG_LIST, ItemBatch
+from podx.graphs.catalog_search import LONG_LIST
+from podx.requests.batch import ItemBatch
 from podx.text.templates import Task
 from podx_export.verify.parity import same_list
 from podx_train.checkpoint.checkpoint import load_checkpoint
@@ -65,7 +66,7 @@ def answers_of(items: np.ndarray, scores: np.ndarray) -> list[list[tuple[int, fl
     return [[(i, s) for i, s in zip(own, values, strict=True) if i] for own, values in rows]
 
 
-def assert_same(found: FoundItems, items: np.ndarray, scores: np.ndarray) -> None:
+def assert_same(found: ItemResults, items: np.ndarray, scores: np.ndarray) -> None:
     """The same lists, ties aside."""
     pairs = zip(answers_of(found.items, found.scores), answers_of(items, scores), strict=True)
     differing = [(row, ours, theirs) for row, (ours, theirs) in enumerate(pairs) if not same_list(ours, theirs)]
@@ -99,7 +100,7 @@ def test_a_search_may_end_before_the_longest_item(small: Small) -> None:
 @pytest.mark.parametrize(("beams", "penalty"), [(2, 1.0), (5, -1.0), (20, 0.0), (40, 2.0)])
 def test_one_graph_equals_transformers(small: Small, beams: int, penalty: float) -> None:
     batch = cleaned(small, mixed_batch(small, seed=3, rows=3 * KINDS, k=min(beams, 10)))
-    over = TokenColumns.of_catalogue(small.catalog.trie, EOS).output_tokens
+    over = TokenColumns.of_catalog(small.catalog.trie, EOS).output_tokens
     eager = EagerRecommender(small.source.model, small.source.tokenizer, small.catalog, score_tokens=over)
     task = small.bundle.manifest.tasks[batch.task_id]
     search = SearchOptions(beams, num_return=batch.k, length_penalty=penalty)
@@ -153,7 +154,7 @@ def test_long_lists_are_honoured_by_both(untrained: Path, tmp_path: Path) -> Non
 # --- promises that hold for any request -------------------------------------------------------------------------------
 
 
-def broken_promises(small: Small, batch: ItemBatch, found: FoundItems) -> dict[str, int]:
+def broken_promises(small: Small, batch: ItemBatch, found: ItemResults) -> dict[str, int]:
     """How often each kind of promise is not kept."""
     may = permitted(small, batch.denied, batch.allowed)
     counts = dict.fromkeys(("invalid", "unlisted", "denied", "not allowed", "repeated", "count", "order"), 0)
@@ -232,7 +233,7 @@ def test_more_answers_than_beams_may_be_asked_for(small: Small, session: onnxrun
     batch = mixed_batch(small, seed=7, rows=2 * KINDS, k=60)
     feeds = {**feeds_of(batch), "beams": np.array([3]), "k": np.array([60])}
     items, scores, exact = session.run(None, feeds)
-    broken = broken_promises(small, batch, FoundItems(items, scores, exact))
+    broken = broken_promises(small, batch, ItemResults(items, scores, exact))
     assert broken == dict.fromkeys(broken, 0)
 
 
@@ -248,7 +249,7 @@ def files_of(model: onnx.ModelProto) -> dict[str, Sequence[str]]:
 
 def test_the_graph_keeps_its_contract(small: Small) -> None:
     model = onnx.load(small.bundle.file(sig.RECOMMEND_FILE), load_external_data=False)
-    specs = [*sig.encoder_inputs(), *sig.limit_inputs(), *sig.search_inputs()]
+    specs = [*sig.encoder_inputs(), *sig.filter_inputs(), *sig.search_inputs()]
     assert [value.name for value in model.graph.input] == [spec.name for spec in specs]
     assert [value.name for value in model.graph.output] == [spec.name for spec in sig.answer_tensors()]
     optional = {spec.name for spec in sig.search_inputs()}

@@ -71,7 +71,7 @@ def test_p5_from_training_to_answers(p5: Path, tmp_path: Path) -> None:
     assert bundle.manifest.provenance["inference"] == "discrete"
     explained = podx.load(tmp_path / "bundle", device="cpu").explain(user="user-5", item="item-9")
     assert explained.score < 0
-    for name in (sig.ENCODER_FILE, sig.RECOMMEND_FILE, sig.CAPTURED_FILE):
+    for name in (sig.ENCODER_FILE, sig.RECOMMEND_FILE, sig.CUDA_GRAPH_FILE):
         own = graph(tmp_path / "bundle", name)
         assert not {weight.name for weight in own.initializer} & {"prompts"}
         assert {spec.name for spec in sig.encoder_inputs()} <= {value.name for value in own.input}

@@ -14,11 +14,12 @@ from transformers import T5Config
 from podx.bundle.bundle import Bundle
 from podx.bundle.catalog import Catalog, IdTable
 from podx.bundle.trie import ROOT
-from podx.decoding.items import FoundItems, TokenColumns
+from podx.decoding.items import ItemResults, TokenColumns
 from podx.decoding.options import ItemSearchOptions
-from podx.graphs.catalog_search import CatalogueSearch, ItemBatch, SearchGraph
+from podx.graphs.catalog_search import CatalogSearch, SearchGraph
 from podx.graphs.model import GraphModel
 from podx.graphs.session import SessionOptions
+from podx.requests.batch import ItemBatch
 from podx.text.inputs import Batch
 from podx_export.blocks.graph import FP32
 from podx_export.pipeline import write_bundle
@@ -94,9 +95,9 @@ class Small:
     bundle: Bundle
     model: GraphModel
 
-    def search(self, batch: ItemBatch, options: ItemSearchOptions, search_graph: SearchGraph = "one") -> FoundItems:
+    def search(self, batch: ItemBatch, options: ItemSearchOptions, search_graph: SearchGraph = "one") -> ItemResults:
         """Find items by one graph or by the step graphs."""
-        return CatalogueSearch(self.bundle, self.model, search_graph).chosen(options)(batch, options)
+        return CatalogSearch(self.bundle, self.model, search_graph).chosen(options)(batch)
 
     @property
     def items(self) -> int:
@@ -119,7 +120,7 @@ def token_sums(small: Small, text: Batch, task_id: int) -> npt.NDArray[np.float6
     p is a distribution over the catalog's tokens. -inf for items that are not listed, and for the one numbered 0.
     """
     trie, depth = small.catalog.trie, small.catalog.trie.depth
-    over = TokenColumns.of_catalogue(trie, EOS).output_tokens
+    over = TokenColumns.of_catalog(trie, EOS).output_tokens
     assert over is not None
     listed = np.flatnonzero(trie.item_node != ROOT)
     labels = np.full((len(listed), depth + 1), EOS, dtype=np.int64)

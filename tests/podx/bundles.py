@@ -19,6 +19,7 @@ from podx.bundle.signature import (
     ModelShape,
 )
 from podx.bundle.users import UserTable
+from podx.requests.encoder import EncodedRequest
 from podx.text.templates import ALL_TASKS, Task
 from podx.text.tokenizer import Tokenizer
 
@@ -41,6 +42,11 @@ def user_table(histories: Sequence[Sequence[int]]) -> UserTable:
     offsets = np.concatenate([[0], np.cumsum([len(history) for history in histories])]).astype(np.int64)
     items = np.array([item for history in histories for item in history], dtype=np.int32)
     return UserTable(IdTable.of(USER_IDS, "user"), items, offsets)
+
+
+def items_read(request: EncodedRequest) -> int:
+    """Items that the model reads for a request in whose text a user stands."""
+    return int(request.text.whole_word_ids.max()) - 1
 
 
 def manifest(

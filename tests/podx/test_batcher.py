@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -17,11 +18,13 @@ import podx
 from podx.decoding.options import ItemSearchOptions
 from podx.errors import ClosedError, ConfigError, OverloadedError, RequestError, RequestTimeoutError, UnknownUserError
 from podx.recommender import Recommender
+from podx.requests.encoder import EncodedRequest, task_of
 from podx.requests.types import ExplainRequest, RankRequest, Recommendation, RecommendRequest
 from podx.serving.batcher import Batcher
 from podx.serving.queue import Kind, Line, Waiting
+from podx.text.inputs import EncodedInput
 from podx.text.templates import Task
-from tests.podx.bundles import ITEM_IDS, ITEMS, MAX_HISTORY, USER_IDS
+from tests.podx.bundles import ITEM_IDS, ITEMS, MAX_HISTORY, USER_IDS, items_read
 
 CLIENTS = 64
 REQUESTS = 100_000
@@ -31,11 +34,24 @@ PATIENCE_S = 30.0
 Request = RecommendRequest | RankRequest
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """In place of :class:`podx.requests.encoder.EncodedRequest`: the request itself."""
+
+    request: Request
+    exclude_seen: bool
+    text: tuple[int, ...] = ()
+
+    @property
+    def task(self) -> Task:
+        return task_of(self.request)
+
+
 class Echo:
-    """Answers with the words of the question. What names ``stranger`` is refused by ``check``.
+    """Answers with the words of the question. What names ``stranger`` is refused when it is looked up.
 
     Attributes:
-        calls: what each call of the model was given.
+        calls: the requests of each call of the model.
         gate: closed, it holds calls up. running: set when a call has begun.
     """
 
@@ -48,44 +64,34 @@ class Echo:
     def sizes(self) -> list[int]:
         return [len(call) for call in self.calls]
 
-    def check(self, request: Request) -> int:
-        if request.user == "stranger":
-            raise UnknownUserError("nobody knows a stranger: ask for someone else")
-        return len(request.candidates if isinstance(request, RankRequest) else request.history or ())
+    def encode(self, requests: Sequence[Request], exclude_seen: bool) -> list[Encoded]:
+        for request in requests:
+            if request.user == "stranger":
+                raise UnknownUserError("nobody knows a stranger: ask for someone else")
+        return [Encoded(request, exclude_seen) for request in requests]
 
-    def recommend_batch(
-        self,
-        requests: Sequence[RecommendRequest],
-        k: int,
-        exclude_seen: bool,
-        search: ItemSearchOptions | None,
-        batch_size: int,
+    def recommend_encoded(
+        self, requests: Sequence[Encoded], k: int, search: ItemSearchOptions, batch_size: int
     ) -> list[list[Recommendation]]:
-        assert all(type(request) is RecommendRequest for request in requests)
-        return self._run(requests, k, exclude_seen, search)
+        assert len({request.task for request in requests}) == 1
+        return self._run(requests, k, search)
 
-    def rank_batch(
-        self, requests: Sequence[RankRequest], k: int, search: ItemSearchOptions | None, batch_size: int
-    ) -> list[list[Recommendation]]:
-        assert all(type(request) is RankRequest for request in requests)
-        return self._run(requests, k, None, search)
-
-    def _run(self, requests: Sequence[Request], *options: object) -> list[list[Recommendation]]:
+    def _run(self, encoded: Sequence[Encoded], k: int, search: ItemSearchOptions) -> list[list[Recommendation]]:
         self.running.set()
         assert self.gate.wait(PATIENCE_S)
-        self.calls.append(list(requests))
-        for request in requests:
+        self.calls.append([one.request for one in encoded])
+        for request in self.calls[-1]:
             if request.user == "late stranger":
                 raise RequestError("a stranger came late: ask for someone else")
             if request.user == "bug":
                 raise ZeroDivisionError("nobody expected this")
             if request.user == "silent":
                 return []
-        return [echo(request, *options) for request in requests]
+        return [echo(one.request, k, one.exclude_seen, search) for one in encoded]
 
 
-def echo(request: Request, *options: object) -> list[Recommendation]:
-    return [Recommendation(repr((request, *options)), 0.0)]
+def echo(request: Request, k: int, exclude_seen: bool, search: ItemSearchOptions | None) -> list[Recommendation]:
+    return [Recommendation(repr((request, k, exclude_seen, search or ItemSearchOptions())), 0.0)]
 
 
 @pytest.fixture
@@ -154,7 +160,7 @@ def test_requests_of_different_kinds_are_never_merged(fake: Echo) -> None:
             user, search = f"user-{number}", searches[place]
             if rank:
                 answer = batcher.rank(user, ["a"], k + 1, search=search)
-                expected = echo(RankRequest(user, ["a"]), k + 1, None, search)
+                expected = echo(RankRequest(user, ["a"]), k + 1, True, search)
             else:
                 answer = batcher.recommend(user, ["a"], k + 1, exclude_seen=bool(seen), search=search)
                 expected = echo(RecommendRequest(user, ["a"]), k + 1, bool(seen), search)
@@ -164,6 +170,17 @@ def test_requests_of_different_kinds_are_never_merged(fake: Echo) -> None:
         in_threads(32, len(chosen), ask)
     assert wrong == []
     assert 1 < max(fake.sizes) <= 8
+
+
+def test_the_usual_search_and_what_is_looked_up_before_share_a_batch(blocked: tuple[Batcher, Future]) -> None:
+    batcher, _ = blocked
+    request = RecommendRequest("user", ["a"])
+    kinds = [{"search": None}, {"search": ItemSearchOptions()}, {"exclude_seen": False}]
+    futures = [batcher.submit(request, **kind) for kind in kinds]
+    batcher._recommender.gate.set()
+    answers = [future.result(PATIENCE_S) for future in futures]
+    assert answers == [echo(request, 10, True, None), echo(request, 10, True, None), echo(request, 10, False, None)]
+    assert batcher._recommender.sizes == [1, 3]
 
 
 @pytest.mark.usefixtures("fake_model")
@@ -182,9 +199,9 @@ def test_a_shared_recommender_answers_threads_as_it_answers_one(rec: Recommender
     with Batcher(rec) as batcher:
 
         def ask(number: int) -> None:
-            one, ranked = requests[number], lists[number]
-            direct[number] = rec.recommend(one.user, one.history), rec.rank(ranked.user, ranked.candidates)
-            merged[number] = batcher.recommend(one.user, one.history), batcher.rank(ranked.user, ranked.candidates)
+            next_, ranked = requests[number], lists[number]
+            direct[number] = rec.recommend(next_.user, next_.history), rec.rank(ranked.user, ranked.candidates)
+            merged[number] = batcher.recommend(next_.user, next_.history), batcher.rank(ranked.user, ranked.candidates)
 
         in_threads(16, len(requests), ask)
     for found in (direct, merged):
@@ -418,9 +435,10 @@ def test_it_wraps_what_podx_load_gives(rec: Recommender) -> None:
 
 
 @pytest.mark.usefixtures("fake_model")
-def test_check_raises_what_a_call_would(rec: Recommender) -> None:
-    assert rec.check(RecommendRequest(USER_IDS[0])) == MAX_HISTORY  # the stored history is longer
-    assert rec.check(RankRequest(USER_IDS[0], ITEM_IDS[:7])) == 7
+def test_encoding_raises_what_a_call_would(rec: Recommender) -> None:
+    stored, candidates = RecommendRequest(USER_IDS[0]), RankRequest(USER_IDS[0], ITEM_IDS[:7])
+    assert items_read(rec.encode([stored])[0]) == MAX_HISTORY  # the stored history is longer
+    assert items_read(rec.encode([candidates])[0]) == 7
     for request in (
         RecommendRequest("nobody"),
         RecommendRequest(USER_IDS[1], ITEM_IDS[: MAX_HISTORY + 1]),
@@ -429,7 +447,7 @@ def test_check_raises_what_a_call_would(rec: Recommender) -> None:
     ):
         call = rec.rank_batch if isinstance(request, RankRequest) else rec.recommend_batch
         with pytest.raises(RequestError) as checked:
-            rec.check(request)
+            rec.encode([request])
         with pytest.raises(RequestError) as called:
             call([request])  # type: ignore[list-item]
         assert (checked.type, str(checked.value)) == (called.type, str(called.value))
@@ -439,7 +457,9 @@ def test_check_raises_what_a_call_would(rec: Recommender) -> None:
 
 
 def person(number: int, length: int = 1, kind: int = 10) -> Waiting:
-    return Waiting(number, Kind(Task.SEQUENTIAL, kind, True, None), RecommendRequest("user"), length, Future())
+    tokens, nothing = np.zeros(length, dtype=np.int64), np.zeros(0, dtype=np.int64)
+    request = EncodedRequest(EncodedInput(tokens, tokens), Task.SEQUENTIAL, 0, nothing, None)
+    return Waiting(number, Kind(Task.SEQUENTIAL, kind, ItemSearchOptions()), request, Future())
 
 
 def test_the_oldest_goes_first_whatever_its_kind() -> None:

@@ -11,11 +11,12 @@ import pytest
 import podx
 from podx.bundle.bundle import Bundle
 from podx.bundle.trie import NO_ITEM
-from podx.decoding.items import FoundItems
+from podx.decoding.items import ItemResults
 from podx.decoding.options import MAX_RETRY_BEAMS, ItemSearchOptions
 from podx.errors import ConfigError
-from podx.graphs.catalog_search import LONG_LIST, CatalogueSearch, ItemBatch, SearchGraph
+from podx.graphs.catalog_search import LONG_LIST, CatalogSearch, SearchGraph
 from podx.graphs.session import SessionOptions
+from podx.requests.batch import ItemBatch
 from podx.text.inputs import Batch
 from tests.podx.bundles import ITEM_IDS, ITEMS, USER_IDS, write_bundle
 from tests.podx.fakes import FakeGraphModel
@@ -36,21 +37,13 @@ class OneGraph(FakeGraphModel):
         super().__init__(bundle, options)
         self.runs: list[tuple[int, int]] = []  # requests and width of each
 
-    def recommend(
-        self,
-        batch: Batch,
-        task_id: int,
-        denied: Sequence[np.ndarray],
-        allowed: Sequence[np.ndarray | None],
-        options: ItemSearchOptions,
-        k: int,
-    ) -> FoundItems:
-        assert len(denied) == len(allowed) == batch.size
-        assert [len(items) for items in denied] == batch.input_ids[:, 0].tolist()  # rows stay with their lists
-        self.runs.append((batch.size, options.beams))
-        needed = batch.input_ids[:, 0]
-        items = np.stack([needed, np.full(batch.size, options.beams)], axis=1)
-        return FoundItems(items, -items.astype(np.float32), np.asarray(options.beams >= needed))
+    def recommend(self, batch: ItemBatch, options: ItemSearchOptions) -> ItemResults:
+        needed = batch.text.input_ids[:, 0]
+        assert len(batch.denied) == len(batch.allowed) == len(needed)
+        assert [len(items) for items in batch.denied] == needed.tolist()  # rows stay with their lists
+        self.runs.append((len(needed), options.beams))
+        items = np.stack([needed, np.full(len(needed), options.beams)], axis=1)
+        return ItemResults(items, -items.astype(np.float32), np.asarray(options.beams >= needed))
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +66,7 @@ def requests(widths: Sequence[int], k: int = 2) -> ItemBatch:
 
 def search(bundle: Bundle, model: OneGraph, graph: SearchGraph, options: ItemSearchOptions, batch: ItemBatch) -> str:
     """Search, and say by which graphs it was done."""
-    found = CatalogueSearch(bundle, model, graph).chosen(options)(batch, options)  # type: ignore[arg-type]
+    found = CatalogSearch(bundle, model, graph).chosen(options)(batch)  # type: ignore[arg-type]
     assert len(found.items) == batch.text.size
     by_steps, by_one = bool(model.shapes), bool(model.runs)
     assert by_steps != by_one
@@ -125,7 +118,7 @@ def test_a_bundle_without_the_whole_search_is_searched_in_steps(bundle_path: Pat
 @pytest.mark.parametrize(
     ("graph", "options", "has_graph", "expected"),
     [
-        ("one", OVER_ALL, True, "search_graph='one' scores over the catalogue only"),
+        ("one", OVER_ALL, True, "search_graph='one' scores over the catalog only"),
         ("one", ItemSearchOptions(), False, "needs a bundle with recommend.onnx: use search_graph='auto', or export"),
         ("steps", RETRY, True, "exact='retry' needs recommend.onnx: use search_graph='auto'"),
         ("auto", RETRY, False, "exact='retry' needs recommend.onnx"),
@@ -135,27 +128,27 @@ def test_what_no_graph_can_do_is_refused(
     whole: Bundle, bundle_path: Path, graph: SearchGraph, options: ItemSearchOptions, has_graph: bool, expected: str
 ) -> None:
     bundle = whole if has_graph else Bundle.load(bundle_path)
-    chooser = CatalogueSearch(bundle, OneGraph(bundle, SessionOptions()), graph)  # type: ignore[arg-type]
+    chooser = CatalogSearch(bundle, OneGraph(bundle, SessionOptions()), graph)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=expected):
         chooser.chosen(options)
 
 
 def test_an_unknown_choice_is_refused(whole: Bundle, model: OneGraph) -> None:
     with pytest.raises(ConfigError, match="'auto', 'one' or 'steps', not 'both'"):
-        CatalogueSearch(whole, model, "both")  # type: ignore[arg-type]
+        CatalogSearch(whole, model, "both")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="'auto', 'one' or 'steps', not 'both'"):
         podx.load(whole.path, device="cpu", search_graph="both")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="exact must be 'report' or 'retry', not 'maybe'"):
         ItemSearchOptions(exact="maybe")  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="exact='retry' needs score_over='catalogue'"):
+    with pytest.raises(ConfigError, match="exact='retry' needs score_over='catalog'"):
         ItemSearchOptions(exact="retry", score_over="vocabulary")
 
 
 # --- asking again -----------------------------------------------------------------------------------------------------
 
 
-def retried(bundle: Bundle, model: OneGraph, widths: Sequence[int], options: ItemSearchOptions, k: int) -> FoundItems:
-    return CatalogueSearch(bundle, model, "auto").chosen(options)(requests(widths, k), options)  # type: ignore[arg-type]
+def retried(bundle: Bundle, model: OneGraph, widths: Sequence[int], options: ItemSearchOptions, k: int) -> ItemResults:
+    return CatalogSearch(bundle, model, "auto").chosen(options)(requests(widths, k))  # type: ignore[arg-type]
 
 
 def test_only_uncertain_requests_are_asked_again(whole: Bundle, model: OneGraph) -> None:
@@ -193,9 +186,10 @@ def test_asking_ends_at_the_widest_search(
 
 def test_answers_carry_what_is_certain(whole: Bundle, bundle_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Certain(OneGraph):
-        def recommend(self, batch: Batch, *rest: object) -> FoundItems:
-            items = np.array([[4, 2, NO_ITEM]] * batch.size)
-            return FoundItems(items, np.array([[-1.0, -2.0, -np.inf]] * batch.size), np.arange(batch.size) % 2 == 0)
+        def recommend(self, batch: ItemBatch, options: ItemSearchOptions) -> ItemResults:
+            size = batch.text.size
+            items = np.array([[4, 2, NO_ITEM]] * size)
+            return ItemResults(items, np.array([[-1.0, -2.0, -np.inf]] * size), np.arange(size) % 2 == 0)
 
     monkeypatch.setattr("podx.recommender.GraphModel", Certain)
     asked = [podx.RecommendRequest(user, ITEM_IDS[:1]) for user in USER_IDS[:3]]

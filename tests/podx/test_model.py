@@ -16,6 +16,7 @@ from podx.decoding.options import ItemSearchOptions
 from podx.errors import BundleError
 from podx.graphs.model import GraphModel, recommend_with
 from podx.graphs.session import CPU, SessionOptions
+from podx.requests.batch import ItemBatch
 from podx.text.inputs import Batch
 from tests.podx.bundles import manifest
 from tests.podx.graphs import SHAPE, save_decoder, save_encoder
@@ -103,10 +104,10 @@ NONE = np.zeros(0, dtype=np.int64)
 
 def fed_with(batch: Batch, denied: list, allowed: list, options: ItemSearchOptions, k: int) -> dict[str, np.ndarray]:
     recorder = Recorder()
-    found = recommend_with(recorder, batch, TASK_ID, denied, allowed, options, k)  # type: ignore[arg-type]
+    found = recommend_with(recorder, ItemBatch(batch, TASK_ID, denied, allowed, k), options)  # type: ignore[arg-type]
     assert (found.items.tolist(), found.scores.tolist(), found.exact.tolist()) == ([[7]], [[-1.0]], [True])
     assert {name: value.dtype for name, value in recorder.fed.items()} == {
-        spec.name: spec.dtype for spec in [*sig.encoder_inputs(), *sig.limit_inputs(), *sig.search_inputs()]
+        spec.name: spec.dtype for spec in [*sig.encoder_inputs(), *sig.filter_inputs(), *sig.search_inputs()]
     }
     return recorder.fed
 

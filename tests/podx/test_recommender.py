@@ -43,7 +43,7 @@ def test_answers_are_the_best_permitted_items(rec: Recommender) -> None:
     encoder = InputEncoder(bundle.tokenizer, whole_word_rows=WHOLE_WORD_ROWS)
     record = encoder.encode(Task.SEQUENTIAL, USER_IDS.index(USER) + 1, [1, 2, 3, 4])
     seed = int(input_seeds(encoder.collate([record]), bundle.manifest.tasks.index(Task.SEQUENTIAL))[0])
-    columns = TokenColumns.of_catalogue(bundle.catalog.trie, bundle.tokenizer.eos_id)
+    columns = TokenColumns.of_catalog(bundle.catalog.trie, bundle.tokenizer.eos_id)
     assert columns.output_tokens is not None
     permitted = {n: tuple(bundle.catalog.target(n).tolist()) for n in range(5, ITEMS + 1)}
     model = PathModel(seed, columns.output_tokens)

@@ -17,9 +17,9 @@ from podx.recommender import Recommender
 from podx.requests.cold_start import MOST_SIMILAR, SimilarUsers
 from podx.requests.encoder import RequestEncoder
 from podx.requests.lines import encoded_line
-from podx.requests.lookup import FoundUser, Lookup
+from podx.requests.lookup import Lookup, ResolvedUser
 from podx.requests.types import ExplainRequest, RankRequest, RecommendRequest
-from tests.podx.bundles import ITEM_IDS, ITEMS, USER_IDS, stored_histories
+from tests.podx.bundles import ITEM_IDS, ITEMS, USER_IDS, items_read, stored_histories
 
 NOBODY = np.zeros(0, dtype=np.int64)
 MIXED = [stored_histories()[user][0] for user in (2, 3, 4)]
@@ -141,12 +141,12 @@ def test_without_the_option_or_a_history_a_stranger_is_an_error(nearest: Recomme
         lambda: nearest.recommend("stranger"),
         lambda: nearest.rank("stranger", history),
         lambda: nearest.explain_batch([ExplainRequest("stranger", history[0])]),
-        lambda: nearest.check(RankRequest("stranger", history)),
-        lambda: nearest.check(RecommendRequest("stranger")),
+        lambda: nearest.encode([RankRequest("stranger", history)]),
+        lambda: nearest.encode([RecommendRequest("stranger")]),
     ):
         with pytest.raises(UnknownUserError, match="pass the user's history with a request to recommend"):
             call()
-    assert nearest.check(RecommendRequest("stranger", history)) == 3
+    assert items_read(nearest.encode([RecommendRequest("stranger", history)])[0]) == 3
 
 
 def test_an_unknown_policy_is_refused(bundle_path: Path) -> None:
@@ -163,12 +163,12 @@ def test_known_users_without_vectors_are_read_by_those_who_have_some(bundle_path
     expected = [user for user in by_definition(stored_histories(), MIXED, 99) if user not in (3, 5)]
     assert len(expected) < len(by_definition(stored_histories(), MIXED, 99))
     lookup = Lookup(bundle, "error", "nearest")
-    assert lookup.found_user("nobody", np.array(MIXED)) == FoundUser(expected[0], tuple(expected), "nearest")
-    assert lookup.found_user(USER_IDS[2], np.array(MIXED)) == FoundUser(3, tuple(expected), "nearest")
+    assert lookup.resolve_user("nobody", np.array(MIXED)) == ResolvedUser(expected[0], tuple(expected), "nearest")
+    assert lookup.resolve_user(USER_IDS[2], np.array(MIXED)) == ResolvedUser(3, tuple(expected), "nearest")
     by_own = [user for user in by_definition(stored_histories(), stored_histories()[2], 99) if user not in (3, 5)]
-    assert lookup.found_user(USER_IDS[2]).rows == (tuple(by_own) or (0,))
-    assert Lookup(bundle, "error").found_user(USER_IDS[2]) == FoundUser(3, (0,), "mean")
-    assert Lookup(bundle, "error").found_user(USER_IDS[1]) == FoundUser(2, (2,), "known")
+    assert lookup.resolve_user(USER_IDS[2]).rows == (tuple(by_own) or (0,))
+    assert Lookup(bundle, "error").resolve_user(USER_IDS[2]) == ResolvedUser(3, (0,), "mean")
+    assert Lookup(bundle, "error").resolve_user(USER_IDS[1]) == ResolvedUser(2, (2,), "known")
 
 
 def test_lines_hold_rows_only_for_models_that_read_them(bundle_path: Path) -> None:

@@ -42,7 +42,7 @@ class ItemFilter:
     """The excluded and allowed items of a batch of requests.
 
     Args:
-        excluded, allowed: int64 [batch, n], see :func:`podx.bundle.signature.limit_inputs`.
+        excluded, allowed: int64 [batch, n], see :func:`podx.bundle.signature.filter_inputs`.
         levels: tokens of the longest item that the graph can walk to.
     """
 

@@ -16,7 +16,7 @@ import numpy as np
 from podx.bundle import signature as sig
 from podx.bundle import trie_tables as names
 from podx.bundle.tables import TableFile
-from podx.decoding.options import CAPTURED_K, DEFAULT_BEAMS, DEFAULT_LENGTH_PENALTY
+from podx.decoding.options import CUDA_GRAPH_K, DEFAULT_BEAMS, DEFAULT_LENGTH_PENALTY
 from podx_export.blocks.decoder import decode_step, memory_bias
 from podx_export.blocks.encoder import encode, source_inputs
 from podx_export.blocks.graph import GraphBuilder
@@ -43,7 +43,7 @@ def build_recommender(
     """
     graph = GraphBuilder("recommend", weights, precision)
     text = [graph.input(spec) for spec in source_inputs(model)]
-    excluded, allowed = (graph.input(spec) for spec in sig.limit_inputs())
+    excluded, allowed = (graph.input(spec) for spec in sig.filter_inputs())
     inputs = _fixed_inputs(graph) if cuda_graph else _search_inputs(graph)
     for name in names.SEARCH_TABLES:
         graph.initializer(table_initializer(name, tables))
@@ -66,7 +66,7 @@ def build_recommender(
 def _search_inputs(graph: GraphBuilder) -> SearchInputs:
     beams, k, penalty = sig.search_inputs()
     width = graph.optional_input(beams, np.array([DEFAULT_BEAMS], dtype=np.int64))
-    wanted = graph.optional_input(k, np.array([CAPTURED_K], dtype=np.int64))
+    wanted = graph.optional_input(k, np.array([CUDA_GRAPH_K], dtype=np.int64))
     return SearchInputs(
         beams=graph.make("Max", width, wanted),  # fewer beams than answers could end in fewer answers
         k=wanted,
@@ -76,7 +76,7 @@ def _search_inputs(graph: GraphBuilder) -> SearchInputs:
 
 def _fixed_inputs(graph: GraphBuilder) -> SearchInputs:
     penalty = graph.weight("penalty", np.array([DEFAULT_LENGTH_PENALTY], dtype=np.float32))
-    return SearchInputs(graph.ints(DEFAULT_BEAMS), graph.ints(CAPTURED_K), penalty)
+    return SearchInputs(graph.ints(DEFAULT_BEAMS), graph.ints(CUDA_GRAPH_K), penalty)
 
 
 class _Steps:

@@ -17,14 +17,14 @@ import numpy.typing as npt
 from podx.bundle import signature as sig
 from podx.bundle.bundle import Bundle
 from podx.bundle.tables import TableFile
-from podx.decoding.items import FoundItems
+from podx.decoding.items import ItemResults
 from podx.decoding.options import ItemSearchOptions
 from podx.errors import ParityError
-from podx.graphs.catalog_search import ItemBatch
 from podx.graphs.instruction_set import instruction_set
 from podx.graphs.model import GraphModel, recommend_with
 from podx.graphs.session import GraphSession, SessionOptions
 from podx.metrics import overlap
+from podx.requests.batch import ItemBatch
 from podx.text.templates import Task
 from podx_export.blocks.graph import FP32
 from podx_export.blocks.source import read_model
@@ -107,11 +107,10 @@ def _lists(session: GraphSession, checkpoint: Checkpoint, sample: Sample, task_i
     return np.concatenate([lists.items for lists in found])
 
 
-def _run(session: GraphSession, checkpoint: Checkpoint, sample: Sample, task_id: int) -> FoundItems:
+def _run(session: GraphSession, checkpoint: Checkpoint, sample: Sample, task_id: int) -> ItemResults:
     k = min(TOP, len(checkpoint.item_ids))
     batch = ItemBatch(sample.encode(checkpoint), task_id, sample.denied, sample.allowed, k)
-    own = checkpoint.config.user_prompts > 0
-    return recommend_with(session, batch.text, task_id, batch.denied, batch.allowed, ItemSearchOptions(), k, own)
+    return recommend_with(session, batch, ItemSearchOptions(), user_rows=checkpoint.config.user_prompts > 0)
 
 
 def _compare(

@@ -16,14 +16,15 @@ import torch
 
 from podx.bundle.bundle import Bundle
 from podx.bundle.trie import NO_ITEM
-from podx.decoding.items import FoundItems, TokenColumns
+from podx.decoding.items import ItemResults, TokenColumns
 from podx.decoding.options import ItemSearchOptions, TextSearchOptions
 from podx.decoding.paths import BeamPaths
 from podx.decoding.text import TextSearch
 from podx.errors import ExportError, ParityError
-from podx.graphs.catalog_search import CatalogueSearch, ItemBatch, SearchGraph
+from podx.graphs.catalog_search import CatalogSearch, SearchGraph
 from podx.graphs.model import GraphModel
 from podx.graphs.session import CPU, SessionOptions, resolve_device
+from podx.requests.batch import ItemBatch
 from podx.text.inputs import Batch
 from podx.text.templates import Task
 from podx_export.blocks.graph import HALF_TYPES
@@ -138,7 +139,7 @@ def _graph_log_probs(bundle: Bundle, task: Task, batch: Batch, tokens: IntArray)
 def _same_lists(checkpoint: Checkpoint, bundle: Bundle, sample: Sample, batch: Batch) -> list[bool]:
     """Constrained search by the step graphs, by the one graph and by the eager model, over the catalog's tokens."""
     catalog = bundle.catalog
-    columns = TokenColumns.of_catalogue(catalog.trie, checkpoint.tokenizer.eos_id)
+    columns = TokenColumns.of_catalog(catalog.trie, checkpoint.tokenizer.eos_id)
     eager = EagerRecommender(checkpoint.model, checkpoint.tokenizer, catalog, score_tokens=columns.output_tokens)
     theirs = eager.recommend(batch, sample.task, excluded=sample.denied, allowed=sample.allowed)
     if theirs.scores is None:
@@ -159,11 +160,11 @@ def graph_search(
     options: ItemSearchOptions,
     k: int = TOP,
     search_graph: SearchGraph = "steps",
-) -> FoundItems:
+) -> ItemResults:
     """The constrained search over the graphs, on a sample."""
-    search = CatalogueSearch(bundle, GraphModel(bundle, session_options(bundle)), search_graph)
+    search = CatalogSearch(bundle, GraphModel(bundle, session_options(bundle)), search_graph)
     task_id = bundle.manifest.tasks.index(sample.task)
-    return search.chosen(options)(ItemBatch(batch, task_id, sample.denied, sample.allowed, k), options)
+    return search.chosen(options)(ItemBatch(batch, task_id, sample.denied, sample.allowed, k))
 
 
 def _same_texts(checkpoint: Checkpoint, bundle: Bundle, sample: Sample, batch: Batch) -> list[bool]:

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from podx.bundle.trie import Trie
-from podx.decoding.item_filter import ItemLimits
-from podx.decoding.items import FoundItems, ItemSearch, TokenColumns
+from podx.decoding.item_filter import ItemFilter
+from podx.decoding.items import ItemResults, ItemSearch, TokenColumns
 from podx.decoding.options import ItemSearchOptions
 from tests.podx.fakes import EVEN, SHARP, TIED, HashStepper, Logits, PathModel
 from tests.podx.references import Tokens, exhaustive, item_beam_search, trie_arrays
@@ -70,10 +70,10 @@ def cases(draw: st.DrawFn) -> Case:
     )
 
 
-def search(case: Case, beams: int, users: list[int] | None = None) -> tuple[FoundItems, HashStepper]:
+def search(case: Case, beams: int, users: list[int] | None = None) -> tuple[ItemResults, HashStepper]:
     users = list(range(len(case.seeds))) if users is None else users
     trie = Trie.build(*trie_arrays(case.items))
-    columns = (TokenColumns.of_vocabulary if case.whole_vocabulary else TokenColumns.of_catalogue)(trie, EOS)
+    columns = (TokenColumns.of_vocabulary if case.whole_vocabulary else TokenColumns.of_catalog)(trie, EOS)
     numbers = [np.array(sorted(case.denied[user]), dtype=np.int64) for user in users]
     allowed = [case.allowed[user] for user in users]
     only = [None if items is None else np.array(sorted(items), dtype=np.int64) for items in allowed]
@@ -81,11 +81,11 @@ def search(case: Case, beams: int, users: list[int] | None = None) -> tuple[Foun
     tokens = np.arange(VOCABULARY) if columns.output_tokens is None else columns.output_tokens
     stepper = HashStepper(seeds, tokens, case.logits)
     options = ItemSearchOptions(beams=beams, length_penalty=case.penalty)
-    limits = ItemLimits(trie, numbers, only)
+    limits = ItemFilter(trie, numbers, only)
     return ItemSearch(stepper, trie, columns, limits, options, START, case.k).run(), stepper
 
 
-def answers(found: FoundItems, row: int) -> list[tuple[int, float]]:
+def answers(found: ItemResults, row: int) -> list[tuple[int, float]]:
     pairs = zip(found.items[row].tolist(), found.scores[row].tolist(), strict=True)
     return [(item, score) for item, score in pairs if item]
 
@@ -183,10 +183,10 @@ class Scripted:
 def best_of_script(items: list[Tokens], penalty: float, *steps: dict[int, float]) -> tuple[int, float, int]:
     """The best item, its score, and how many steps it took."""
     trie = Trie.build(*trie_arrays(items))
-    columns = TokenColumns.of_catalogue(trie, EOS)
+    columns = TokenColumns.of_catalog(trie, EOS)
     assert columns.output_tokens is not None
     stepper = Scripted(*steps, tokens=columns.output_tokens)
-    limits = ItemLimits(trie, [np.zeros(0, dtype=np.int64)], [None])
+    limits = ItemFilter(trie, [np.zeros(0, dtype=np.int64)], [None])
     options = ItemSearchOptions(beams=2, length_penalty=penalty)
     found = ItemSearch(stepper, trie, columns, limits, options, START, k=1).run()
     return int(found.items[0, 0]), float(found.scores[0, 0]), stepper.steps
@@ -211,7 +211,7 @@ def test_with_a_negative_penalty_a_beam_that_ends_soon_is_not_struck_out() -> No
 
 def test_columns_of_the_catalogue_hold_its_tokens_and_the_end() -> None:
     trie = Trie.build(*trie_arrays([(7, 3), (9,)]))
-    columns = TokenColumns.of_catalogue(trie, EOS)
+    columns = TokenColumns.of_catalog(trie, EOS)
     assert columns.output_tokens is not None and columns.output_tokens.tolist() == [EOS, 3, 7, 9]
     assert columns.token(columns.edge).tolist() == trie.edge_token.tolist()
     assert columns.token(np.array([columns.end])).tolist() == [EOS]

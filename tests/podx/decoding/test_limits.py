@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from podx.bundle.trie import ROOT, Trie
-from podx.decoding.item_filter import ItemLimits
+from podx.decoding.item_filter import ItemFilter
 from tests.podx.references import Tokens, trie_arrays
 
 Sets = list[tuple[frozenset[int], frozenset[int] | None]]
@@ -21,13 +21,13 @@ def limited_tries(draw: st.DrawFn) -> tuple[list[Tokens], Sets]:
     return items, draw(st.lists(st.tuples(some, st.none() | some), min_size=1, max_size=5))
 
 
-def limits_of(trie: Trie, sets: Sets, repeat: int = 1) -> ItemLimits:
+def limits_of(trie: Trie, sets: Sets, repeat: int = 1) -> ItemFilter:
     denied = [np.array(sorted(d) * repeat, dtype=np.int64) for d, _ in sets]
     allowed = [None if a is None else np.array(sorted(a) * repeat, dtype=np.int64) for _, a in sets]
-    return ItemLimits(trie, denied, allowed)
+    return ItemFilter(trie, denied, allowed)
 
 
-def check(limits: ItemLimits, trie: Trie, sets: Sets) -> None:
+def check(limits: ItemFilter, trie: Trie, sets: Sets) -> None:
     items, nodes = np.arange(1, trie.item_count + 1), np.arange(1, trie.node_count)
     paths = trie.paths(items)
     for user, (denied, allowed) in enumerate(sets):
@@ -62,4 +62,4 @@ def test_kept_users_keep_their_limits(case: tuple[list[Tokens], Sets], data: st.
 
 def test_no_users_are_no_problem() -> None:
     trie = Trie.build(*trie_arrays([(2,)]))
-    assert ItemLimits(trie, [], []).possible.tolist() == []
+    assert ItemFilter(trie, [], []).possible.tolist() == []
