@@ -24,7 +24,7 @@ class TokenizerError(PodxError, ValueError):
 
 
 class CatalogError(PodxError, ValueError):
-    """The catalogue is inconsistent: empty, repeated ids, or two items written with the same tokens."""
+    """The catalog is inconsistent: empty, repeated ids, or two items written with the same tokens."""
 
 
 class CheckpointError(PodxError):
@@ -64,7 +64,7 @@ class UnknownUserError(RequestError):
 
 
 class UnknownItemError(RequestError):
-    """An item is not in the catalogue."""
+    """An item is not in the catalog."""
 
 
 class HistoryError(RequestError):

@@ -1,6 +1,6 @@
 """Accuracy of ranked lists against one held-out item per user (leave-one-out evaluation; POD paper, section 4.3).
 
-A list is a row of item numbers, best first; 0 stands for an answer that is no item of the catalogue, or for no answer.
+A list is a row of item numbers, best first; 0 stands for an answer that is no item of the catalog, or for no answer.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def ndcg(lists: IntArray, targets: IntArray, k: int) -> float:
 
 
 def invalid_rate(lists: IntArray) -> float:
-    """Share of answers that are no item of the catalogue."""
+    """Share of answers that are no item of the catalog."""
     return float((lists == NOT_AN_ITEM).mean())
 
 

@@ -116,7 +116,7 @@ class Recommender:
             search: width and scoring of the beam search.
 
         Returns:
-            k distinct items of the catalogue; fewer only where fewer are permitted.
+            k distinct items of the catalog; fewer only where fewer are permitted.
 
         Raises:
             UnknownUserError, UnknownItemError: an id the model does not know.

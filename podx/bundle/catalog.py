@@ -159,7 +159,7 @@ class Catalog:
 
     @cached_property
     def trie(self) -> Trie:
-        """Prefix tree over the listed items' tokens: read where the catalogue was, else built on first use."""
+        """Prefix tree over the listed items' tokens: read where the catalog was, else built on first use."""
         return Trie.build(self.tokens, self.offsets, self.listed) if self.tables is None else read_trie(self.tables)
 
     def save(self, path: Path) -> None:
@@ -186,7 +186,7 @@ class Catalog:
         """Map what :meth:`save` wrote; the disk is read where the arrays are looked at.
 
         Raises:
-            CatalogError: the file is not such a catalogue.
+            CatalogError: the file is not such a catalog.
         """
         tables = TableFile(path)
         return cls(

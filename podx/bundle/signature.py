@@ -164,7 +164,7 @@ def filter_inputs() -> list[TensorSpec]:
     """What ``recommend.onnx`` reads beside the encoder's inputs: item numbers, rows filled up with :data:`NO_NUMBER`.
 
     ``excluded_items``: never to be returned. ``allowed_items``: the only ones that may be, unless the row holds
-    nothing but :data:`NO_NUMBER`; a row that names no item of the catalogue (0, say) allows none.
+    nothing but :data:`NO_NUMBER`; a row that names no item of the catalog (0, say) allows none.
     """
     return [
         TensorSpec(EXCLUDED_ITEMS, "int64", ("batch", "excluded")),
@@ -180,7 +180,7 @@ def search_inputs() -> list[TensorSpec]:
 def answer_tensors() -> list[TensorSpec]:
     """What ``recommend.onnx`` gives, best first; item 0 where there are fewer than k.
 
-    ``exact``: whether these are for certain the k items of the catalogue to which the model gives the highest scores.
+    ``exact``: whether these are for certain the k items of the catalog to which the model gives the highest scores.
     """
     return [
         TensorSpec(ITEMS, "int64", ("batch", "answers")),

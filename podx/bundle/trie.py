@@ -1,4 +1,4 @@
-"""The catalogue's prefix tree as flat arrays.
+"""The catalog's prefix tree as flat arrays.
 
 Nodes are numbered breadth first, the root being 0, and the children of a node in order of their token. Edges are listed
 in that same order, so **edge e leads to node e + 1** and the children of node n are the edges
@@ -112,11 +112,11 @@ class Trie:
         """
         lengths = np.diff(offsets)
         if len(lengths) == 0:
-            raise CatalogError("the catalogue has no items: nothing could ever be recommended")
+            raise CatalogError("the catalog has no items: nothing could ever be recommended")
         if lengths.min() < 1:
             raise CatalogError(f"item number {int(np.argmin(lengths)) + 1} has no tokens")
         if listed is not None and not listed.any():
-            raise CatalogError("no item of the catalogue is listed: leave at least one that can be recommended")
+            raise CatalogError("no item of the catalog is listed: leave at least one that can be recommended")
         rows = np.arange(len(lengths)) if listed is None else np.flatnonzero(listed)
         seen = np.zeros(int(tokens.max()) + 1, dtype=np.bool_)
         seen[tokens] = True

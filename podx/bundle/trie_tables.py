@@ -1,7 +1,7 @@
-"""The catalogue as ``recommend.onnx`` reads it: the trie in columns of the graph's output, as plain arrays.
+"""The catalog as ``recommend.onnx`` reads it: the trie in columns of the graph's output, as plain arrays.
 
-The graph's walk is unrolled over :data:`LEVELS` levels at most. What hangs on the catalogue (how many tokens are
-scored, how many children the widest node of a level has) comes in as data, so another catalogue needs no other graph.
+The graph's walk is unrolled over :data:`LEVELS` levels at most. What hangs on the catalog (how many tokens are
+scored, how many children the widest node of a level has) comes in as data, so another catalog needs no other graph.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ SEARCH_TABLES = (
     LONGEST,
     *map(widest, range(LEVELS)),
 )
-"""Names of all tables of the search; a catalogue file holds others as well."""
+"""Names of all tables of the search; a catalog file holds others as well."""
 
 
 def search_tables(trie: Trie, eos_token: int) -> dict[str, npt.NDArray[Any]]:
     """The arrays that the graph's walk needs.
 
     Args:
-        trie: the catalogue's.
+        trie: the catalog's.
         eos_token: end of sequence.
 
     Returns:

@@ -26,6 +26,6 @@ class ItemReader:
 
     @cached_property
     def _number_of_text(self) -> dict[str, int]:
-        """Items by their text as the tokeniser gives it back, which may differ from the catalogue's in white space."""
+        """Items by their text as the tokeniser gives it back, which may differ from the catalog's in white space."""
         listed = (np.flatnonzero(self._catalog.listed) + 1).tolist()
         return {self._tokenizer.decode(self._catalog.target(number)).strip(): number for number in listed}

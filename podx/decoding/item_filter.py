@@ -2,7 +2,7 @@
 
 A node may be entered as long as at least one permitted item ends at or below it; so every live beam leads to an answer,
 and k answers come back whenever k permitted items exist and the search is at least k beams wide. Sets are kept as
-sorted (user, node) keys: their size goes with the request, not with the catalogue.
+sorted (user, node) keys: their size goes with the request, not with the catalog.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class ItemFilter:
     """Permitted items of each user in a batch.
 
     Args:
-        trie: the catalogue's.
+        trie: the catalog's.
         denied: item numbers never to be returned, per user.
         allowed: the only item numbers that may be returned, per user; None = all.
     """

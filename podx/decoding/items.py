@@ -1,4 +1,4 @@
-"""Beam search inside the catalogue's trie.
+"""Beam search inside the catalog's trie.
 
 Same choices as ``transformers`` makes with ``early_stopping="never"`` and a ``prefix_allowed_tokens_fn`` that walks the
 trie: of the 2·beams best continuations per user, those among the first ``beams`` that end an item are answers, and the
@@ -58,7 +58,7 @@ class ItemResults:
     """Answers, best first.
 
     ``items``: int64 [batch, k], 0 where there are fewer; ``scores``: float32 [batch, k]; ``exact``: bool [batch],
-    whether they are certain to be the k items of highest score in the catalogue; None where that was not examined.
+    whether they are certain to be the k items of highest score in the catalog; None where that was not examined.
     """
 
     items: IntArray
@@ -82,7 +82,7 @@ class ItemSearch:
 
     Args:
         stepper: the model, holding this batch's memory.
-        trie: the catalogue's; ``columns``: where its tokens' scores stand.
+        trie: the catalog's; ``columns``: where its tokens' scores stand.
         item_filter: permitted items of each user.
         start_token: first token the decoder is fed.
         k: answers wanted per user.

@@ -38,13 +38,13 @@ def _check_length_penalty(value: float) -> None:
 
 @dataclass(frozen=True)
 class ItemSearchOptions:
-    """Search inside the catalogue.
+    """Search inside the catalog.
 
     Attributes:
         beams: width of the search; raised to k where more answers are asked for.
         length_penalty: a hypothesis scores Σ log p ÷ length^length_penalty, end of sequence counted. 0 compares plain
             sums, a positive one favours long hypotheses, a negative one short ones.
-        score_over: what p is a distribution over. ``catalogue``: the tokens that occur in some item, and end of
+        score_over: what p is a distribution over. ``catalog``: the tokens that occur in some item, and end of
             sequence, which is fast; ``vocabulary``: every token of the model, which is what ``transformers`` does and
             costs the whole output layer. On a trained model the two barely differ.
         exact: ``report`` says with each answer whether it is certain to be the model's best k; ``retry`` asks again,

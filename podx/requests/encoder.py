@@ -30,7 +30,7 @@ class EncodedRequest:
         text: tokens, end of sequence included.
         task: what is asked for; ``task_id``: its number in the graphs.
         denied: int64 [denied], items never to be returned; some may occur twice.
-        allowed: int64 [allowed], the only items that may be; None: the whole catalogue.
+        allowed: int64 [allowed], the only items that may be; None: the whole catalog.
         user: how the user was read.
     """
 

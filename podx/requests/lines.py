@@ -70,7 +70,7 @@ def parse_request(line: str) -> RecommendRequest | RankRequest:
 
 def encoded_line(request: EncodedRequest, user_rows: bool = False) -> str:
     """A request as a line of JSON, without the line end. ``user_rows``: the model has prompt vectors of each user."""
-    own = {sig.USER_ROWS: list(request.text.own_rows)} if user_rows else {}
+    own = {sig.USER_ROWS: list(request.text.prompt_rows)} if user_rows else {}
     return json.dumps(
         {
             sig.INPUT_IDS: request.text.input_ids.tolist(),

@@ -107,7 +107,7 @@ class Lookup:
         """Numbers of items, int64 [items].
 
         Raises:
-            UnknownItemError: the catalogue lacks some of them.
+            UnknownItemError: the catalog lacks some of them.
             RequestError: one text was given, which would be read letter by letter.
         """
         if isinstance(raw_ids, str):
@@ -116,8 +116,8 @@ class Lookup:
         if None in numbers:
             unknown = [raw for raw, number in zip(raw_ids, numbers, strict=True) if number is None]
             raise UnknownItemError(
-                f"{len(unknown)} of {len(raw_ids)} items are not in the catalogue ({unknown[0]!r} among them): "
-                f"leave them out, or export again with a catalogue that has them"
+                f"{len(unknown)} of {len(raw_ids)} items are not in the catalog ({unknown[0]!r} among them): "
+                f"leave them out, or export again with a catalog that has them"
             )
         return np.array(numbers, dtype=np.int64)
 
@@ -159,7 +159,7 @@ class Lookup:
         """Candidates of a request.
 
         Raises:
-            UnknownItemError: the catalogue lacks some of them.
+            UnknownItemError: the catalog lacks some of them.
             CandidatesError: no candidates, one given twice, or more than the model reads.
         """
         candidates = self.items(request.candidates)

@@ -19,7 +19,7 @@ class RecommendRequest:
         user: raw id.
         history: raw ids, oldest first; None: the items known from the data the model was exported with.
         exclude: items that must not come back, beside the history.
-        allow: the only items that may come back; None: the whole catalogue.
+        allow: the only items that may come back; None: the whole catalog.
     """
 
     user: str
@@ -72,7 +72,7 @@ class Recommendations(list[Recommendation]):
 
 @dataclass(frozen=True)
 class GeneratedItem:
-    """An answer of the unconstrained search. ``item``: None where the text names no item of the catalogue."""
+    """An answer of the unconstrained search. ``item``: None where the text names no item of the catalog."""
 
     text: str
     item: str | None

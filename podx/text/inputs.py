@@ -47,7 +47,7 @@ class EncodedInput:
     user_rows: tuple[int, ...] | None = None
 
     @property
-    def own_rows(self) -> tuple[int, ...]:
+    def prompt_rows(self) -> tuple[int, ...]:
         """Rows of the table of users' prompt vectors that stand for this user."""
         return (self.user,) if self.user_rows is None else self.user_rows
 
@@ -163,7 +163,7 @@ class InputEncoder:
         """Tokens of an item as inputs have them, which may differ from its target tokens by a prefix."""
         return self._items[number]
 
-    def wording(self, task: Task) -> Template:
+    def template_for(self, task: Task) -> Template:
         """The template that words a record where a call names none."""
         return self._templates.get(task) or bare_template(task)
 
@@ -188,7 +188,7 @@ class InputEncoder:
         Raises:
             ConfigError: the template belongs to another task, or there are more ids than whole-word rows.
         """
-        template = template or self.wording(task)
+        template = template or self.template_for(task)
         if template.task is not task:
             raise ConfigError(f"a template of task {template.task} cannot word a record of task {task}")
         if len(items) + 1 >= self.whole_word_rows:
@@ -223,7 +223,7 @@ class InputEncoder:
         mask = (np.arange(ids.shape[1])[None, :] < lengths[:, None]).astype(np.int64)
         users = np.array([r.user for r in records], dtype=np.int64)
         alone = all(r.user_rows is None for r in records)
-        return Batch(ids, whole, mask, users, None if alone else pad_rows([r.own_rows for r in records], NO_ROW))
+        return Batch(ids, whole, mask, users, None if alone else pad_rows([r.prompt_rows for r in records], NO_ROW))
 
 
 def item_target_tokens(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:

@@ -143,7 +143,7 @@ def test_strangers_are_answered_by_their_nearest(bundle_path: Path, source: Chec
     history = [source.item_ids[item - 1] for item in source.sequences.of(20)[:4]]
     request = RecommendRequest("stranger", history)
     (encoded,) = rec.encode([request])
-    assert 1 < len(encoded.text.own_rows) <= 20 and not set(WITHOUT) & set(encoded.text.own_rows)
+    assert 1 < len(encoded.text.prompt_rows) <= 20 and not set(WITHOUT) & set(encoded.text.prompt_rows)
     one, other = rec.recommend_batch([request], k=5)[0], steps.recommend_batch([request], k=5)[0]
     assert one.user == other.user == "nearest"
     assert [found.item for found in one] == [found.item for found in other]

@@ -47,7 +47,7 @@ def test_repeated_ids_are_named() -> None:
         IdTable.of(["é", "b", "é"], "item")
 
 
-def test_a_catalogue_survives_the_disk(tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_a_catalog_survives_the_disk(tmp_path: Path, tokenizer: Tokenizer) -> None:
     catalog = Catalog.create(["coat", "Zoë's", "x"], tokenizer)
     catalog.save(tmp_path / "catalog.bin")
     loaded = Catalog.load(tmp_path / "catalog.bin")
@@ -77,7 +77,7 @@ def test_items_with_one_text_are_found_when_the_trie_is_built(tokenizer: Tokeniz
         _ = Catalog.create(["a", "b"], tokenizer, texts=["12", "12"]).trie
 
 
-def test_an_empty_catalogue_is_refused_when_it_is_used(tokenizer: Tokenizer) -> None:
+def test_an_empty_catalog_is_refused_when_it_is_used(tokenizer: Tokenizer) -> None:
     with pytest.raises(CatalogError, match="no items"):
         _ = Catalog.create([], tokenizer).trie
 
@@ -115,7 +115,7 @@ def test_no_pickle_is_read(tmp_path: Path) -> None:
         UserTable.load(path)
 
 
-def test_a_catalogue_without_its_tables_is_refused(tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_a_catalog_without_its_tables_is_refused(tmp_path: Path, tokenizer: Tokenizer) -> None:
     catalog, path = Catalog.create(["a", "b"], tokenizer), tmp_path / "catalog.bin"
     catalog.save(path)
     tables = TableFile(path)

@@ -25,7 +25,7 @@ PACKAGES = {
 }
 ARROW = list(PACKAGES)
 ROOMS = {
-    "podx": "errors flags atomic metrics text bundle requests decoding graphs recommender serving podx cli",
+    "podx": "errors flags atomic metrics text bundle requests decoding graphs recommender serving podx plugins cli",
     "podx_train": "console data codes model checkpoint batches options users training eager published cli",
     "podx_export": "place blocks search verify catalog pipeline cli",
     "podx_bench": "harness workload engines peers latency accuracy serving scale exactness report cli",

@@ -96,7 +96,7 @@ def test_the_order_of_candidates_is_part_of_the_input(rec: Recommender) -> None:
 
 
 @pytest.mark.parametrize("k", [1, 30, ITEMS, 10 * ITEMS])
-def test_k_may_exceed_the_beams_and_the_catalogue(rec: Recommender, k: int) -> None:
+def test_k_may_exceed_the_beams_and_the_catalog(rec: Recommender, k: int) -> None:
     answers = rec.recommend(USER, HISTORY, k=k, search=NARROW)
     assert len(set(items_of(answers))) == len(answers) == min(k, ITEMS - len(HISTORY))
     assert [a.score for a in answers] == sorted((a.score for a in answers), reverse=True)

@@ -13,7 +13,7 @@ from podx.bundle.trie import NO_ITEM, ROOT, Trie
 from podx.errors import CatalogError
 from tests.podx.references import Tokens, trie_arrays
 
-catalogues = st.lists(
+catalogs = st.lists(
     st.lists(st.integers(0, 6), min_size=1, max_size=5).map(tuple), min_size=1, max_size=25, unique=True
 )
 ITEM = "item"
@@ -48,7 +48,7 @@ def compare(trie: Trie, number: int, node: dict[Any, Any]) -> None:
 
 
 @settings(deadline=None)
-@given(catalogues)
+@given(catalogs)
 def test_structure(items: list[Tokens]) -> None:
     trie, reference = Trie.build(*trie_arrays(items)), nested(items)
     compare(trie, ROOT, reference)
@@ -59,7 +59,7 @@ def test_structure(items: list[Tokens]) -> None:
 
 
 @settings(deadline=None)
-@given(catalogues)
+@given(catalogs)
 def test_paths_spell_the_items(items: list[Tokens]) -> None:
     trie = Trie.build(*trie_arrays(items))
     paths = trie.paths(np.arange(1, len(items) + 1))
@@ -75,7 +75,7 @@ def test_items_written_alike_are_named() -> None:
         Trie.build(*trie_arrays([(1, 2), (3,), (1, 2), (1, 2)]))
 
 
-def test_an_empty_catalogue_is_refused() -> None:
+def test_an_empty_catalog_is_refused() -> None:
     with pytest.raises(CatalogError, match="no items"):
         Trie.build(*trie_arrays([]))
 
@@ -94,8 +94,8 @@ def test_items_of_many_tokens_and_a_large_vocabulary_sort_right() -> None:
     assert trie.depth == max(map(len, items))
 
 
-def test_a_catalogue_none_of_which_is_listed_is_refused() -> None:
-    with pytest.raises(CatalogError, match="no item of the catalogue is listed"):
+def test_a_catalog_none_of_which_is_listed_is_refused() -> None:
+    with pytest.raises(CatalogError, match="no item of the catalog is listed"):
         Trie.build(*trie_arrays([(1,), (2,)]), np.zeros(2, dtype=np.bool_))
 
 

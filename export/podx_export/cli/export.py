@@ -1,4 +1,4 @@
-"""``podx export``."""
+"""``podx export``: export a checkpoint to a bundle of ONNX graphs."""
 
 from __future__ import annotations
 

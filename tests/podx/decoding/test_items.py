@@ -23,7 +23,7 @@ PENALTIES = (0.0, 0.5, 1.0, 2.0, -1.0)
 
 @dataclass(frozen=True)
 class Case:
-    """A small catalogue and a batch of users with their limits."""
+    """A small catalog and a batch of users with their limits."""
 
     items: tuple[Tokens, ...]
     seeds: tuple[int, ...]
@@ -209,7 +209,7 @@ def test_with_a_negative_penalty_a_beam_that_ends_soon_is_not_struck_out() -> No
     assert item == 2 and score == pytest.approx(-3.6)
 
 
-def test_columns_of_the_catalogue_hold_its_tokens_and_the_end() -> None:
+def test_columns_of_the_catalog_hold_its_tokens_and_the_end() -> None:
     trie = Trie.build(*trie_arrays([(7, 3), (9,)]))
     columns = TokenColumns.of_catalog(trie, EOS)
     assert columns.output_tokens is not None and columns.output_tokens.tolist() == [EOS, 3, 7, 9]

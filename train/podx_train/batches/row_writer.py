@@ -110,7 +110,7 @@ class RowWriter:
         runs = [self._runs(task, wording) for task, wording in wordings]
         starts, lengths = self._tokens.add([run for three in runs for run in three])
         self._run_starts, self._run_lengths = starts.reshape(-1, RUNS), lengths.reshape(-1, RUNS)
-        chosen_wordings = [wording or encoder.wording(task) for task, wording in wordings]
+        chosen_wordings = [wording or encoder.template_for(task) for task, wording in wordings]
         self._user_first = np.array([_user_first(wording) for wording in chosen_wordings], dtype=np.bool_)
 
     def _runs(self, task: Task, wording: Template | None) -> list[IntArray]:

@@ -1,4 +1,4 @@
-"""``podx distill`` on the command line."""
+"""``podx distill``: train a smaller student of a checkpoint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``podx import-pod`` on the command line."""
+"""``podx import-pod``: make a checkpoint from a model that POD's published code saved."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``podx train`` on the command line."""
+"""``podx train``: train a POD model on a dataset folder."""
 
 from __future__ import annotations
 

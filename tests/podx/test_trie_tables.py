@@ -14,7 +14,7 @@ from podx.errors import CatalogError
 from tests.podx.references import Tokens, trie_arrays
 
 EOS = 3
-catalogues = st.lists(
+catalogs = st.lists(
     st.lists(st.integers(0, 6), min_size=1, max_size=LEVELS).map(tuple), min_size=1, max_size=25, unique=True
 )
 
@@ -29,7 +29,7 @@ def leads_to(tables: dict[str, np.ndarray], item: Tokens) -> int:
     return int(node)
 
 
-@given(catalogues)
+@given(catalogs)
 def test_the_tables_lead_to_every_item(items: list[Tokens]) -> None:
     tables = search_tables(Trie.build(*trie_arrays(items)), EOS)
     for number, item in enumerate(items, start=1):
@@ -46,7 +46,7 @@ def test_the_tables_lead_to_every_item(items: list[Tokens]) -> None:
     )
 
 
-@given(catalogues)
+@given(catalogs)
 def test_the_widest_node_of_each_level(items: list[Tokens]) -> None:
     tables = search_tables(Trie.build(*trie_arrays(items)), EOS)
     for level in range(LEVELS):
@@ -55,7 +55,7 @@ def test_the_widest_node_of_each_level(items: list[Tokens]) -> None:
         assert tables[widest(level)].tolist() == list(range(most))
 
 
-@given(catalogues, st.data())
+@given(catalogs, st.data())
 def test_items_that_are_not_listed_are_not_there(items: list[Tokens], data: st.DataObject) -> None:
     listed = data.draw(st.lists(st.booleans(), min_size=len(items), max_size=len(items)).filter(any))
     kept = [item for item, here in zip(items, listed, strict=True) if here]
@@ -69,7 +69,7 @@ def test_items_that_are_not_listed_are_not_there(items: list[Tokens], data: st.D
     assert np.array_equal(some["node_item"], np.append(0, numbers)[only["node_item"]])
 
 
-@given(catalogues)
+@given(catalogs)
 def test_the_tables_read_back_as_the_trie(tmp_path_factory: pytest.TempPathFactory, items: list[Tokens]) -> None:
     path = tmp_path_factory.mktemp("trie") / "catalog.bin"
     trie = Trie.build(*trie_arrays(items))

@@ -99,7 +99,7 @@ def test_a_stranger_of_whom_nothing_is_known_has_no_user_in_the_text(bundle_path
     untouched = [item for item in range(1, ITEMS + 1) if item not in taken][:2]
     assert untouched, "the bundle needs an item that nobody has"
     request = encoder.encode(RecommendRequest("stranger", raw(untouched)))
-    assert request.user == "mean" and request.text.own_rows == (0,)
+    assert request.user == "mean" and request.text.prompt_rows == (0,)
     known = encoder.encode(RecommendRequest(USER_IDS[0], raw(untouched)))
     assert len(request.text) < len(known.text)
     assert request.text.whole_word_ids.max() == 2 and known.text.whole_word_ids.max() == 3
@@ -113,10 +113,10 @@ def test_a_batch_has_rows_only_where_someone_is_read_otherwise(bundle_path: Path
     assert encoder.inputs.collate([known]).user_rows is None
     batch = encoder.inputs.collate([known, stranger])
     assert batch.user_rows is not None and batch.users is not None
-    assert batch.user_rows[0].tolist() == [5] + [-1] * (len(stranger.own_rows) - 1)
-    assert batch.user_rows[1].tolist() == list(stranger.own_rows)
+    assert batch.user_rows[0].tolist() == [5] + [-1] * (len(stranger.prompt_rows) - 1)
+    assert batch.user_rows[1].tolist() == list(stranger.prompt_rows)
     part = batch.rows([1])
-    assert part.user_rows is not None and part.user_rows.tolist() == [list(stranger.own_rows)]
+    assert part.user_rows is not None and part.user_rows.tolist() == [list(stranger.prompt_rows)]
 
 
 def test_the_answer_says_how_the_user_was_read(nearest: Recommender, rec: Recommender) -> None:
@@ -175,4 +175,4 @@ def test_lines_hold_rows_only_for_models_that_read_them(bundle_path: Path) -> No
     encoder = RequestEncoder(Bundle.load(bundle_path), unknown_user="nearest")
     request = encoder.encode(RecommendRequest("stranger", raw(MIXED)))
     assert not encoder.reads_user_rows and "user_rows" not in encoded_line(request)
-    assert f'"user_rows": {list(request.text.own_rows)}' in encoded_line(request, user_rows=True)
+    assert f'"user_rows": {list(request.text.prompt_rows)}' in encoded_line(request, user_rows=True)
