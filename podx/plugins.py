@@ -86,6 +86,8 @@ def summary(point: EntryPoint) -> str:
         spec = None
     if spec is None or spec.origin is None:
         return point.value
-    docstring = ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or point.value
+    docstring = ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8")))
+    if docstring is None:
+        return point.value
     sentence = docstring.partition("\n")[0].removeprefix(f"``podx {point.name}``: ")
     return f"{sentence[:1].upper()}{sentence[1:]}  [podx\\[{_extra(point)}]]"
