@@ -1,4 +1,4 @@
-"""``podx bench BUNDLE …``, and beside it ``podx bench accuracy | serving | scale | exactness``."""
+"""``podx bench``: measure a bundle against eager PyTorch; bench accuracy, serving, scale and exactness."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``podx study`` on the command line: sweeps, each a sub-command."""
+"""``podx study``: train and measure sweeps."""
 
 from __future__ import annotations
 
