@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 
 import podx
+from podx.graphs.instruction_set import instruction_set
 from podx_bench.harness.options import usable_cores
 
 PACKAGES = ("torch", "transformers", "onnxruntime", "onnxruntime-gpu", "numpy", "sentencepiece")
@@ -42,11 +43,6 @@ def describe(device: str, threads: int) -> dict[str, Any]:
         "podx_commit": _commit(),
         "packages": {name: number for name in PACKAGES if (number := _version(name)) is not None},
     }
-
-
-def instruction_set() -> str | None:
-    """What the processor multiplies int8 with, to stand beside every int8 figure; None: not known."""
-    return None
 
 
 def _cpu_model() -> str:
