@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from podx.errors import DataError
 
-PARTIAL_SUFFIX = ".partial"
+PARTIAL_SUFFIX, REPLACED_SUFFIX = ".partial", ".replaced"
 READABLE_MODE = 0o644
 """Some libraries write files that only their owner can read; a service often runs as someone else."""
 
@@ -67,20 +66,53 @@ def whole_folder(path: Path, marker: str, force: bool = False) -> Iterator[Path]
     """
     _check_target(path, marker, force)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=PARTIAL_SUFFIX, dir=path.parent))
+        partial = _make_partial(path)
     except OSError as error:
         raise DataError(f"cannot write beside {path}: {error}; choose another folder") from error
     try:
-        fresh = work / "new"
-        fresh.mkdir()
-        yield fresh
-        if path.exists():
-            path.rename(work / "old")
-        fresh.rename(path)
-        _sync(path.parent)
+        yield partial
+        put_in_place(partial, path)
     finally:
-        shutil.rmtree(work, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def partial_folder(path: Path) -> Iterator[Path]:
+    """An empty folder beside ``path``, which is gone afterwards unless :func:`put_in_place` gave it that name."""
+    partial = _make_partial(path)
+    try:
+        yield partial
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _make_partial(path: Path) -> Path:
+    """The folder that takes the place of ``path`` later, emptied of what a killed process may have left."""
+    partial = path.with_name(path.name + PARTIAL_SUFFIX)
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    return partial
+
+
+def put_in_place(partial: Path, path: Path) -> None:
+    """Rename a folder. One that is there is moved aside first, comes back if the rename fails, and is removed last."""
+    replaced = replaced_folder(path)
+    if path.is_dir():
+        shutil.rmtree(replaced, ignore_errors=True)
+        path.rename(replaced)
+    try:
+        partial.rename(path)
+    except BaseException:
+        if replaced.is_dir() and not path.exists():
+            replaced.rename(path)
+        raise
+    shutil.rmtree(replaced, ignore_errors=True)
+    _sync(path.parent)
+
+
+def replaced_folder(path: Path) -> Path:
+    """Where the folder at ``path`` waits while another takes its place."""
+    return path.with_name(path.name + REPLACED_SUFFIX)
 
 
 def _sync(folder: Path) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 
 from podx import __version__
+from podx.atomic import partial_folder, put_in_place
 from podx.bundle import signature as sig
 from podx.bundle.bundle import CATALOG_FILE, TOKENIZER_FILE, USERS_FILE, Bundle
 from podx.bundle.catalog import Catalog, IdTable
@@ -31,7 +32,6 @@ from podx_export.blocks.graph import BF16, FP32, INT8, GraphBuilder
 from podx_export.blocks.quantize import LARGEST
 from podx_export.blocks.source import SourceModel, read_model
 from podx_export.blocks.weights import WeightStore
-from podx_export.place import partial_folder, put_in_place
 from podx_export.search.recommend import build_recommender
 from podx_export.verify.cost import measure_cost
 from podx_export.verify.parity import measure, session_options

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import podx
+from podx.atomic import PARTIAL_SUFFIX, REPLACED_SUFFIX
 from podx.bundle.bundle import CATALOG_FILE, Bundle
 from podx.bundle.manifest import MANIFEST_FILE
 from podx.bundle.signature import RECOMMEND_FILE
@@ -19,7 +20,6 @@ from podx.errors import BundleError, CatalogError, ExportError, TokenizerError
 from podx_export.catalog import update as catalog_update
 from podx_export.catalog.change import CatalogChange, NewItem
 from podx_export.catalog.update import update_bundle
-from podx_export.place import PARTIAL_SUFFIX, REPLACED_SUFFIX
 from podx_train.checkpoint.checkpoint import load_checkpoint
 from tests.export.small_bundles import IDS, LEVELS, OTHER_GRAPH, contents, require_whole, signed, write_small_bundle
 

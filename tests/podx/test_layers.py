@@ -27,7 +27,7 @@ ARROW = list(PACKAGES)
 ROOMS = {
     "podx": "errors flags atomic metrics text bundle requests decoding graphs recommender serving podx plugins cli",
     "podx_train": "console data codes model checkpoint batches options users training eager published cli",
-    "podx_export": "place blocks search verify catalog pipeline cli",
+    "podx_export": "blocks search verify catalog pipeline cli",
     "podx_bench": "harness workload engines peers latency accuracy serving scale exactness report cli",
 }
 """Rooms of each package, in order; ``podx`` is the package's own ``__init__.py``."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import onnx
 
+from podx.atomic import partial_folder, put_in_place, replaced_folder
 from podx.bundle.bundle import CATALOG_FILE, Bundle
 from podx.bundle.catalog import Catalog
 from podx.bundle.manifest import MANIFEST_FILE, Manifest, file_sha256
@@ -18,7 +19,6 @@ from podx.bundle.trie_tables import LEVELS, widest
 from podx.errors import CatalogError, ExportError
 from podx_export.blocks.graph import values_read
 from podx_export.catalog.change import CatalogChange, changed
-from podx_export.place import partial_folder, put_in_place, replaced_folder
 from podx_export.search.table_initializers import drop_unread, reads_tables, repoint
 
 GRAPH_SUFFIX = ".onnx"
