@@ -108,7 +108,7 @@ async function main() {
   const session = await ort.InferenceSession.create(model, {
     intraOpNumThreads: options.threads,
     logSeverityLevel: ERRORS_ONLY,
-    // weights.bin and catalog.bin lie beside the graph, which was given as bytes
+    // weights.bin and catalog.bin (and user_prompts.bin of PeaPOD) lie beside the graph, which was given as bytes
     extra: { session: { model_external_initializers_file_folder_path: options.bundle } },
   });
   const rawIds = options.items === undefined ? undefined : linesOf(options.items);

@@ -51,6 +51,7 @@ DECODER_FILE = "decoder.onnx"
 ITEM_DECODER_FILE = "decoder_items.onnx"
 RECOMMEND_FILE = "recommend.onnx"
 CUDA_GRAPH_FILE = "recommend_captured.onnx"
+"""The whole search for CUDA graphs, under the name that format version 1 gives it."""
 WEIGHTS_FILE = "weights.bin"
 USER_PROMPTS_FILE = "user_prompts.bin"
 

@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from podx.atomic import replace_file
 from podx.errors import CatalogError
 
 PAGE_BYTES = 4096
 FORMAT = "podx-tables"
 FORMAT_VERSION = 1
-PARTIAL_SUFFIX = ".partial"
 _HEADER_LIMIT = 1 << 20
 """No header is longer; a file without a line break is not read to its end."""
 
@@ -52,17 +52,15 @@ def write_tables(path: Path, arrays: Mapping[str, Array]) -> None:
         OSError: the file cannot be written.
     """
     stored = {name: _stored(name, array) for name, array in arrays.items()}
-    header = _header(stored)
-    partial = path.with_name(path.name + PARTIAL_SUFFIX)
-    try:
+
+    def write(partial: Path) -> None:
         with partial.open("wb") as file:
-            file.write(header)
+            file.write(_header(stored))
             for array in stored.values():
                 np.ascontiguousarray(array).tofile(file)
                 file.write(bytes(-file.tell() % PAGE_BYTES))
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+
+    replace_file(path, write)
 
 
 def _stored(name: str, array: Array) -> Array:

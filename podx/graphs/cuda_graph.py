@@ -38,7 +38,7 @@ Arrays = Mapping[str, npt.NDArray[np.int64]]
 
 @dataclass(frozen=True)
 class Bucket:
-    """Sizes of the free dimensions of ``recommend_captured.onnx``; ``user_rows``: 0 where a graph has no such input."""
+    """Sizes of the free dimensions of the graph for CUDA graphs; ``user_rows``: 0 where it has no such input."""
 
     batch: int
     source: int
@@ -79,7 +79,7 @@ def _at_least(size: int, among: tuple[int, ...]) -> int | None:
 
 
 class CudaGraphRecommender:
-    """Runs ``recommend_captured.onnx``. Safe to call from several threads."""
+    """Runs the graph for CUDA graphs. Safe to call from several threads."""
 
     def __init__(self, path: Path, options: SessionOptions) -> None:
         self._path, self._options = path, options

@@ -1,4 +1,4 @@
-"""Known users who took the same items: what stands in for a user the model does not know."""
+"""Cold-start users: the known users who took the same items, as whom a user that the model does not know is read."""
 
 from __future__ import annotations
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from podx.atomic import replace_file
 from podx.bundle import signature as sig
 from podx.bundle.catalog import IdTable
 from podx.errors import CatalogError, RequestError
@@ -70,17 +71,16 @@ def parse_request(line: str) -> RecommendRequest | RankRequest:
 
 def encoded_line(request: EncodedRequest, user_rows: bool = False) -> str:
     """A request as a line of JSON, without the line end. ``user_rows``: the model has prompt vectors of each user."""
-    own = {sig.USER_ROWS: list(request.text.prompt_rows)} if user_rows else {}
-    return json.dumps(
-        {
-            sig.INPUT_IDS: request.text.input_ids.tolist(),
-            sig.WHOLE_WORD_IDS: request.text.whole_word_ids.tolist(),
-            sig.TASK_ID: request.task_id,
-            sig.EXCLUDED_ITEMS: np.unique(request.denied).tolist(),
-            sig.ALLOWED_ITEMS: request.allowed_row.tolist(),
-            **own,
-        }
-    )
+    content = {
+        sig.INPUT_IDS: request.text.input_ids.tolist(),
+        sig.WHOLE_WORD_IDS: request.text.whole_word_ids.tolist(),
+        sig.TASK_ID: request.task_id,
+        sig.EXCLUDED_ITEMS: np.unique(request.denied).tolist(),
+        sig.ALLOWED_ITEMS: request.allowed_row.tolist(),
+    }
+    if user_rows:
+        content[sig.USER_ROWS] = list(request.text.prompt_rows)
+    return json.dumps(content)
 
 
 def item_lines(items: IdTable) -> Iterator[str]:
@@ -101,13 +101,12 @@ def item_lines(items: IdTable) -> Iterator[str]:
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
     """Write lines to a file that appears under its name only when the last of them is written."""
-    partial = path.with_name(f"{path.name}.partial")
-    try:
+
+    def write(partial: Path) -> None:
         with partial.open("w", encoding=ENCODING, newline="\n") as file:
             file.writelines(f"{line}\n" for line in lines)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+
+    replace_file(path, write)
 
 
 def _is_id_list(value: Any, or_none: bool) -> bool:

@@ -59,7 +59,7 @@ class Recommendations(list[Recommendation]):
     Attributes:
         exact: True: these are certainly the k permitted items to which the model gives the highest scores, as an
             exhaustive search would find them. False: the beam search may have missed one. None: not examined.
-        user: ``known``, or what stood in for the user, see :data:`UserKind`.
+        user: how the user was read: ``known``, or as a cold-start user, see :data:`UserKind`.
     """
 
     def __init__(

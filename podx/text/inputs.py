@@ -126,7 +126,7 @@ class InputEncoder:
     Args:
         item_text: how an item is written, by default as its number; ``item_prefix`` comes before it.
         whole_word_rows: rows of the model's whole-word table.
-        templates: wording of a task where a call names none; the bare one for the tasks that are left out.
+        templates: template of a task where a call names none; the bare one for the tasks that are left out.
 
     Attributes:
         warmed: users and items from 1 up that :meth:`warm` has tokenised.
@@ -183,7 +183,7 @@ class InputEncoder:
             task: which of the task's templates apply.
             user: user number; 0: nobody, so the text has no user in it.
             items: the history, the candidates, or the one item, by number.
-            template: wording; when not given, the encoder's own for the task.
+            template: how the record is written; when not given, the encoder's own for the task.
 
         Raises:
             ConfigError: the template belongs to another task, or there are more ids than whole-word rows.

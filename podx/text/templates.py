@@ -119,7 +119,7 @@ def bare_template(task: Task) -> Template:
 def load_templates(path: Path) -> dict[Task, tuple[Template, ...]]:
     """Templates from a JSON file ``{"sequential": ["…"], …}``; the bare template is always kept as the first.
 
-    Tasks that the file does not name keep the default wording.
+    Tasks that the file does not name keep the default templates.
 
     Raises:
         ConfigError: the file is not such JSON, names an unknown task, or holds a faulty template.

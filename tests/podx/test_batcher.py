@@ -48,7 +48,7 @@ class Encoded:
 
 
 class Echo:
-    """Answers with the words of the question. What names ``stranger`` is refused when it is looked up.
+    """Answers with the words of the question. What names ``newcomer`` is refused when it is looked up.
 
     Attributes:
         calls: the requests of each call of the model.
@@ -66,8 +66,8 @@ class Echo:
 
     def encode(self, requests: Sequence[Request], exclude_seen: bool) -> list[Encoded]:
         for request in requests:
-            if request.user == "stranger":
-                raise UnknownUserError("nobody knows a stranger: ask for someone else")
+            if request.user == "newcomer":
+                raise UnknownUserError("nobody knows a newcomer: ask for someone else")
         return [Encoded(request, exclude_seen) for request in requests]
 
     def recommend_encoded(
@@ -81,8 +81,8 @@ class Echo:
         assert self.gate.wait(PATIENCE_S)
         self.calls.append([one.request for one in encoded])
         for request in self.calls[-1]:
-            if request.user == "late stranger":
-                raise RequestError("a stranger came late: ask for someone else")
+            if request.user == "late newcomer":
+                raise RequestError("a newcomer came late: ask for someone else")
             if request.user == "bug":
                 raise ZeroDivisionError("nobody expected this")
             if request.user == "silent":
@@ -263,13 +263,13 @@ def test_a_worker_does_not_wait_for_clients_that_have_left(fake: Echo, blocked: 
 def test_a_bad_request_raises_in_its_own_thread(fake: Echo) -> None:
     with Batcher(fake) as batcher:  # type: ignore[arg-type]
         with pytest.raises(UnknownUserError, match="ask for someone else"):
-            batcher.recommend("stranger")
+            batcher.recommend("newcomer")
         assert batcher.stats.answered == 0
     assert fake.calls == []
 
 
 @pytest.mark.parametrize(
-    ("user", "error"), [("late stranger", RequestError), ("bug", ZeroDivisionError), ("silent", ValueError)]
+    ("user", "error"), [("late newcomer", RequestError), ("bug", ZeroDivisionError), ("silent", ValueError)]
 )
 def test_an_error_of_a_batch_hits_only_who_caused_it(
     fake: Echo, blocked: tuple[Batcher, Future], user: str, error: type[Exception]
@@ -298,7 +298,7 @@ def test_a_full_line_refuses_more_and_says_what_to_do(fake: Echo, blocked: tuple
 
 def test_bad_requests_under_load_disturb_nobody(fake: Echo) -> None:
     outcomes: Counter[str] = Counter()
-    users = {0: "stranger", 1: "late stranger", 2: "bug"}
+    users = {0: "newcomer", 1: "late newcomer", 2: "bug"}
     with Batcher(fake) as batcher:  # type: ignore[arg-type]
 
         def ask(number: int) -> None:

@@ -63,7 +63,7 @@ def test_nobody_shares_an_item() -> None:
     assert SimilarUsers(table([[], []]), NOBODY).nearest(np.array([1])).tolist() == []
 
 
-def test_no_more_than_twenty_stand_in() -> None:
+def test_no_more_than_twenty_are_read() -> None:
     found = SimilarUsers(table([[1]] * 50), NOBODY).nearest(np.array([1]))
     assert found.tolist() == list(range(1, MOST_SIMILAR + 1))
 
@@ -80,12 +80,12 @@ def nearest(bundle_path: Path, fake_model: None) -> Recommender:
     return podx.load(bundle_path, device="cpu", unknown_user="nearest")
 
 
-def test_a_stranger_is_read_as_the_users_of_the_most_similar_history(bundle_path: Path) -> None:
+def test_a_cold_start_user_is_read_as_the_users_of_the_most_similar_history(bundle_path: Path) -> None:
     encoder = RequestEncoder(Bundle.load(bundle_path), unknown_user="nearest")
     history = MIXED
     expected = by_definition(stored_histories(), history, MOST_SIMILAR)
     assert len(expected) > 2
-    request = encoder.encode(RecommendRequest("stranger", raw(history)))
+    request = encoder.encode(RecommendRequest("newcomer", raw(history)))
     assert request.user == "nearest"
     assert (request.text.user, request.text.user_rows) == (expected[0], tuple(expected))
     twin = encoder.encode(RecommendRequest(USER_IDS[expected[0] - 1], raw(history)))
@@ -93,12 +93,12 @@ def test_a_stranger_is_read_as_the_users_of_the_most_similar_history(bundle_path
     assert request.text.input_ids.tolist() == twin.text.input_ids.tolist()
 
 
-def test_a_stranger_of_whom_nothing_is_known_has_no_user_in_the_text(bundle_path: Path) -> None:
+def test_a_cold_start_user_of_whom_nothing_is_known_has_no_user_in_the_text(bundle_path: Path) -> None:
     encoder = RequestEncoder(Bundle.load(bundle_path), unknown_user="nearest")
     taken = {item for history in stored_histories() for item in history}
     untouched = [item for item in range(1, ITEMS + 1) if item not in taken][:2]
     assert untouched, "the bundle needs an item that nobody has"
-    request = encoder.encode(RecommendRequest("stranger", raw(untouched)))
+    request = encoder.encode(RecommendRequest("newcomer", raw(untouched)))
     assert request.user == "mean" and request.text.prompt_rows == (0,)
     known = encoder.encode(RecommendRequest(USER_IDS[0], raw(untouched)))
     assert len(request.text) < len(known.text)
@@ -109,44 +109,44 @@ def test_a_batch_has_rows_only_where_someone_is_read_otherwise(bundle_path: Path
     encoder = RequestEncoder(Bundle.load(bundle_path), unknown_user="nearest")
     history = raw(MIXED)
     known = encoder.encode(RecommendRequest(USER_IDS[4])).text
-    stranger = encoder.encode(RecommendRequest("stranger", history)).text
+    newcomer = encoder.encode(RecommendRequest("newcomer", history)).text
     assert encoder.inputs.collate([known]).user_rows is None
-    batch = encoder.inputs.collate([known, stranger])
+    batch = encoder.inputs.collate([known, newcomer])
     assert batch.user_rows is not None and batch.users is not None
-    assert batch.user_rows[0].tolist() == [5] + [-1] * (len(stranger.prompt_rows) - 1)
-    assert batch.user_rows[1].tolist() == list(stranger.prompt_rows)
+    assert batch.user_rows[0].tolist() == [5] + [-1] * (len(newcomer.prompt_rows) - 1)
+    assert batch.user_rows[1].tolist() == list(newcomer.prompt_rows)
     part = batch.rows([1])
-    assert part.user_rows is not None and part.user_rows.tolist() == [list(stranger.prompt_rows)]
+    assert part.user_rows is not None and part.user_rows.tolist() == [list(newcomer.prompt_rows)]
 
 
 def test_the_answer_says_how_the_user_was_read(nearest: Recommender, rec: Recommender) -> None:
     history = raw(MIXED)
-    requests = [RecommendRequest("stranger", history), RecommendRequest(USER_IDS[1])]
+    requests = [RecommendRequest("newcomer", history), RecommendRequest(USER_IDS[1])]
     assert [found.user for found in nearest.recommend_batch(requests, k=3)] == ["nearest", "known"]
     assert rec.recommend(USER_IDS[1], k=3).user == "known"
 
 
-def test_a_batcher_serves_strangers(nearest: Recommender) -> None:
+def test_a_batcher_serves_cold_start_users(nearest: Recommender) -> None:
     history = raw(MIXED)
     with podx.Batcher(nearest) as batcher:
-        found = batcher.recommend("stranger", history, k=3)
-    assert found.user == "nearest" and list(found) == list(nearest.recommend("stranger", history, k=3))
+        found = batcher.recommend("newcomer", history, k=3)
+    assert found.user == "nearest" and list(found) == list(nearest.recommend("newcomer", history, k=3))
 
 
-def test_without_the_option_or_a_history_a_stranger_is_an_error(nearest: Recommender, rec: Recommender) -> None:
+def test_without_the_option_or_a_history_a_cold_start_user_is_an_error(nearest: Recommender, rec: Recommender) -> None:
     history = raw(MIXED)
     with pytest.raises(UnknownUserError, match="unknown_user='nearest' and pass the user's history"):
-        rec.recommend("stranger", history)
+        rec.recommend("newcomer", history)
     for call in (
-        lambda: nearest.recommend("stranger"),
-        lambda: nearest.rank("stranger", history),
-        lambda: nearest.explain_batch([ExplainRequest("stranger", history[0])]),
-        lambda: nearest.encode([RankRequest("stranger", history)]),
-        lambda: nearest.encode([RecommendRequest("stranger")]),
+        lambda: nearest.recommend("newcomer"),
+        lambda: nearest.rank("newcomer", history),
+        lambda: nearest.explain_batch([ExplainRequest("newcomer", history[0])]),
+        lambda: nearest.encode([RankRequest("newcomer", history)]),
+        lambda: nearest.encode([RecommendRequest("newcomer")]),
     ):
         with pytest.raises(UnknownUserError, match="pass the user's history with a request to recommend"):
             call()
-    assert items_read(nearest.encode([RecommendRequest("stranger", history)])[0]) == 3
+    assert items_read(nearest.encode([RecommendRequest("newcomer", history)])[0]) == 3
 
 
 def test_an_unknown_policy_is_refused(bundle_path: Path) -> None:
@@ -173,6 +173,6 @@ def test_known_users_without_vectors_are_read_by_those_who_have_some(bundle_path
 
 def test_lines_hold_rows_only_for_models_that_read_them(bundle_path: Path) -> None:
     encoder = RequestEncoder(Bundle.load(bundle_path), unknown_user="nearest")
-    request = encoder.encode(RecommendRequest("stranger", raw(MIXED)))
+    request = encoder.encode(RecommendRequest("newcomer", raw(MIXED)))
     assert not encoder.reads_user_rows and "user_rows" not in encoded_line(request)
     assert f'"user_rows": {list(request.text.prompt_rows)}' in encoded_line(request, user_rows=True)
