@@ -98,7 +98,7 @@ _KINDS = (
     _runtime(
         OURS,
         "podx on ONNX Runtime, search inside the catalogue's trie and in one graph, scores over the catalogue's tokens",
-        "catalogue",
+        "catalog",
         (*_ITEM_TASKS, Task.EXPLANATION),
         ENCODE_ONCE,
         slow=False,
@@ -106,7 +106,7 @@ _KINDS = (
     _runtime(
         OURS_IN_STEPS,
         "podx as above, but a graph call for each decoding step and the search outside the graphs",
-        "catalogue",
+        "catalog",
         _ITEM_TASKS,
         OURS,
         slow=False,
