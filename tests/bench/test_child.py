@@ -134,7 +134,7 @@ def test_a_call_that_hangs_is_stopped(served: str) -> None:
 def test_a_busy_process_is_ended_at_once(served: str) -> None:
     start = time.monotonic()
     with Child(f"{served}:Served", NUMBERS, **NAMES) as child:
-        child._process.busy = True  # as when Ctrl-C interrupts a call
+        child._busy = True  # as when Ctrl-C interrupts a call
         start = time.monotonic()
     assert time.monotonic() - start < 5
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 
 from podx_bench.engines import EngineContext, engine_kind
 from podx_bench.engines.server import SERVER, TimedAnswers, Timing
@@ -14,7 +13,7 @@ from podx_bench.workload.work import Answer
 ADVICE = "ask for fewer users or smaller batches, or leave the engine out of --engines"
 
 
-class EngineProcess:
+class EngineProcess(Child):
     """An engine in a process of its own. A context manager: leaving it ends the process.
 
     Args:
@@ -24,29 +23,19 @@ class EngineProcess:
         call_timeout: seconds after which a call is given up.
         loads: engine that the process loads, where ``name`` is one of this run alone.
 
-    Attributes:
-        load_s: seconds from the start of the process to its first answer, imports included.
-
     Raises:
         ConfigError: the engine's interpreter is missing.
         PodxError: the engine cannot be loaded; of the kind that its process raised.
     """
 
     def __init__(
-        self,
-        name: str,
-        context: EngineContext,
-        work: Path,
-        call_timeout: float = CALL_TIMEOUT_S,
-        loads: str | None = None,
+        self, name: str, context: EngineContext, work: Path, call_timeout: float = CALL_TIMEOUT_S, loads: str = ""
     ) -> None:
         kind = engine_kind(loads or name)
-        context = kind.prepare(context) if kind.prepare else context
-        self.name = name
-        self._child = Child(
+        super().__init__(
             SERVER,
             loads or name,
-            context,
+            kind.prepare(context) if kind.prepare else context,
             work,
             name=f"engine {name}",
             advice=ADVICE,
@@ -54,31 +43,13 @@ class EngineProcess:
             interpreter=kind.interpreter() if kind.interpreter else None,
             timeout=call_timeout,
         )
-        self.load_s = self._child.load_s
 
     def time(self, batches: Sequence[Sequence[int]]) -> Timing:
         """Time one call per batch of request numbers."""
-        timing: Timing = self._child.call("time", batches, returns=Timing)
+        timing: Timing = self.call("time", batches, returns=Timing)
         return timing
 
     def answer(self, rows: Sequence[int]) -> tuple[list[Answer], float]:
         """Answers to requests, one call for all, and the seconds it took."""
-        answers: TimedAnswers = self._child.call("answer", list(rows), returns=TimedAnswers)
+        answers: TimedAnswers = self.call("answer", list(rows), returns=TimedAnswers)
         return list(answers.answers), answers.seconds
-
-    @property
-    def status(self) -> int | None:
-        """Exit status of the process; None: it still runs."""
-        return self._child.status
-
-    def close(self) -> None:
-        """End the process, by force if it does not listen."""
-        self._child.close()
-
-    def __enter__(self) -> EngineProcess:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, TypeVar
+from typing import IO, Any, Self, TypeVar
 
 import msgspec
 
@@ -96,16 +96,49 @@ def thread_environment(threads: int, spin: bool = False) -> dict[str, str]:
     return environment
 
 
-class _Process:
-    """A worker process and its pipes."""
+class Child:
+    """An object in a process of its own. A context manager: leaving it ends the process.
+
+    Args:
+        target: ``module:class`` (or any callable) that makes the object there; its PodxErrors are raised here. None:
+            there is no object, only functions are called, see :func:`run_in_child`.
+        arguments: given to ``target``; encoded here, decoded there by its type hints.
+        name: of the process in messages, as ``engine podx``.
+        advice: what a user may do where it dies or takes too long, as ``leave the engine out of --engines``.
+        environment: of the process, see :func:`thread_environment`; None: as here.
+        interpreter: Python that runs it; None: this one. It needs podx_bench on its path and msgspec, no more.
+        tell: told what the object reports with :func:`podx_bench.harness.worker.tell`.
+        timeout: seconds after which a call is given up; loading has :data:`START_TIMEOUT_S`.
+
+    Attributes:
+        load_s: seconds from the start of the process until the object was made, imports included.
+
+    Raises:
+        PodxError: the object cannot be made; of the kind that was raised there.
+        ChildDiedError: the process ended.
+
+    Example::
+
+        with Child("podx_bench.serving.server:ServingServer", options, name="the served process", advice="…") as child:
+            record = child.call("measure", 8, returns=ServingRecord)
+    """
 
     def __init__(
-        self, name: str, advice: str, interpreter: Path | None, environment: Mapping[str, str] | None, tell: Tell
+        self,
+        target: str | None,
+        *arguments: Any,
+        name: str,
+        advice: str,
+        environment: Mapping[str, str] | None = None,
+        interpreter: Path | None = None,
+        tell: Tell = lambda _: None,
+        timeout: float = CALL_TIMEOUT_S,
     ) -> None:
-        self._name, self._advice, self._tell = name, advice, tell
+        self._name, self._advice, self._tell, self._timeout = name, advice, tell, timeout
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
-        self.busy = False
-        self.process = subprocess.Popen(
+        self._busy = False
+        start = time.perf_counter()
+        self._process = subprocess.Popen(
             [sys.executable if interpreter is None else str(interpreter), "-m", WORKER],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -113,18 +146,77 @@ class _Process:
             env=None if environment is None else dict(environment),
         )
         self._replies: queue.Queue[bytes | None] = queue.Queue()
-        threading.Thread(target=self._read, args=(self.process.stdout,), daemon=True).start()
+        threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True).start()
+        if target is not None:
+            try:
+                self._ask(Request(make=target, arguments=_plain(arguments)), "loading", START_TIMEOUT_S)
+            except BaseException:
+                self.close()
+                raise
+        self.load_s = time.perf_counter() - start
 
-    def ask(self, request: Request, what: str, timeout: float) -> Any:
+    def call(self, method: str, *arguments: Any, returns: type[T] | Any) -> T:
+        """Call a method of the object there, or a function named ``module:function``.
+
+        Args:
+            returns: type of the result, checked here; ``None``: there is no result.
+
+        Raises:
+            PodxError: as raised there. EngineError: it took too long. ChildDiedError: the process ended.
+        """
+        named = {"function" if ":" in method else "method": method}
+        result = self._ask(Request(**named, arguments=_plain(arguments)), method, self._timeout)
+        value: T = msgspec.convert(result, returns, dec_hook=decode_value)
+        return value
+
+    @property
+    def status(self) -> int | None:
+        """Exit status of the process; None: it still runs."""
+        return self._process.poll()
+
+    def close(self) -> None:
+        """End the process: it quits when its pipe closes; one that is busy or does not listen is killed."""
+        if self._busy:
+            self._process.kill()
+        if self._process.stdin is not None:
+            with contextlib.suppress(OSError):  # what a dead process left unread
+                self._process.stdin.close()
+        try:
+            self._process.wait(QUIT_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._stderr.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _read(self, stream: IO[bytes]) -> None:
+        for line in stream:
+            self._replies.put(line)
+        stream.close()
+        self._replies.put(None)
+
+    def _ask(self, request: Request, what: str, timeout: float) -> Any:
         """Send a request and wait for its result, JSON values."""
-        self._send(request)
+        assert self._process.stdin is not None  # opened as a pipe
+        try:
+            self._process.stdin.write(msgspec.json.encode(request) + b"\n")
+            self._process.stdin.flush()
+        except (BrokenPipeError, ValueError) as error:  # ValueError: the pipe is closed
+            raise self._obituary() from error
         end = time.monotonic() + timeout
-        self.busy = True
+        self._busy = True
         while True:
             try:
                 line = self._replies.get(timeout=max(0.0, end - time.monotonic()))
             except queue.Empty:
-                self.process.kill()
+                self._process.kill()
                 raise EngineError(
                     f"{self._name} did not finish its {what} within {timeout:.0f} s and was stopped: {self._advice}"
                 ) from None
@@ -134,41 +226,13 @@ class _Process:
             if reply.progress is not None:
                 self._tell(reply.progress)
                 continue
-            self.busy = False
+            self._busy = False
             if reply.error is not None:
                 raise _same_error(reply.error, f"{self._name}: {reply.message}")
             return reply.result
 
-    def end(self) -> None:
-        """End the process: it quits when its pipe closes; one that is busy or does not listen is killed."""
-        if self.busy:
-            self.process.kill()
-        if self.process.stdin is not None:
-            with contextlib.suppress(OSError):  # what a dead process left unread
-                self.process.stdin.close()
-        try:
-            self.process.wait(QUIT_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        self._stderr.close()
-
-    def _read(self, stream: IO[bytes]) -> None:
-        for line in stream:
-            self._replies.put(line)
-        stream.close()
-        self._replies.put(None)
-
-    def _send(self, request: Request) -> None:
-        assert self.process.stdin is not None  # opened as a pipe
-        try:
-            self.process.stdin.write(msgspec.json.encode(request) + b"\n")
-            self.process.stdin.flush()
-        except (BrokenPipeError, ValueError) as error:  # ValueError: the pipe is closed
-            raise self._obituary() from error
-
     def _obituary(self) -> ChildDiedError:
-        status = self.process.wait()
+        status = self._process.wait()
         tail = ""
         if not self._stderr.closed:
             self._stderr.seek(0)
@@ -180,105 +244,11 @@ class _Process:
         )
 
 
-class Child:
-    """An object in a process of its own. A context manager: leaving it ends the process.
-
-    Args:
-        target: ``module:class`` (or any callable) that makes the object there; its PodxErrors are raised here.
-        arguments: given to ``target``; encoded here, decoded there by its type hints.
-        name: of the process in messages, as ``engine podx``.
-        advice: what a user may do where it dies or takes too long, as ``leave the engine out of --engines``.
-        environment: of the process, see :func:`thread_environment`; None: as here.
-        interpreter: Python that runs it; None: this one. It needs podx_bench on its path and msgspec, no more.
-        tell: told what the object reports with :func:`podx_bench.harness.worker.tell`.
-        timeout: seconds after which a call is given up; loading has :data:`START_TIMEOUT_S`.
-
-    Attributes:
-        load_s: seconds from the start of the process until the object was made, imports included.
-        process_id: of the process.
-
-    Raises:
-        PodxError: the object cannot be made; of the kind that was raised there.
-        ChildDiedError: the process ended.
-
-    Example::
-
-        with Child("podx_bench.serving.server:ServingServer", options, name="the served process") as child:
-            record = child.call("measure", 8, returns=ServiceRecord)
-    """
-
-    def __init__(
-        self,
-        target: str,
-        *arguments: Any,
-        name: str,
-        advice: str,
-        environment: Mapping[str, str] | None = None,
-        interpreter: Path | None = None,
-        tell: Tell = lambda _: None,
-        timeout: float = CALL_TIMEOUT_S,
-    ) -> None:
-        self._timeout = timeout
-        start = time.perf_counter()
-        self._process = _Process(name, advice, interpreter, environment, tell)
-        self.process_id = self._process.process.pid
-        try:
-            self._process.ask(Request(make=target, arguments=_plain(arguments)), "loading", START_TIMEOUT_S)
-        except BaseException:
-            self.close()
-            raise
-        self.load_s = time.perf_counter() - start
-
-    def call(self, method: str, *arguments: Any, returns: type[T] | Any) -> T:
-        """Call a method of the object there.
-
-        Args:
-            returns: type of the result, checked here; ``None``: there is no result.
-
-        Raises:
-            PodxError: as raised there. EngineError: it took too long. ChildDiedError: the process ended.
-        """
-        result = self._process.ask(Request(method=method, arguments=_plain(arguments)), method, self._timeout)
-        value: T = msgspec.convert(result, returns, dec_hook=decode_value)
+def run_in_child(target: str, *arguments: Any, returns: type[T] | Any, **options: Any) -> T:
+    """Call ``module:function`` in a fresh process and end it; options and errors as of :class:`Child`."""
+    with Child(None, **options) as child:
+        value: T = child.call(target, *arguments, returns=returns)
         return value
-
-    @property
-    def status(self) -> int | None:
-        """Exit status of the process; None: it still runs."""
-        return self._process.process.poll()
-
-    def close(self) -> None:
-        """End the process, by force if it does not listen."""
-        self._process.end()
-
-    def __enter__(self) -> Child:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-def run_in_child(
-    target: str,
-    *arguments: Any,
-    returns: type[T] | Any,
-    name: str,
-    advice: str,
-    environment: Mapping[str, str] | None = None,
-    interpreter: Path | None = None,
-    tell: Tell = lambda _: None,
-    timeout: float = CALL_TIMEOUT_S,
-) -> T:
-    """Call ``module:function`` in a fresh process and end it; arguments and errors as of :class:`Child`."""
-    process = _Process(name, advice, interpreter, environment, tell)
-    try:
-        result = process.ask(Request(function=target, arguments=_plain(arguments)), "work", timeout)
-    finally:
-        process.end()
-    value: T = msgspec.convert(result, returns, dec_hook=decode_value)
-    return value
 
 
 def _plain(arguments: tuple[Any, ...]) -> list[Any]:

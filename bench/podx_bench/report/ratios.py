@@ -110,6 +110,20 @@ def ratio_table(runs: Sequence[Results], against: Sequence[str] = DEFAULT_AGAINS
     return TextTable(TITLE, ("podx on the same requests", "precision", *columns), rows, (_NOTE, *_int8_notes(runs)))
 
 
+def ratio_headline(runs: Sequence[Results]) -> str:
+    """Over all cells, the least and the most times that podx is as fast as the eager baseline, by precision.
+
+    Empty where no run timed both.
+    """
+    ratios: dict[str, list[float]] = {}
+    for cell in (cell for run in runs for cell in ratio_cells(run)):
+        for engine, precision in cell.precisions.items():
+            ratio = paired_ratio(cell.rounds.get(ENCODE_ONCE), cell.rounds[engine])
+            ratios.setdefault(precision, []).extend([] if ratio is None else [ratio])
+    said = [f"{min(r):.1f} to {max(r):.1f} times in {precision}" for precision, r in ratios.items() if r]
+    return f"podx is as fast as {ENCODE_ONCE} {' and '.join(said)}, on the same requests." if said else ""
+
+
 def _int8_notes(runs: Sequence[Results]) -> list[str]:
     """What multiplied int8, where it is known."""
     names = {precision_name(INT8, run.environment) for run in runs} - {INT8}

@@ -208,7 +208,7 @@ class BenchRun:
             batch_size=batch_size,
         )
         timeout = CALL_TIMEOUT_S if batch_size is None else PASS_TIMEOUT_S
-        return EngineProcess(engine, context, work, timeout, kind.loads)
+        return EngineProcess(engine, context, work, timeout, kind.loads or "")
 
     def _speed(self, plan: TaskPlan, part: Part, processes: Processes, expired: Expired) -> None:
         for batch_size in self._options.batch_sizes:
