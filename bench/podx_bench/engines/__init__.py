@@ -7,7 +7,7 @@ import.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 from podx.errors import ConfigError
@@ -15,15 +15,7 @@ from podx.text.templates import Task
 from podx_bench.engines.peers import PEERS
 from podx_bench.workload.engine import Engine, EngineContext, EngineKind
 
-__all__ = [
-    "DEFAULT_ENGINES",
-    "ENGINES",
-    "Engine",
-    "EngineContext",
-    "EngineKind",
-    "engine_kind",
-    "select",
-]
+__all__ = ["DEFAULT_ENGINES", "ENGINES", "Engine", "EngineContext", "EngineKind", "engine_kind", "select"]
 
 AS_PUBLISHED = "as-published"
 ENCODE_ONCE = "encode-once"
@@ -36,97 +28,78 @@ ANY_GRAPH, STEP_GRAPHS = "auto", "steps"
 _ITEM_TASKS = (Task.SEQUENTIAL, Task.TOPN)
 
 
-def _eager(mode: str, constrained: bool = True) -> EngineKind:
-    """Kind of an engine that runs the checkpoint in PyTorch."""
+def _made_by(target: str, *arguments: str | bool) -> Callable[[EngineContext], Engine]:
+    """Makes an engine by ``module:callable``, imported when it is called: other engines' processes are free of it."""
 
     def make(context: EngineContext) -> Engine:
-        from podx_bench.engines.eager import EagerEngine
+        module, _, name = target.partition(":")
+        engine: Engine = getattr(importlib.import_module(f"podx_bench.engines.{module}"), name)(context, *arguments)
+        return engine
 
-        return EagerEngine(context, mode, constrained)
-
-    if mode == AS_PUBLISHED:
-        summary = (
-            "PyTorch as encode-once, prefix function included, but with the encoder run on every beam's copy of the "
-            "input as in POD's published code, and for explanations its three equal groups of beams"
-        )
-        return EngineKind(AS_PUBLISHED, summary, make, needs_checkpoint=True, slow=True, reference=ENCODE_ONCE)
-    if constrained:
-        summary = "PyTorch, transformers generate held to the catalogue by a prefix function"
-        return EngineKind(ENCODE_ONCE, summary, make, needs_checkpoint=True, slow=True)
-    summary = "PyTorch, transformers generate over the whole vocabulary, items read from the text"
-    return EngineKind(ENCODE_ONCE_FREE, summary, make, _ITEM_TASKS, needs_checkpoint=True, slow=True)
-
-
-def _compiled(context: EngineContext) -> Engine:
-    from podx_bench.engines.compiled import compiled_engine
-
-    return compiled_engine(context)
-
-
-def _runtime(
-    name: str,
-    summary: str,
-    search: str,
-    tasks: tuple[Task, ...],
-    reference: str,
-    slow: bool,
-    graph: str = ANY_GRAPH,
-) -> EngineKind:
-    """Kind of an engine that runs the bundle."""
-
-    def make(context: EngineContext) -> Engine:
-        from podx_bench.engines.runtime import RuntimeEngine
-
-        return RuntimeEngine(context, search, graph)
-
-    return EngineKind(name, summary, make, tasks, slow=slow, reference=reference)
+    return make
 
 
 _KINDS = (
-    _eager(AS_PUBLISHED),
-    _eager(ENCODE_ONCE),
-    _eager(ENCODE_ONCE, constrained=False),
+    EngineKind(
+        AS_PUBLISHED,
+        "PyTorch as encode-once, prefix function included, but with the encoder run on every beam's copy of the input "
+        "as in POD's published code, and for explanations its three equal groups of beams",
+        _made_by("eager:EagerEngine", AS_PUBLISHED, True),
+        needs_checkpoint=True,
+        slow=True,
+        reference=ENCODE_ONCE,
+    ),
+    EngineKind(
+        ENCODE_ONCE,
+        "PyTorch, transformers generate held to the catalog by a prefix function",
+        _made_by("eager:EagerEngine", ENCODE_ONCE, True),
+        needs_checkpoint=True,
+        slow=True,
+    ),
+    EngineKind(
+        ENCODE_ONCE_FREE,
+        "PyTorch, transformers generate over the whole vocabulary, items read from the text",
+        _made_by("eager:EagerEngine", ENCODE_ONCE, False),
+        _ITEM_TASKS,
+        needs_checkpoint=True,
+        slow=True,
+    ),
     EngineKind(
         COMPILED,
         "PyTorch as encode-once, encoder and decoder step compiled by torch.compile with the weights frozen in",
-        _compiled,
+        _made_by("compiled:compiled_engine"),
         _ITEM_TASKS,
         needs_checkpoint=True,
         slow=True,
         reference=ENCODE_ONCE,
     ),
-    _runtime(
+    EngineKind(
         OURS,
-        "podx on ONNX Runtime, search inside the catalogue's trie and in one graph, scores over the catalogue's tokens",
-        "catalog",
-        (*_ITEM_TASKS, Task.EXPLANATION),
-        ENCODE_ONCE,
-        slow=False,
+        "podx on ONNX Runtime, search inside the catalog's trie and in one graph, scores over the catalog's tokens",
+        _made_by("runtime:RuntimeEngine", "catalog"),
+        reference=ENCODE_ONCE,
     ),
-    _runtime(
+    EngineKind(
         OURS_IN_STEPS,
         "podx as above, but a graph call for each decoding step and the search outside the graphs",
-        "catalog",
+        _made_by("runtime:RuntimeEngine", "catalog", STEP_GRAPHS),
         _ITEM_TASKS,
-        OURS,
-        slow=False,
-        graph=STEP_GRAPHS,
+        reference=OURS,
     ),
-    _runtime(
+    EngineKind(
         "podx-vocabulary",
         "podx as above, but scores over the whole vocabulary as transformers computes them",
-        "vocabulary",
+        _made_by("runtime:RuntimeEngine", "vocabulary"),
         _ITEM_TASKS,
-        ENCODE_ONCE,
-        slow=False,
+        reference=ENCODE_ONCE,
     ),
-    _runtime(
+    EngineKind(
         "podx-unconstrained",
         "podx on ONNX Runtime, search over the whole vocabulary, items read from the text",
-        "text",
+        _made_by("runtime:RuntimeEngine", "text"),
         _ITEM_TASKS,
-        ENCODE_ONCE_FREE,
         slow=True,
+        reference=ENCODE_ONCE_FREE,
     ),
 )
 ENGINES = {kind.name: kind for kind in (*_KINDS, *PEERS)}

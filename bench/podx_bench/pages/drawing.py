@@ -30,6 +30,7 @@ ROOFLINE_COLOUR = "#c2352b"
 BASELINE_COLOUR = "#d5dce2"
 """Of rows that learn nothing."""
 MARKERS = "os^Dv<>P"
+DASHES = ("--", ":")
 ERROR_STYLE = {"ecolor": "#1d2730", "elinewidth": 1, "capsize": 2}
 FIXED_IDS = "podx"
 """What the ids inside a drawing are made from, so that the same results give the same file."""
@@ -47,25 +48,13 @@ class Line:
     dashed: bool = False
 
 
-def bar_chart(
-    title: str,
-    unit: str,
-    bars: Bars,
-    colours: Sequence[str],
-    number: Callable[[float], str],
-    bounds: Sequence[tuple[str, float]] = (),
-) -> str:
-    """:func:`bar_figure` as SVG."""
-    return svg(bar_figure(title, unit, bars, colours, number, bounds))
-
-
 def bar_figure(
     title: str,
     unit: str,
     bars: Bars,
     colours: Sequence[str],
     number: Callable[[float], str],
-    bounds: Sequence[tuple[str, float]] = (),
+    bounds: Bars = (),
     errors: Sequence[float] | None = None,
 ) -> Figure:
     """Horizontal bars from top to bottom, each with its figure, and dashed lines at named bounds.
@@ -73,36 +62,29 @@ def bar_figure(
     Args:
         errors: half the length of each bar's error line; None: no lines.
     """
-    figure = Figure(figsize=(WIDTH_IN, FRAME_IN + ROW_IN * len(bars)), layout="constrained")
-    axes: Axes = figure.subplots()
+    figure, axes = _axes(FRAME_IN + ROW_IN * len(bars), title, unit)
     names = ["\n".join(name.rsplit(", ", 1)) for name, _ in bars]  # two lines at most, or they run into each other
     values = [value for _, value in bars]
-    places = range(len(bars))
-    drawn = axes.barh(places, values, color=colours, xerr=errors, error_kw=ERROR_STYLE)
+    drawn = axes.barh(range(len(bars)), values, color=colours, xerr=errors, error_kw=ERROR_STYLE)
     axes.bar_label(drawn, labels=[number(value) for value in values], padding=3, fontsize=TEXT)
     for place, (name, value) in enumerate(bounds):
-        axes.axvline(value, color=ROOFLINE_COLOUR, linestyle=("--", ":")[place % 2], linewidth=1, label=name)
+        axes.axvline(value, color=ROOFLINE_COLOUR, linestyle=DASHES[place % 2], linewidth=1, label=name)
     if bounds:
-        figure.legend(loc="outside lower center", ncols=LEGEND_COLUMNS, fontsize=TEXT, frameon=False)
-    axes.set_yticks(places, names, fontsize=TEXT)
-    axes.tick_params(axis="x", labelsize=TEXT)
+        _legend(figure)
+    axes.set_yticks(range(len(bars)), names, fontsize=TEXT)
     axes.invert_yaxis()
     axes.margins(x=0.22, y=0.02)
     axes.xaxis.set_major_locator(MaxNLocator(MOST_TICKS))
-    _finish(figure, axes, title)
-    axes.set_xlabel(unit, fontsize=TEXT)
     return figure
 
 
 def line_chart(title: str, axis_names: tuple[str, str], lines: Sequence[Line], ticks: Sequence[float] = ()) -> str:
     """Lines over two logarithmic axes, their names below. ``ticks``: of the x axis; empty: 1, 2, 5 of each decade."""
-    rows = -(-len(lines) // LEGEND_COLUMNS)
-    figure = Figure(figsize=(WIDTH_IN, PLOT_HEIGHT_IN + LEGEND_ROW_IN * rows), layout="constrained")
-    axes: Axes = figure.subplots()
+    figure, axes = _plot(title, axis_names, len(lines))
     for place, line in enumerate(lines):
         xs, ys = zip(*line.points, strict=True)
         marker = None if line.dashed else MARKERS[place % len(MARKERS)]
-        style = ("--", ":")[place % 2] if line.dashed else "-"
+        style = DASHES[place % 2] if line.dashed else "-"
         axes.plot(xs, ys, style, color=line.colour, marker=marker, markersize=4, linewidth=1.4, label=line.name)
     axes.set_xscale("log")
     axes.set_yscale("log")
@@ -113,39 +95,43 @@ def line_chart(title: str, axis_names: tuple[str, str], lines: Sequence[Line], t
     if ticks:
         axes.set_xticks(list(ticks), [f"{value:g}" for value in ticks])
         axes.xaxis.set_minor_locator(NullLocator())
-    _name_axes(figure, axes, title, axis_names)
+    _legend(figure)
     return svg(figure)
 
 
 def point_chart(title: str, axis_names: tuple[str, str], points: Sequence[Line]) -> str:
     """One named point of each series, over axes that begin at zero, the names below."""
-    rows = -(-len(points) // LEGEND_COLUMNS)
-    figure = Figure(figsize=(WIDTH_IN, PLOT_HEIGHT_IN + LEGEND_ROW_IN * rows), layout="constrained")
-    axes: Axes = figure.subplots()
+    figure, axes = _plot(title, axis_names, len(points))
     for place, line in enumerate(points):
-        (point,) = line.points
-        axes.plot(*point, MARKERS[place % len(MARKERS)], color=line.colour, markersize=7, label=line.name)
+        axes.plot(*line.points[0], MARKERS[place % len(MARKERS)], color=line.colour, markersize=7, label=line.name)
     xs, ys = zip(*(line.points[0] for line in points), strict=True)
     axes.set_xlim(0, HEADROOM * max(xs))
     axes.set_ylim(0, HEADROOM * max(ys))
-    _name_axes(figure, axes, title, axis_names)
+    _legend(figure)
     return svg(figure)
 
 
-def _name_axes(figure: Figure, axes: Axes, title: str, axis_names: tuple[str, str]) -> None:
-    """Names of both axes, and below them those of what is drawn."""
-    axes.tick_params(labelsize=TEXT)
-    axes.grid(alpha=0.3)
-    _finish(figure, axes, title)
-    axes.set_xlabel(axis_names[0], fontsize=TEXT)
-    axes.set_ylabel(axis_names[1], fontsize=TEXT)
-    figure.legend(loc="outside lower center", ncols=LEGEND_COLUMNS, fontsize=TEXT, frameon=False)
-
-
-def _finish(figure: Figure, axes: Axes, title: str) -> None:
-    """The title over the whole width, and no frame where there is no axis."""
+def _axes(height_in: float, title: str, across: str) -> tuple[Figure, Axes]:
+    """A figure with its title over the whole width, and axes without a frame where there is no axis."""
+    figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
+    axes: Axes = figure.subplots()
     figure.suptitle(title, fontsize=TITLE, x=0.02, ha="left")
     axes.spines[["top", "right"]].set_visible(False)
+    axes.set_xlabel(across, fontsize=TEXT)
+    axes.tick_params(labelsize=TEXT)
+    return figure, axes
+
+
+def _plot(title: str, axis_names: tuple[str, str], series: int) -> tuple[Figure, Axes]:
+    """Axes of a plot with room for the names of so many series below it."""
+    figure, axes = _axes(PLOT_HEIGHT_IN - LEGEND_ROW_IN * (-series // LEGEND_COLUMNS), title, axis_names[0])
+    axes.set_ylabel(axis_names[1], fontsize=TEXT)
+    axes.grid(alpha=0.3)
+    return figure, axes
+
+
+def _legend(figure: Figure) -> None:
+    figure.legend(loc="outside lower center", ncols=LEGEND_COLUMNS, fontsize=TEXT, frameon=False)
 
 
 def svg(figure: Figure) -> str:
