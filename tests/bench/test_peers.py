@@ -190,7 +190,7 @@ def test_peers_measure_speed_alone_and_say_what_they_lack() -> None:
     assert {kind.name for kind in PEERS} == MODULES.keys()
     for kind in PEERS:
         assert kind.speed_only and kind.needs_checkpoint and ENGINES[kind.name] is kind
-        assert "no prompt vectors, whole-word embeddings or catalogue" in kind.summary
+        assert "no prompt vectors, whole-word embeddings or catalog" in kind.summary
 
 
 def _imports(path: Path) -> set[str]:

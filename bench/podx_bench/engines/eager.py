@@ -33,7 +33,7 @@ class EagerEngine:
 
     Args:
         mode: how often the encoder runs, see :mod:`podx_train.eager.generation`.
-        constrained: search inside the catalogue, or over the whole vocabulary.
+        constrained: search inside the catalog, or over the whole vocabulary.
 
     Attributes:
         backbone: the T5 that is run.

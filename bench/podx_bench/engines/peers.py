@@ -11,7 +11,7 @@ from podx_bench.workload.engine import Engine, EngineContext, EngineKind
 
 TASKS = (Task.SEQUENTIAL, Task.TOPN)
 SAME_WORK = (
-    "It takes no prompt vectors, whole-word embeddings or catalogue: it gets as many source tokens, beams and decoding "
+    "It takes no prompt vectors, whole-word embeddings or catalog: it gets as many source tokens, beams and decoding "
     "steps as podx and searches the whole vocabulary, so only its speed is comparable"
 )
 SUMMARIES = {

@@ -22,7 +22,7 @@ class RuntimeEngine:
     """Runs a bundle.
 
     Args:
-        search: what scores are over, ``catalogue`` or ``vocabulary``; or ``text``: unconstrained search.
+        search: what scores are over, ``catalog`` or ``vocabulary``; or ``text``: unconstrained search.
         graph: see ``search_graph`` of :func:`podx.load`.
 
     Raises:

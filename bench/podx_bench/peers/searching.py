@@ -1,6 +1,6 @@
 """What every peer is asked to search, and how its tokens become answers. Imports podx and numpy alone.
 
-A peer searches the whole vocabulary, for none can be held to a catalogue's trie. So that its work is podx's all the
+A peer searches the whole vocabulary, for none can be held to a catalog's trie. So that its work is podx's all the
 same, it takes as many decoding steps as the deepest item and its end of sequence need, no hypothesis ends earlier, and
 where podx's input begins with prompt vectors, its own begins with as many plain tokens.
 """

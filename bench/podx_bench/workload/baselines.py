@@ -57,7 +57,7 @@ def popular_candidates(dataset: Dataset, candidates: tuple[IntArray, ...], k: in
 
 
 def next_numbers(dataset: Dataset, users: IntArray, k: int) -> IntArray:
-    """max(history)+1 … +k for each user, [users, k]; numbers beyond the catalogue are no items."""
+    """max(history)+1 … +k for each user, [users, k]; numbers beyond the catalog are no items."""
     largest = np.array([int(dataset.history(user, TEST).max()) for user in users.tolist()], dtype=np.int64)
     numbers = largest[:, None] + np.arange(1, k + 1)
     return np.where(numbers <= dataset.item_count, numbers, NOT_AN_ITEM)

@@ -35,7 +35,7 @@ class Answer:
     """What an engine says to a request: a ranked list, or a text.
 
     Attributes:
-        items: raw ids, best first; None where the generated text names no item of the catalogue.
+        items: raw ids, best first; None where the generated text names no item of the catalog.
         scores: of the items or of the text; empty where the engine computes none.
         text: the explanation; None for the other tasks.
     """
