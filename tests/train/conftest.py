@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import T5Config
 
 from podx.bundle.catalog import Catalog
@@ -20,6 +21,9 @@ from podx_train.model.config import PodConfig, backbone_fields
 from podx_train.model.pod_t5 import PodT5
 from podx_train.model.tokenizer_training import train_tokenizer
 from podx_train.options import TrainOptions
+from podx_train.training.journal import Journal
+from podx_train.training.loop import TrainResult
+from podx_train.training.train import train_model
 
 USERS, ITEMS, LENGTH, STEP = 48, 130, 8, 3
 FEW_PIECES = 160  # fewer than the ids, so that items have one to three tokens
@@ -101,9 +105,46 @@ def make_model(t5_config: T5Config) -> Callable[..., PodT5]:
     return make
 
 
+@pytest.fixture(autouse=True)
+def _draws_only_for_those_who_look(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing the loss takes as long as a small training: only tests with the fixture ``plots`` have it drawn."""
+    if "plots" not in request.fixturenames:
+        monkeypatch.setattr(Journal, "plot", lambda self, curve: None)
+
+
 @pytest.fixture
+def plots() -> None:
+    """Loss curves are drawn in this test."""
+
+
+@pytest.fixture(scope="session")
 def quick() -> TrainOptions:
     return TrainOptions(epochs=2, batch_size=16, device="cpu", prompts=2)
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A training that is over: its folder, to be read and copied but not changed, and its result."""
+
+    folder: Path
+    result: TrainResult
+
+    def tensors(self, name: str = "trainer.safetensors") -> dict[str, torch.Tensor]:
+        return load_file(self.folder / name)
+
+
+@pytest.fixture(scope="session")
+def trained(world: Dataset, quick: TrainOptions, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """The world learnt for two epochs."""
+    folder = tmp_path_factory.mktemp("trained") / "out"
+    return Trained(folder, train_model(world, folder, quick))
+
+
+@pytest.fixture(scope="session")
+def trained_once(world: Dataset, quick: TrainOptions, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """The world learnt for one epoch."""
+    folder = tmp_path_factory.mktemp("trained_once") / "out"
+    return Trained(folder, train_model(world, folder, dataclasses.replace(quick, epochs=1)))
 
 
 @pytest.fixture
@@ -122,12 +163,12 @@ def backbone_folder(t5_config: T5Config, tokenizer: Tokenizer, tmp_path: Path) -
     return folder
 
 
-@pytest.fixture
-def dropout_backbone(t5_config: T5Config, tokenizer: Tokenizer, tmp_path: Path) -> Path:
+@pytest.fixture(scope="session")
+def dropout_backbone(t5_config: T5Config, tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A local T5 with dropout, which the small presets do without."""
     from transformers import T5ForConditionalGeneration
 
-    folder = tmp_path / "dropout"
+    folder = tmp_path_factory.mktemp("dropout") / "backbone"
     torch.manual_seed(5)
     T5ForConditionalGeneration(T5Config(**backbone_fields(t5_config) | {"dropout_rate": 0.1})).save_pretrained(folder)
     (folder / "spiece.model").write_bytes(tokenizer.path.read_bytes())

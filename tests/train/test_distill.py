@@ -34,12 +34,13 @@ WEIGHT, TEMPERATURE = 0.3, 2.5
 ITEM_TOKENS = [1, 5, 9, 12, 30]
 
 
-@pytest.fixture
-def teacher(world: Dataset, quick: TrainOptions, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def teacher(world: Dataset, quick: TrainOptions, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint with two layers in the encoder and five in the decoder, after an epoch."""
     options = dataclasses.replace(quick, epochs=1, lr=5e-3)
-    train_model(world, tmp_path / "teacher", options, Source(layers=(2, 5)))
-    return tmp_path / "teacher"
+    folder = tmp_path_factory.mktemp("teacher") / "out"
+    train_model(world, folder, options, Source(layers=(2, 5)))
+    return folder
 
 
 def a_batch() -> tuple[ModelBatch, torch.Tensor]:

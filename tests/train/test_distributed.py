@@ -47,7 +47,7 @@ def noted_run(self):
     return result
 
 BatchBuilder.build, Trainer.run = noted_build, noted_run
-options = TrainOptions(epochs=2, batch_size=9, device="cpu", max_minutes=5)
+options = TrainOptions(epochs=1, batch_size=9, device="cpu", max_minutes=5)
 train_model(Dataset.load(data), out, options, Source(backbone=backbone))
 """
 
@@ -76,7 +76,7 @@ def test_two_processes_train_like_one(world, backbone_folder: Path, tmp_path: Pa
     assert (rank_a, rank_b, world_a, world_b) == (0, 1, PROCESSES, PROCESSES)
     assert (len(rows_a), len(rows_b)) == (5, 4)  # nine rows shared out
 
-    options = TrainOptions(epochs=2, batch_size=9, device="cpu")
+    options = TrainOptions(epochs=1, batch_size=9, device="cpu")
     alone = train_model(world, tmp_path / "one", options, Source(backbone=str(backbone_folder)))
     for together, single in zip(notes[0]["losses"], alone.curve, strict=True):
         assert together == pytest.approx(single["validation_loss"], rel=1e-3)

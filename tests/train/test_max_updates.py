@@ -14,6 +14,7 @@ from podx_train.data.dataset import Dataset
 from podx_train.options import TrainOptions, method_options
 from podx_train.training.processes import cpu_multiplies_bf16, uses_bf16
 from podx_train.training.train import train_model
+from tests.train.conftest import Trained
 
 
 @pytest.fixture
@@ -22,20 +23,21 @@ def short(quick: TrainOptions) -> TrainOptions:
     return dataclasses.replace(quick, epochs=50, max_updates=None)
 
 
-def _updates_of_an_epoch(world: Dataset, options: TrainOptions, folder: Path) -> int:
-    result = train_model(world, folder, dataclasses.replace(options, epochs=1))
-    return int(result.curve[0]["updates"])
+@pytest.fixture
+def epoch(trained_once: Trained) -> int:
+    """Updates of an epoch."""
+    return int(trained_once.result.curve[0]["updates"])
 
 
-def test_training_ends_at_the_update(world: Dataset, short: TrainOptions, tmp_path: Path) -> None:
-    epoch = _updates_of_an_epoch(world, short, tmp_path / "one")
+def test_training_ends_at_the_update(world: Dataset, short: TrainOptions, epoch: int, tmp_path: Path) -> None:
     limited = dataclasses.replace(short, max_updates=epoch + 2, schedule="cosine")
     result = train_model(world, tmp_path / "out", limited)
     assert [entry["updates"] for entry in result.curve] == [epoch, epoch + 2]
 
 
-def test_a_resumed_training_ends_with_the_same_weights(world: Dataset, short: TrainOptions, tmp_path: Path) -> None:
-    epoch = _updates_of_an_epoch(world, short, tmp_path / "one")
+def test_a_resumed_training_ends_with_the_same_weights(
+    world: Dataset, short: TrainOptions, epoch: int, tmp_path: Path
+) -> None:
     longer = dataclasses.replace(short, max_updates=epoch + 3)
     train_model(world, tmp_path / "whole", longer)
     train_model(world, tmp_path / "parts", dataclasses.replace(short, max_updates=epoch))

@@ -18,6 +18,7 @@ from podx_train.options import TrainOptions
 from podx_train.training.clock import Signal
 from podx_train.training.loop import Trainer
 from podx_train.training.train import train_model
+from tests.train.conftest import Trained
 
 
 def threads() -> list[str]:
@@ -117,12 +118,10 @@ def ahead(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_training_is_the_same_to_the_bit(
-    world: Dataset, quick: TrainOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    world: Dataset, quick: TrainOptions, trained: Trained, tmp_path: Path, ahead: None
 ) -> None:
-    train_model(world, tmp_path / "plain", quick)
-    monkeypatch.setattr(loop_module, "batches_ahead", lambda device: AHEAD)
     result = train_model(world, tmp_path / "ahead", quick)
-    plain, fed = (load_file(tmp_path / name / "trainer.safetensors") for name in ("plain", "ahead"))
+    plain, fed = trained.tensors(), load_file(tmp_path / "ahead" / "trainer.safetensors")
     assert plain.keys() == fed.keys()
     assert all(torch.equal(tensor, fed[name]) for name, tensor in plain.items())
     for entry in result.curve:
@@ -132,17 +131,16 @@ def test_training_is_the_same_to_the_bit(
 
 
 def test_out_of_time_and_resumed(
-    world: Dataset, quick: TrainOptions, tmp_path: Path, ahead: None, monkeypatch: pytest.MonkeyPatch
+    world: Dataset, quick: TrainOptions, trained: Trained, tmp_path: Path, ahead: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train_model(world, tmp_path / "whole", quick)
     signals = iter([Signal.GO_ON] * 4 + [Signal.STOP])
     with monkeypatch.context() as patched:
         patched.setattr(Trainer, "_signal", lambda self: next(signals))
         assert train_model(world, tmp_path / "parts", quick).out_of_time
     assert threads() == []
     train_model(world, tmp_path / "parts", quick, resume=True)
-    whole, parts = (load_file(tmp_path / name / "trainer.safetensors") for name in ("whole", "parts"))
-    assert all(torch.equal(tensor, parts[name]) for name, tensor in whole.items())
+    parts = load_file(tmp_path / "parts" / "trainer.safetensors")
+    assert all(torch.equal(tensor, parts[name]) for name, tensor in trained.tensors().items())
 
 
 def test_an_error_while_building_ends_the_training(

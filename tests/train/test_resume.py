@@ -20,6 +20,7 @@ from podx_train.training.clock import Signal
 from podx_train.training.journal import Journal
 from podx_train.training.loop import Trainer
 from podx_train.training.train import train_model
+from tests.train.conftest import Trained
 
 
 class Killed(BaseException):
@@ -49,13 +50,22 @@ def kill_at(monkeypatch: pytest.MonkeyPatch, method: str, call: int, signal: Sig
     monkeypatch.setattr(Trainer, "_signal", lambda self: signal)
 
 
-def test_equal_seeds_equal_weights(world: Dataset, quick: TrainOptions, tmp_path: Path) -> None:
+def test_equal_seeds_equal_weights(world: Dataset, quick: TrainOptions, trained_once: Trained, tmp_path: Path) -> None:
     options = dataclasses.replace(quick, epochs=1)
-    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+    for name, seed in (("b", 0), ("c", 1)):
         train_model(world, tmp_path / name, dataclasses.replace(options, seed=seed))
-    assert_equal_tensors(weights_of(tmp_path / "a"), weights_of(tmp_path / "b"))
+    first = trained_once.tensors()
+    assert_equal_tensors(first, weights_of(tmp_path / "b"))
     prompts = "model.prompts"
-    assert not torch.equal(weights_of(tmp_path / "a")[prompts], weights_of(tmp_path / "c")[prompts])
+    assert not torch.equal(first[prompts], weights_of(tmp_path / "c")[prompts])
+
+
+@pytest.fixture(scope="module")
+def trained_with_dropout(
+    world: Dataset, quick: TrainOptions, dropout_backbone: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Trained:
+    folder = tmp_path_factory.mktemp("dropout") / "whole"
+    return Trained(folder, train_model(world, folder, quick, Source(backbone=str(dropout_backbone))))
 
 
 @pytest.mark.parametrize(("method", "call"), [("update", 4), ("update", 14), ("_validate", 1), ("_save", 9)])
@@ -63,21 +73,22 @@ def test_resume_after_a_kill_gives_the_same_result(
     world: Dataset,
     quick: TrainOptions,
     dropout_backbone: Path,
+    trained_with_dropout: Trained,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     method: str,
     call: int,
 ) -> None:
     source = Source(backbone=str(dropout_backbone))
-    train_model(world, tmp_path / "whole", quick, source)
     with monkeypatch.context() as patch, pytest.raises(Killed):
         kill_at(patch, method, call)
         train_model(world, tmp_path / "killed", quick, source)
     resumed = train_model(world, tmp_path / "killed", quick, source, resume=True)
     assert resumed.epochs == 2
     for name in ("trainer.safetensors", "model.safetensors"):
-        assert_equal_tensors(weights_of(tmp_path / "whole", name), weights_of(tmp_path / "killed", name))
-    curves = [load_checkpoint(tmp_path / name).training["curve"] for name in ("whole", "killed")]
+        assert_equal_tensors(trained_with_dropout.tensors(name), weights_of(tmp_path / "killed", name))
+    folders = (trained_with_dropout.folder, tmp_path / "killed")
+    curves = [load_checkpoint(folder).training["curve"] for folder in folders]
     for first, second in zip(*curves, strict=True):
         for key in ("epoch", "updates", "train_loss", "validation_loss", "criterion", "padding_share"):
             assert first[key] == second[key], key
@@ -137,9 +148,8 @@ def test_kill_while_writing_leaves_what_loads_or_nothing(
 
 
 def test_time_limit_within_an_epoch_and_resume(
-    world: Dataset, quick: TrainOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    world: Dataset, quick: TrainOptions, trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, plots: None
 ) -> None:
-    whole = train_model(world, tmp_path / "whole", quick)
     updates = iter(range(1000))
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "_signal", lambda self: Signal.STOP if next(updates) == 4 else Signal.GO_ON)
@@ -154,20 +164,22 @@ def test_time_limit_within_an_epoch_and_resume(
     assert load_checkpoint(tmp_path / "timed").training["weights_epoch"] == 1
     resumed = train_model(world, tmp_path / "timed", quick, resume=True)
     assert not resumed.out_of_time
-    assert [entry["criterion"] for entry in resumed.curve] == [entry["criterion"] for entry in whole.curve]
-    assert_equal_tensors(weights_of(tmp_path / "whole"), weights_of(tmp_path / "timed"))
+    assert [entry["criterion"] for entry in resumed.curve] == [entry["criterion"] for entry in trained.result.curve]
+    assert_equal_tensors(trained.tensors(), weights_of(tmp_path / "timed"))
 
 
-def test_more_epochs_on_resume(world: Dataset, quick: TrainOptions, tmp_path: Path) -> None:
-    train_model(world, tmp_path / "whole", quick)
-    train_model(world, tmp_path / "parts", dataclasses.replace(quick, epochs=1))
+def test_more_epochs_on_resume(
+    world: Dataset, quick: TrainOptions, trained: Trained, trained_once: Trained, tmp_path: Path
+) -> None:
+    shutil.copytree(trained_once.folder, tmp_path / "parts")
     train_model(world, tmp_path / "parts", quick, resume=True)
-    assert_equal_tensors(weights_of(tmp_path / "whole"), weights_of(tmp_path / "parts"))
+    assert_equal_tensors(trained.tensors(), weights_of(tmp_path / "parts"))
 
 
-def test_resume_refuses_changes(world: Dataset, silent_world: Dataset, quick: TrainOptions, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    train_model(world, out, dataclasses.replace(quick, epochs=1))
+def test_resume_refuses_changes(
+    world: Dataset, silent_world: Dataset, quick: TrainOptions, trained_once: Trained, tmp_path: Path
+) -> None:
+    out = shutil.copytree(trained_once.folder, tmp_path / "out")
     with pytest.raises(ConfigError, match=r"--lr was 0\.0005, is 0\.1.*|--batch-size was 16, is 4"):
         train_model(world, out, dataclasses.replace(quick, lr=0.1, batch_size=4), resume=True)
     with pytest.raises(ConfigError, match="--preset or --backbone"):
@@ -200,11 +212,11 @@ def test_start_after_a_kill_before_saving_takes_the_data_it_is_given(
     assert (loaded.tokenizer.vocab_size, loaded.user_ids[0]) == (170, "other-0")
 
 
-def test_resume_refuses_another_tokenizer(world: Dataset, quick: TrainOptions, tokenizer, tmp_path: Path) -> None:
-    quick = dataclasses.replace(quick, epochs=1)
-    train_model(world, tmp_path / "out", quick, Source(pieces=150))
+def test_resume_refuses_another_tokenizer(
+    world: Dataset, quick: TrainOptions, trained_once: Trained, tokenizer
+) -> None:
     with pytest.raises(ConfigError, match="--tokenizer is not the one"):
-        train_model(world, tmp_path / "out", quick, Source(tokenizer=str(tokenizer.path)), resume=True)
+        train_model(world, trained_once.folder, quick, Source(tokenizer=str(tokenizer.path)), resume=True)
 
 
 def test_progress_lines_and_those_of_updates_that_come_again(

@@ -19,6 +19,7 @@ from podx_train.checkpoint.checkpoint import load_checkpoint
 from podx_train.data.dataset import Dataset
 from podx_train.options import Source, TrainOptions
 from podx_train.training.train import train_model
+from tests.train.conftest import Trained
 
 
 @pytest.mark.parametrize("batching", ["alternated", "mixed"])
@@ -31,7 +32,7 @@ def test_learns_a_ring(tmp_path: Path, batching: str) -> None:
     options = TrainOptions(
         tasks=(Task.SEQUENTIAL,), epochs=8, batch_size=8, lr=3e-3, device="cpu", batching=batching, targets="all"
     )
-    result = train_model(dataset, tmp_path / "out", options)
+    result = train_model(dataset, tmp_path / "out", options, Source(layers=(1, 1)))
     knowing_nothing = math.log(ring) / 2  # one item token and a certain end of sequence
     (name,) = result.curve[-1]["train_loss"]
     assert name == ("mixed" if batching == "mixed" else "sequential")
@@ -39,9 +40,8 @@ def test_learns_a_ring(tmp_path: Path, batching: str) -> None:
     assert result.best_loss < 0.9 * knowing_nothing
 
 
-def test_folder_and_log(world: Dataset, quick: TrainOptions, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    result = train_model(world, out, quick)
+def test_folder_and_log(trained: Trained) -> None:
+    out, result = trained.folder, trained.result
     names = {path.name for path in out.iterdir()}
     assert names == {
         "config.json",
