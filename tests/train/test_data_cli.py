@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -76,7 +77,7 @@ def test_stats_prints_table_or_json(tmp_path: Path) -> None:
     for words in ("train-first", "density", "max(history)+1", "near numbers"):
         assert words in table.output
     values = json.loads(run("stats", tmp_path / "data", "--json").output)
-    assert values == dataset_stats(Dataset.load(tmp_path / "data")).as_json()
+    assert values == asdict(dataset_stats(Dataset.load(tmp_path / "data")))
     assert (values["users"], values["items"], values["interactions"]) == (USERS, ITEMS, USERS * 5)
     assert values["density"] == pytest.approx(5 / ITEMS)
     assert (values["length_median"], values["length_max"]) == (5, 5)

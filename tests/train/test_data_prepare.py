@@ -228,7 +228,7 @@ def test_tie_shuffle_needs_timestamps() -> None:
 
 @pytest.mark.parametrize("option", ["min_interactions", "negatives", "seed"])
 def test_options_out_of_range_are_named(option: str) -> None:
-    with pytest.raises(ConfigError, match=option):
+    with pytest.raises(ConfigError, match=f"--{option.replace('_', '-')} must be at least"):
         PrepareOptions(**{option: -1})  # type: ignore[arg-type]
 
 

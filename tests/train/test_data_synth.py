@@ -60,7 +60,7 @@ def test_each_item_is_reviewed_with_one_feature_only() -> None:
     [
         ({"items": 2 * CLUSTER_SIZE - 1}, "items is"),
         ({"users": 50, "items": 100}, "users is 50 and items 100"),
-        ({"seed": -1}, "seed is -1"),
+        ({"seed": -1}, "--seed must be at least 0, not -1"),
     ],
 )
 def test_options_out_of_range_are_named(fields: dict[str, int], reason: str) -> None:

@@ -74,7 +74,7 @@ def describe_dataset(
     """Leaks of a dataset and its rows that learn nothing, on the users the options ask for; kept in ``file``."""
     record = file.load(DatasetRecord)
     if record is None:
-        stats, leaks = dataset_stats(dataset).as_json(), leak_counts(dataset)
+        stats, leaks = dataclasses.asdict(dataset_stats(dataset)), leak_counts(dataset)
         codes = max(map(len, dataset.item_codes or ()), default=0)
         record = DatasetRecord(path.resolve().name, dataset.scheme, digest, stats, leaks, codes=codes)
         file.save(record)

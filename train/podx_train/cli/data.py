@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -16,88 +16,66 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from podx.bundle.manifest import file_sha256
+from podx.flags import with_flags
 from podx_train.cli.index import index_command
 from podx_train.data.columns import ColumnNames
 from podx_train.data.dataset import Dataset
 from podx_train.data.interactions import Interactions
-from podx_train.data.negatives import PAPER_NEGATIVES
-from podx_train.data.numbering import IdScheme
-from podx_train.data.prepare import DEFAULT_MIN_INTERACTIONS, Prepared, PrepareOptions, prepare
+from podx_train.data.prepare import Prepared, PrepareOptions, prepare
 from podx_train.data.readers import read_interactions
 from podx_train.data.stats import DatasetStats, dataset_stats
 from podx_train.data.synth import INTERACTIONS_FILE, SynthOptions, interactions_csv, synth_provenance
 
 STAGES = 5  # steps that prepare() tells of
+NOT_OF_SYNTH = ("seed", "min_interactions", "tie_shuffle", "negatives")
+"""Options of preparing that a synthetic world needs none of, or has of its own."""
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Prepare, make and inspect datasets.")
 
 OutOption = Annotated[Path, typer.Option("--out", help="Dataset folder to write.")]
-IdsOption = Annotated[IdScheme, typer.Option("--ids", help="How users and items are numbered.")]
-SeedOption = Annotated[int, typer.Option(help="Seed of every random choice.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace the dataset folder if it is there.")]
-PaperExplanationsOption = Annotated[
-    bool,
-    typer.Option(
-        "--paper-explanations", help="Split explanations as the paper does: held-out pairs may be trained on (a leak)."
-    ),
-]
 
 app.command("index")(index_command)
 
 
 @app.command("prepare")
+@with_flags(options=PrepareOptions, columns=ColumnNames)
 def prepare_command(
     source: Annotated[Path, typer.Argument(metavar="INPUT", help="CSV, Parquet, JSON lines (.gz) or S3-Rec .txt.")],
     out: OutOption,
-    ids: IdsOption = IdScheme.TRAIN_FIRST,
-    min_interactions: Annotated[
-        int, typer.Option(help="Users and items with fewer interactions are dropped.")
-    ] = DEFAULT_MIN_INTERACTIONS,
-    seed: SeedOption = 0,
-    tie_shuffle: Annotated[
-        bool, typer.Option("--tie-shuffle", help="Shuffle a user's interactions of the same timestamp.")
-    ] = False,
-    negatives: Annotated[int, typer.Option(help="Items per negative list for top-N.")] = PAPER_NEGATIVES,
-    paper_explanations: PaperExplanationsOption = False,
-    user_column: Annotated[str | None, typer.Option(help="Name of the user column.")] = None,
-    item_column: Annotated[str | None, typer.Option(help="Name of the item column.")] = None,
-    timestamp_column: Annotated[str | None, typer.Option(help="Name of the time column.")] = None,
-    review_column: Annotated[str | None, typer.Option(help="Name of the review column.")] = None,
+    options: Mapping[str, Any],
+    columns: Mapping[str, Any],
     force: ForceOption = False,
 ) -> None:
     """Make a dataset folder from interactions."""
-    options = PrepareOptions(ids, min_interactions, seed, tie_shuffle, negatives, paper_explanations)
-    columns = ColumnNames(user_column, item_column, timestamp_column, review_column)
-    console = Console()
+    chosen, console = PrepareOptions(**options), Console()
     with _progress(console) as progress:
-        interactions = _read(source, columns, progress)
-        provenance: dict[str, object] = {"name": source.name, "sha256": _sha256(source)}
-        prepared = _prepare(interactions, options, provenance, progress)
+        interactions = _read(source, ColumnNames(**columns), progress)
+        provenance: dict[str, object] = {"name": source.name, "sha256": file_sha256(source)}
+        prepared = _prepare(interactions, chosen, provenance, progress)
         prepared.dataset.save(out, force=force)
     _print_summary(console, prepared, len(interactions), out)
 
 
 @app.command("synth")
+@with_flags(world=SynthOptions, options=PrepareOptions, leave_out=NOT_OF_SYNTH)
 def synth_command(
     out: OutOption,
-    users: Annotated[int, typer.Option(help="Number of users.")] = SynthOptions.users,
-    items: Annotated[int, typer.Option(help="Number of items.")] = SynthOptions.items,
-    seed: SeedOption = 0,
-    ids: IdsOption = IdScheme.TRAIN_FIRST,
-    paper_explanations: PaperExplanationsOption = False,
+    world: Mapping[str, Any],
+    options: Mapping[str, Any],
+    seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = 0,
     force: ForceOption = False,
 ) -> None:
     """Make a small synthetic world, its interactions file included."""
-    world = SynthOptions(users, items, seed)
-    options = PrepareOptions(ids=ids, seed=seed, keep_leaky_explanations=paper_explanations)
-    console = Console()
+    made, chosen, console = SynthOptions(seed=seed, **world), PrepareOptions(seed=seed, **options), Console()
     with _progress(console) as progress:
-        text = interactions_csv(world)
+        text = interactions_csv(made)
         with tempfile.TemporaryDirectory() as scratch:
             file = Path(scratch) / INTERACTIONS_FILE
             file.write_text(text, encoding="utf-8")
             interactions = _read(file, ColumnNames(), progress)
-        prepared = _prepare(interactions, options, synth_provenance(world), progress)
+        prepared = _prepare(interactions, chosen, synth_provenance(made), progress)
         prepared.dataset.save(out, force=force, attachments={INTERACTIONS_FILE: text})
     _print_summary(console, prepared, len(interactions), out)
 
@@ -110,7 +88,7 @@ def stats_command(
     """Show a dataset's figures and how much its numbers leak."""
     stats = dataset_stats(Dataset.load(data))
     if as_json:
-        typer.echo(json.dumps(stats.as_json(), indent=2))
+        typer.echo(json.dumps(asdict(stats), indent=2))
     else:
         Console().print(stats_table(stats, escape(str(data))))
 
@@ -138,11 +116,6 @@ def _prepare(
     return prepare(
         interactions, options, source, lambda name: progress.update(task, completed=next(done), description=name)
     )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _print_summary(console: Console, prepared: Prepared, read: int, out: Path) -> None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -15,16 +14,16 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from podx.bundle.manifest import file_sha256
 from podx.errors import ConfigError, DataError
+from podx.flags import with_flags
 from podx_train.codes.code_shares import Shares, last_training_pairs, shares, training_pairs
-from podx_train.codes.collaborative_options import CollaborativeOptions, LastCode
+from podx_train.codes.collaborative_options import CollaborativeOptions
 from podx_train.codes.index_file import Codes, IndexKeys, disambiguate, read_index
 from podx_train.data.dataset import Dataset
 
 if TYPE_CHECKING:
     from podx_train.codes.collaborative import Report
-
-DEFAULTS = CollaborativeOptions()
 
 COLLABORATIVE, INDEXED = "collaborative", "indexed"
 """Names of id schemes whose items are codes."""
@@ -40,21 +39,17 @@ class _Index:
     unseen: Shares | None = None  # of codes made without the pairs they are judged by
 
 
+@with_flags(options=CollaborativeOptions)
 def index_command(
     data: Annotated[Path, typer.Argument(metavar="DATA", help="Dataset folder.")],
     out: Annotated[Path, typer.Option("--out", help="Dataset folder to write.")],
+    options: Mapping[str, Any],
     collaborative: Annotated[
         bool, typer.Option("--collaborative", help="Make codes from who took what together in training.")
     ] = False,
     file: Annotated[
         Path | None, typer.Option("--file", help='Take codes from a JSON file, {"0": ["<a_1>", ...], ...}.')
     ] = None,
-    clusters: Annotated[int, typer.Option(help="Most children of a cluster.")] = DEFAULTS.clusters,
-    leaf_size: Annotated[int, typer.Option(help="Most items of a last cluster.")] = DEFAULTS.leaf_size,
-    last: Annotated[
-        LastCode, typer.Option(help="Last code: each item's own, or its place in its cluster, shared.")
-    ] = DEFAULTS.last,
-    seed: Annotated[int, typer.Option(help="Seed of every random choice.")] = DEFAULTS.seed,
     keys: Annotated[IndexKeys, typer.Option(help="What the keys of the JSON file are.")] = IndexKeys.AUTO,
     scheme: Annotated[
         str | None, typer.Option(help="Name of these ids in every report; default: collaborative, or indexed.")
@@ -69,7 +64,7 @@ def index_command(
         index = _from_file(dataset, file, keys)
     else:
         with _progress(console) as progress:
-            index = _from_training(dataset, CollaborativeOptions(clusters, leaf_size, last, seed=seed), progress)
+            index = _from_training(dataset, CollaborativeOptions(**options), progress)
     coded = dataclasses.replace(
         dataset,
         item_codes=tuple(index.codes),
@@ -111,10 +106,8 @@ def _from_file(dataset: Dataset, file: Path, keys: IndexKeys) -> _Index:
     codes = read_index(file, dataset.item_ids, keys)
     distinct = disambiguate(codes)
     longer = sum(before != after for before, after in zip(codes, distinct, strict=True))
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    return _Index(
-        distinct, {"method": "file", "name": file.name, "sha256": digest, "keys": keys.value}, collisions=longer
-    )
+    origin = {"method": "file", "name": file.name, "sha256": file_sha256(file), "keys": keys.value}
+    return _Index(distinct, origin, collisions=longer)
 
 
 def _table(index: _Index, seen: Shares | None) -> Table:

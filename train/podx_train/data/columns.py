@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from podx.errors import DataError
+from podx.flags import flag_of, option
 from podx_train.data.values import SHOWN_CHARACTERS
 
 SHOWN_COLUMNS = 20
@@ -25,10 +26,10 @@ REQUIRED_ROLES = ("user", "item", "timestamp")
 class ColumnNames:
     """Names of the columns to read; None means: look for the usual names, Amazon's among them."""
 
-    user: str | None = None
-    item: str | None = None
-    timestamp: str | None = None
-    review: str | None = None
+    user: str | None = option(None, "Name of the user column.", flag="--user-column")
+    item: str | None = option(None, "Name of the item column.", flag="--item-column")
+    timestamp: str | None = option(None, "Name of the time column.", flag="--timestamp-column")
+    review: str | None = option(None, "Name of the review column.", flag="--review-column")
 
     @property
     def any_given(self) -> bool:
@@ -51,7 +52,9 @@ def find_columns(path: Path, available: list[str], wanted: ColumnNames) -> dict[
             raise DataError(f"{path} has no column {given!r} for the {role}: choose among {shown}")
         match = given or next((by_lower[name] for name in known if name in by_lower), None)
         if match is None and role in REQUIRED_ROLES:
-            raise DataError(f"{path}: no column found for the {role}: name it with --{role}-column, among {shown}")
+            raise DataError(
+                f"{path}: no column found for the {role}: name it with {flag_of(wanted, role)}, among {shown}"
+            )
         if match is not None:
             found[role] = match
     return found

@@ -14,14 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from podx.errors import ConfigError, DataError
+from podx.flags import check, option
 from podx_train.data.dataset import Dataset
 from podx_train.data.explanations import TEST, TRAIN, VALIDATION, explain_reviews, split_explanations
 from podx_train.data.folder import EXPLANATION_SPLITS, MIN_SEQUENCE, ExplanationRecord
 from podx_train.data.interactions import DropReport, Interactions
 from podx_train.data.negatives import PAPER_NEGATIVES, negatives_per_user, sample_negatives
 from podx_train.data.numbering import IdScheme, Numbering, Sequences, number_ids
-
-DEFAULT_MIN_INTERACTIONS = 5
 
 # Independent random streams of one seed.
 STREAM_TIES, STREAM_IDS, STREAM_TEST, STREAM_VALIDATION, STREAM_EXPLANATIONS = range(5)
@@ -38,27 +37,28 @@ Stage = Callable[[str], None]
 class PrepareOptions:
     """How to prepare a dataset.
 
-    Attributes:
-        ids: how users and items are numbered.
-        min_interactions: k of the k-core; users keep at least 3 interactions whatever it is (leave-one-out).
-        seed: of every random choice.
-        tie_shuffle: shuffle interactions of a user with the same timestamp instead of keeping their input order.
-        negatives: length of each negative list; shorter lists are made where the catalogue is too small.
-        keep_leaky_explanations: split explanations as the paper does, held-out pairs in training included.
+    Raises:
+        ConfigError: an option is out of its bounds.
     """
 
-    ids: IdScheme = IdScheme.TRAIN_FIRST
-    min_interactions: int = DEFAULT_MIN_INTERACTIONS
-    seed: int = 0
-    tie_shuffle: bool = False
-    negatives: int = PAPER_NEGATIVES
-    keep_leaky_explanations: bool = False
+    ids: IdScheme = option(IdScheme.TRAIN_FIRST, "How users and items are numbered.")
+    min_interactions: int = option(  # k of the k-core; users keep 3 in any case, for leave-one-out
+        5, "Users and items with fewer interactions are dropped.", least=1
+    )
+    seed: int = option(0, "Seed of every random choice.", least=0)
+    tie_shuffle: bool = option(False, "Shuffle a user's interactions of the same timestamp.")
+    negatives: int = option(  # lists are shorter where the catalog is too small
+        PAPER_NEGATIVES, "Items per negative list for top-N.", least=1
+    )
+    keep_leaky_explanations: bool = option(
+        False,
+        "Split explanations as the paper does: held-out pairs may be trained on (a leak).",
+        flag="--paper-explanations",
+    )
 
     def __post_init__(self) -> None:
         """Check the numbers."""
-        for name, least in (("min_interactions", 1), ("seed", 0), ("negatives", 1)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"{name} is {getattr(self, name)}, it must be at least {least}")
+        check(self)
 
 
 @dataclass(frozen=True)

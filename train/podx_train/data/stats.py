@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
@@ -53,10 +52,6 @@ class DatasetStats:
     validation_negatives: int
     explanations: dict[str, int]
     leaky_explanations: int
-
-    def as_json(self) -> dict[str, Any]:
-        """The same as plain JSON values."""
-        return asdict(self)
 
 
 def dataset_stats(dataset: Dataset) -> DatasetStats:

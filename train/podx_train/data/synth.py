@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from podx.errors import ConfigError
+from podx.flags import check, option
 
 CLUSTER_SIZE = 30
 MIN_LENGTH, MAX_LENGTH = 8, 14  # items per user
@@ -49,12 +50,13 @@ WORDINGS = (
 class SynthOptions:
     """Size and seed of the world."""
 
-    users: int = 300
-    items: int = 120
-    seed: int = 0
+    users: int = option(300, "Number of users.")
+    items: int = option(120, "Number of items.")
+    seed: int = option(0, "Seed of every random choice.", least=0)
 
     def __post_init__(self) -> None:
         """Check that there is room for a main and a side cluster, and for the k-core to hold."""
+        check(self)
         if self.items < 2 * CLUSTER_SIZE:
             raise ConfigError(f"items is {self.items}: the world needs at least {2 * CLUSTER_SIZE}, two clusters")
         if self.users < self.items:
@@ -62,8 +64,6 @@ class SynthOptions:
                 f"users is {self.users} and items {self.items}: give at least as many users as items, so that each "
                 f"item is met often enough to be learnt"
             )
-        if self.seed < 0:
-            raise ConfigError(f"seed is {self.seed}, it must be at least 0")
 
 
 @dataclass(frozen=True, eq=False)

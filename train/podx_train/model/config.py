@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 from transformers import T5Config
 
 from podx.errors import CheckpointError, ConfigError, PodxError
-from podx.text.templates import ALL_TASKS, ITEM_PREFIX, Task, Template, parse_tasks
+from podx.text.templates import ALL_TASKS, ITEM_PREFIX, Task, Template
 
 FORMAT_VERSION = 1
 DEFAULT_PROMPTS = 3
@@ -133,21 +133,17 @@ class PodConfig:
 
     def to_json(self) -> str:
         """Text that :meth:`from_json` reads."""
-        content = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        content["backbone"] = dict(self.backbone)
-        content["tasks"] = [task.value for task in self.tasks]
-        content["inference_templates"] = {task.value: text for task, text in self.inference_templates.items()}
-        return json.dumps(content, indent=2)
+        return msgspec.json.format(msgspec.json.encode(self), indent=2).decode()
 
     @classmethod
     def from_json(cls, text: str) -> PodConfig:
         """Read what :meth:`to_json` wrote.
 
         Raises:
-            CheckpointError: not such a text, or of another format version.
+            CheckpointError: not such a text, of another format version, or of a model that this podx does not know.
         """
         try:
-            content = json.loads(text)
+            content = msgspec.json.decode(text, type=dict[str, Any])
             version = content["format_version"]
             if version != FORMAT_VERSION:
                 raise CheckpointError(
@@ -157,11 +153,11 @@ class PodConfig:
             lacking = set(_BACKBONE_FIELDS) - content["backbone"].keys()
             if lacking:
                 raise CheckpointError(f"the checkpoint's backbone lacks {', '.join(sorted(lacking))}: copy it again")
-            content["tasks"] = tuple(parse_tasks(name)[0] for name in content["tasks"])
-            texts = content.get("inference_templates", {})
-            content["inference_templates"] = {Task(name): text for name, text in texts.items()}
-            return cls(**content)
-        except CheckpointError:
-            raise
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError, PodxError) as error:
+            unknown = content.keys() - {field.name for field in dataclasses.fields(cls)}
+            if unknown:  # a model with a part that is left out would answer wrongly without a word
+                raise CheckpointError(f"the checkpoint has {', '.join(sorted(unknown))}: use the podx that wrote it")
+            return msgspec.convert(content, cls)
+        except (msgspec.MsgspecError, KeyError, AttributeError, PodxError) as error:
+            if isinstance(error, CheckpointError):
+                raise
             raise CheckpointError(f"the checkpoint's configuration cannot be read: {error!r}") from error

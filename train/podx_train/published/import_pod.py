@@ -9,7 +9,6 @@ are of the same class, with two more tasks behind the three; those are left out.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from torch import Tensor
 from transformers import T5Config
 
 from podx.atomic import whole_folder, write_bytes
+from podx.bundle.manifest import file_sha256
 from podx.errors import CheckpointError, ConfigError
 from podx.text.templates import ALL_TASKS, Task
 from podx.text.tokenizer import Tokenizer
@@ -97,7 +97,7 @@ def import_pod(
     fit = measure_fit(ours, pieces, dataset)
     notes = (*DIFFERENCES, *_notes(saved, config, fit))
     facts = {
-        "imported": {"file": saved.path.name, "sha256": _sha256(saved.path), "class": saved.class_name},
+        "imported": {"file": saved.path.name, "sha256": file_sha256(saved.path), "class": saved.class_name},
         "fit": {"loss": fit.loss, "loss_of_other_users_items": fit.other_loss, "users": fit.users},
         "notes": list(notes),
     }
@@ -242,11 +242,6 @@ def _notes(saved: SavedModule, config: PodConfig, fit: Fit) -> list[str]:
             f"{fit.other_loss:.3f}. Is it the folder that the model was trained on, and was the model trained at all?"
         )
     return notes
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def summary(out: Path, imported: Imported) -> str:

@@ -12,7 +12,6 @@ sequence: that is the distribution whose logarithms the item search adds up. Exp
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
+from podx.bundle.manifest import file_sha256
 from podx.errors import DataError
 from podx.flags import check, option
 from podx.text.templates import Task
@@ -239,7 +239,7 @@ def _facts_of(source: Checkpoint, folder: Path, users: Mapping[str, Tensor] | No
     return {
         **_shape(source.model.config),
         "parameters": source.model.parameter_counts()["all"],
-        "weights_sha256": hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest(),
+        "weights_sha256": file_sha256(folder / WEIGHTS_FILE),
         "users_sha256": None if users is None else digest(users),
         "epoch": source.training.get("weights_epoch"),
         "best_loss": source.training.get("best_loss"),

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from podx.errors import CheckpointError
@@ -78,9 +79,7 @@ class TrainState:
 
     def as_json(self) -> dict[str, Any]:
         """JSON values; infinity is written as None."""
-        content = dataclasses.asdict(self)
-        for name in ("best_loss", "epoch_best"):
-            content[name] = None if math.isinf(content[name]) else content[name]
+        content: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))
         return content
 
     @classmethod
@@ -90,13 +89,13 @@ class TrainState:
         Raises:
             CheckpointError: it is not that.
         """
+        lacking = {field.name for field in dataclasses.fields(cls)} - content.keys()
+        if lacking:
+            raise CheckpointError(f"the saved trainer state lacks {', '.join(sorted(lacking))}: train again")
         try:
-            values = dict(content) | {"totals": Totals(**content["totals"])}
-            for name in ("best_loss", "epoch_best"):
-                values[name] = math.inf if values[name] is None else float(values[name])
-            return cls(**values)
-        except (KeyError, TypeError, ValueError) as error:
-            raise CheckpointError(f"the saved trainer state cannot be read ({error!r}): train again") from error
+            return msgspec.convert({name: value for name, value in content.items() if value is not None}, cls)
+        except msgspec.ValidationError as error:
+            raise CheckpointError(f"the saved trainer state cannot be read ({error}): train again") from error
 
     def judge(self, criterion: float, cumulative: bool) -> None:
         """Count an epoch for early stopping."""
