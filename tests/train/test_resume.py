@@ -239,3 +239,11 @@ def test_progress_lines_and_those_of_updates_that_come_again(
     result = train_model(world, tmp_path / "out", quick, resume=True)  # goes on from update 3
     assert [line["updates"] for line in log()] == [2, 9]
     assert log()[1] == result.curve[0]
+
+
+def test_options_of_a_training_from_before_they_were_renamed() -> None:
+    earlier = TrainOptions(embedding_lr=5.0).as_json()
+    earlier["table_lr"] = earlier.pop("embedding_lr")
+    TrainOptions(embedding_lr=5.0).refuse_changes(earlier)
+    with pytest.raises(ConfigError, match=r"--embedding-lr was 5\.0, is None"):
+        TrainOptions().refuse_changes(earlier)
