@@ -13,8 +13,11 @@ DEMO ?= demo
 PODX_PEERS ?= .venv-peers
 # SASRec, a recommender to compare accuracy with; its library needs other versions again.
 PODX_SASREC ?= .venv-sasrec
+# The lowest versions that pyproject.toml declares, on the lowest Python; all else as pip chooses it.
+PODX_OLDEST ?= .venv-oldest
+OLDEST_PYTHON ?= python3.11
 
-.PHONY: demo test lint docs peers peers-sasrec clean
+.PHONY: demo test test-oldest lint docs peers peers-sasrec clean
 
 $(BIN)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -29,6 +32,17 @@ demo: $(BIN)/.ready
 WORKERS ?= 2
 test: $(BIN)/.ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --cov --cov-report=term $(PYTEST_ARGS)
+
+# The lowest torch is the one of constraints.txt: no earlier CPU build was at hand to test with.
+test-oldest: $(PODX_OLDEST)/.ready
+	OMP_NUM_THREADS=1 $(PODX_OLDEST)/bin/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS) tests/podx tests/export
+
+$(PODX_OLDEST)/.ready: pyproject.toml .ci/lowest.py
+	$(OLDEST_PYTHON) -m venv $(PODX_OLDEST)
+	$(PODX_OLDEST)/bin/python .ci/lowest.py > $(PODX_OLDEST)/constraints.txt
+	$(PODX_OLDEST)/bin/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) --constraint $(PODX_OLDEST)/constraints.txt torch
+	$(PODX_OLDEST)/bin/python -m pip install --quiet --constraint $(PODX_OLDEST)/constraints.txt --editable '.[cpu,export]' hypothesis pytest pytest-xdist
+	touch $@
 
 lint: $(BIN)/.ready
 	$(BIN)/ruff check .
@@ -57,4 +71,4 @@ $(PODX_SASREC)/.ready: pyproject.toml constraints-sasrec.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-peers .venv-sasrec $(DEMO)
+	rm -rf $(VENV) .venv-peers .venv-sasrec .venv-oldest $(DEMO)

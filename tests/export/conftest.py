@@ -99,6 +99,11 @@ def trained_bundle(trained: Path) -> Path:
     return _export(trained)
 
 
+@pytest.fixture(scope="session")
+def gated_bundle(gated: Path) -> Path:
+    return _export(gated)
+
+
 @pytest.fixture
 def checkpoint(untrained: Path) -> Checkpoint:
     """A fresh copy in memory, to be spoilt."""

@@ -35,12 +35,11 @@ from podx_train.training.train import train_model
 
 @pytest.mark.parametrize("model", ["untrained", "trained", "gated"])
 @pytest.mark.parametrize("task", list(Task))
-def test_log_probabilities_equal_eager(model: str, task: Task, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    checkpoint = request.getfixturevalue(model)
-    export_checkpoint(checkpoint, tmp_path / "bundle", parity_users=2)
-    source = load_checkpoint(checkpoint)
+def test_log_probabilities_equal_eager(model: str, task: Task, request: pytest.FixtureRequest) -> None:
+    source = load_checkpoint(request.getfixturevalue(model))
+    bundle = Bundle.load(request.getfixturevalue(f"{model}_bundle"))
     batch = draw(source, task, 8, seed=11).encode(source)
-    assert largest_difference(source, Bundle.load(tmp_path / "bundle"), task, batch) < 1e-4
+    assert largest_difference(source, bundle, task, batch) < 1e-4
 
 
 def test_prompts_may_carry_the_whole_word_vector(world: Dataset, tmp_path: Path) -> None:
@@ -191,9 +190,11 @@ def test_a_kill_leaves_nothing_that_loads(
         Bundle.load(tmp_path / "bundle")
 
 
-def test_an_existing_bundle_is_replaced_only_when_asked(untrained: Path, tmp_path: Path) -> None:
+def test_an_existing_bundle_is_replaced_only_when_asked(
+    untrained: Path, untrained_bundle: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "bundle"
-    export_checkpoint(untrained, out, parity_users=1)
+    shutil.copytree(untrained_bundle, out)
     before = (out / MANIFEST_FILE).read_text()
     with pytest.raises(ExportError, match="--force"):
         export_checkpoint(untrained, out, parity_users=1)

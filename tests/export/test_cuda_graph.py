@@ -16,7 +16,6 @@ from podx.graphs.model import GraphModel, batch_feeds
 from podx.graphs.session import SessionOptions
 from podx.requests.batch import ItemBatch
 from podx.text.templates import Task
-from podx_export.pipeline import export_checkpoint
 from podx_export.verify.samples import draw
 from podx_train.checkpoint.checkpoint import Checkpoint, load_checkpoint
 
@@ -24,10 +23,8 @@ USERS = 5
 
 
 @pytest.fixture(scope="module")
-def exported(untrained: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Checkpoint, Bundle]:
-    folder = tmp_path_factory.mktemp("captured") / "bundle"
-    export_checkpoint(untrained, folder, parity_users=2)
-    return load_checkpoint(untrained), Bundle.load(folder)
+def exported(untrained: Path, untrained_bundle: Path) -> tuple[Checkpoint, Bundle]:
+    return load_checkpoint(untrained), Bundle.load(untrained_bundle)
 
 
 def _both(exported: tuple[Checkpoint, Bundle], task: Task, seed: int) -> tuple[dict[str, np.ndarray], object]:
