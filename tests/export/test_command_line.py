@@ -58,7 +58,7 @@ LONG = ",".join(f"item-{n}" for n in range(1, 30))
     [
         (("recommend", "--user", "nobody"), "not among the 1000 users"),
         (("recommend", "--user", "[/bold]"), "user '[/bold]' is not among"),
-        (("recommend", "--user", "user-1", "--history", "nothing"), "not in the catalogue"),
+        (("recommend", "--user", "user-1", "--history", "nothing"), "not in the catalog"),
         (("recommend", "--user", "user-1", "--history", ""), "is empty"),
         (("recommend", "--user", "user-1", "--history", LONG), "keep-last"),
         (("recommend", "--user", "user-1", "--device", "cuda"), "podx[gpu]"),

@@ -34,6 +34,8 @@ ROOMS = {
 NOT_YET_ENFORCED = {"podx_bench"}
 MOST_MODULES = 13
 """In a folder, beside ``__init__.py``."""
+MOST_LINES, MOST_LINES_OF_BENCH = 23_500, 6_500
+"""Of all four packages, and of the bench: what is longer than that, nobody reads as a whole."""
 NEVER_IN_THE_RUNTIME = {
     "torch",
     "transformers",
@@ -187,6 +189,14 @@ def test_a_folder_holds_few_modules(package: str) -> None:
     if package in NOT_YET_ENFORCED:
         pytest.skip(f"crowded folders: {crowded}, which is not enforced yet")
     assert crowded == {}
+
+
+def test_the_packages_stay_short_enough_to_be_read() -> None:
+    lines = {package: sum(len(path.read_bytes().splitlines()) for path in modules(package)) for package in ARROW}
+    if NOT_YET_ENFORCED:
+        pytest.skip(f"{sum(lines.values())} lines, {lines}, which is not enforced yet")
+    assert sum(lines.values()) <= MOST_LINES, lines
+    assert lines["podx_bench"] <= MOST_LINES_OF_BENCH
 
 
 def run_python(code: str) -> str:
