@@ -8,19 +8,15 @@ import numpy as np
 import pytest
 
 from podx.text.templates import Task
-from podx_bench.accuracy import (
+from podx_bench.accuracy.agreement import (
     agreement,
-    as_lists,
     baseline_records,
-    collect_answers,
     compared,
     comparison_order,
     hit_loss,
-    item_numbers,
     score,
-    text_metrics,
 )
-from podx_bench.engines import EngineKind
+from podx_bench.accuracy.metrics import as_lists, collect_answers, item_numbers, text_metrics
 from podx_bench.workload.baselines import (
     near_users,
     next_numbers,
@@ -29,6 +25,7 @@ from podx_bench.workload.baselines import (
     popularity_order,
     random_candidates,
 )
+from podx_bench.workload.engine import EngineKind
 from podx_bench.workload.scenarios import Workload
 from podx_bench.workload.work import Answer
 from podx_train.data.dataset import Dataset
@@ -171,9 +168,9 @@ def test_answers_are_collected_in_batches_until_the_time_is_up() -> None:
             return [Answer(text=str(row)) for row in rows], 0.5
 
     told: list[int] = []
-    answers, seconds = collect_answers(Process(), 5, 2, lambda: False, told.append)  # type: ignore[arg-type]
+    answers, seconds = collect_answers(Process(), 5, 2, told.append)  # type: ignore[arg-type]
     assert [answer.text for answer in answers] == ["0", "1", "2", "3", "4"]
-    assert (seconds, told) == (1.5, [2, 2, 1])
+    assert (seconds, told) == (1.5, [2, 4, 5])
     times = iter([False, True])
-    answers, _ = collect_answers(Process(), 5, 2, lambda: next(times), told.append)  # type: ignore[arg-type]
+    answers, _ = collect_answers(Process(), 5, 2, told.append, lambda: next(times))  # type: ignore[arg-type]
     assert len(answers) == 2

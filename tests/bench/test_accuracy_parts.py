@@ -11,19 +11,19 @@ import pytest
 
 from podx.errors import ConfigError, DataError
 from podx.text.templates import Task
-from podx_bench import published
-from podx_bench.accuracy_report.leaks import leak_counts, ranked_users
-from podx_bench.accuracy_report.measure import answer_metrics
-from podx_bench.accuracy_report.options import (
+from podx_bench.accuracy import published
+from podx_bench.accuracy.datasets import leak_counts, ranked_users
+from podx_bench.accuracy.metrics import answer_metrics
+from podx_bench.accuracy.options import (
+    AccuracyOptions,
     ModelInput,
     PeerInput,
-    StudyOptions,
     parse_model,
     parse_models,
     parse_peer,
 )
-from podx_bench.accuracy_report.peers import score_peer
-from podx_bench.accuracy_report.rows import spread
+from podx_bench.accuracy.peers import score_peer
+from podx_bench.accuracy.rows import spread
 from podx_bench.workload.work import Answer
 from podx_train.data.folder import ExplanationRecord
 from tests.bench.conftest import make_dataset
@@ -99,7 +99,8 @@ def test_every_published_figure_is_in_the_paper(shared_data: Path) -> None:
         pytest.skip("the paper's text is not beside the data")
     lines = [line.split("\t") for line in paper.read_text(encoding="utf-8").splitlines()]
     printed = [[float(cell) for cell in cells[1:] if _is_number(cell)] for cells in lines]
-    for table in (published.TABLE_2, published.TABLE_3, published.TABLE_4):
+    for task in Task:
+        table = [row for row in published.ROWS if row.source == published.TABLES[task]]
         for method in {row.method for row in table}:
             figures = [value for row in table if row.method == method for value in row.metrics.values()]
             assert figures in printed, method
@@ -115,13 +116,13 @@ def _is_number(cell: str) -> bool:
 def test_a_peer_is_scored_on_the_users_asked_for(tmp_path: Path) -> None:
     dataset = make_dataset()  # test items 5, 7, 2
     path = write_peer(tmp_path / "peer.json", [3, 1, 2], [[2, 4], [6, 5], [12]])
-    record, notes = score_peer(path, dataset, "digest", StudyOptions())
+    record, notes = score_peer(path, dataset, "digest", AccuracyOptions())
     (found,) = record.measurements
     assert (found.task, found.users, found.metrics["hr_1"]) == ("sequential", 3, pytest.approx(1 / 3))
     assert found.metrics["hr_10"] == pytest.approx(2 / 3)
     assert (record.training, notes) == ({"seed": 1, "minutes": 2.5}, [])
     fewer = write_peer(tmp_path / "fewer.json", [3], [[2]])
-    assert score_peer(fewer, dataset, "digest", StudyOptions())[1] == [
+    assert score_peer(fewer, dataset, "digest", AccuracyOptions())[1] == [
         "SASRec: its file has lists for 1 of the 3 users asked for"
     ]
 
@@ -139,7 +140,7 @@ def test_a_peer_is_scored_on_the_users_asked_for(tmp_path: Path) -> None:
 def test_a_peer_of_other_data_is_refused(tmp_path: Path, users: Any, lists: Any, message: str) -> None:
     path = write_peer(tmp_path / "peer.json", users, lists)
     with pytest.raises(DataError, match=message):
-        score_peer(path, make_dataset(), "digest", StudyOptions())
+        score_peer(path, make_dataset(), "digest", AccuracyOptions())
 
 
 # --- options ---
@@ -159,6 +160,6 @@ def test_models_are_named_with_their_data() -> None:
 
 def test_options_that_cannot_be_meant_are_refused() -> None:
     with pytest.raises(ConfigError, match="--topn-users must be at least 1"):
-        StudyOptions(topn_users=0)
+        AccuracyOptions(topn_users=0)
     with pytest.raises(ConfigError, match="--beams 5 is too few"):
-        StudyOptions(beams=5)
+        AccuracyOptions(beams=5)

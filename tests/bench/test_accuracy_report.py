@@ -12,17 +12,21 @@ from typer.testing import CliRunner
 
 from podx.errors import ConfigError
 from podx.text.templates import Task
-from podx_bench.accuracy_report.facts_tables import decoding_table, template_table
-from podx_bench.accuracy_report.measure import Job, collect
-from podx_bench.accuracy_report.options import ModelInput, StudyOptions
-from podx_bench.accuracy_report.records import CONSTRAINED, STUDY_FILE, UNCONSTRAINED, DatasetRecord, Study
-from podx_bench.accuracy_report.report import all_tables, write_study
-from podx_bench.accuracy_report.rows import rows_of
-from podx_bench.accuracy_report.run import MEASURED_FOLDER, run_study
-from podx_bench.accuracy_report.tables import accuracy_tables
+from podx_bench.accuracy.measure import Job, measure_job
+from podx_bench.accuracy.options import AccuracyOptions, ModelInput
+from podx_bench.accuracy.records import (
+    CONSTRAINED,
+    RESULTS_FILE,
+    UNCONSTRAINED,
+    AccuracyResults,
+    DatasetRecord,
+    Measurement,
+)
+from podx_bench.accuracy.report import write_accuracy
+from podx_bench.accuracy.rows import rows_of
+from podx_bench.accuracy.run import MEASURED_FOLDER, run_accuracy
+from podx_bench.accuracy.tables import accuracy_table, all_tables, decoding_table, template_table
 from podx_bench.cli.app import app
-from podx_bench.engines.process import EngineProcess
-from podx_bench.workload.work import Answer
 from podx_export.pipeline import export_checkpoint
 from podx_train.data.dataset import Dataset
 from podx_train.data.folder import ExplanationRecord
@@ -31,7 +35,7 @@ from podx_train.training.train import train_model
 from tests.bench.records import write_peer
 
 USERS, ITEMS, LENGTH = 24, 50, 6
-QUICK = StudyOptions(unconstrained_users=4, threads=1, batch_size=8, timed_users=8, rounds=1)
+QUICK = AccuracyOptions(unconstrained_users=4, threads=1, batch_size=8, timed_users=8, rounds=1)
 
 
 def world(prefix: str = "item", step: int = 7) -> Dataset:
@@ -68,16 +72,16 @@ def seeds(root: Path) -> list[ModelInput]:
 
 
 @pytest.fixture(scope="module")
-def measured(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Study, Path]:
+def measured(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[AccuracyResults, Path]:
     """A study of all tasks, and its folder."""
     out = tmp_path_factory.mktemp("out")
-    return run_study(seeds(folder), [], out, QUICK), out
+    return run_accuracy(seeds(folder), [], out, QUICK), out
 
 
 # --- measuring ---
 
 
-def test_every_task_is_measured_freely_and_within_the_catalogue(measured: tuple[Study, Path]) -> None:
+def test_every_task_is_measured_freely_and_within_the_catalogue(measured: tuple[AccuracyResults, Path]) -> None:
     study, _ = measured
     assert [(record.label, record.training["seed"]) for record in study.models] == [("POD", 0), ("POD", 1)]
     for record in study.models:
@@ -98,7 +102,7 @@ def test_every_task_is_measured_freely_and_within_the_catalogue(measured: tuple[
     assert names == {"popularity", "max(history)+1", "near user numbers"}
 
 
-def test_all_models_are_timed_in_turns(measured: tuple[Study, Path]) -> None:
+def test_all_models_are_timed_in_turns(measured: tuple[AccuracyResults, Path]) -> None:
     study, _ = measured
     assert [(record.task, record.users, record.batch_size) for record in study.timings] == [
         ("sequential", 8, 8),
@@ -109,22 +113,22 @@ def test_all_models_are_timed_in_turns(measured: tuple[Study, Path]) -> None:
 
 
 def test_what_is_measured_is_not_measured_again(
-    folder: Path, measured: tuple[Study, Path], monkeypatch: pytest.MonkeyPatch
+    folder: Path, measured: tuple[AccuracyResults, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study, out = measured
-    assert Study.load(out / STUDY_FILE) == study
+    assert AccuracyResults.load(out / RESULTS_FILE) == study
 
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("a process was started")
 
-    monkeypatch.setattr("podx_bench.accuracy_report.measure.EngineProcess", refuse)
-    monkeypatch.setattr("podx_bench.accuracy_report.timing.EngineProcess", refuse)
-    monkeypatch.setattr("podx_bench.accuracy_report.leaks.baseline_lists", refuse)
-    again = run_study(seeds(folder), [], out, QUICK)
+    monkeypatch.setattr("podx_bench.accuracy.measure.EngineProcess", refuse)
+    monkeypatch.setattr("podx_bench.accuracy.timing.EngineProcess", refuse)
+    monkeypatch.setattr("podx_bench.accuracy.datasets.baseline_lists", refuse)
+    again = run_accuracy(seeds(folder), [], out, QUICK)
     assert again.models == study.models
     assert again.timings == study.timings
     with pytest.raises(AssertionError, match="a process was started"):
-        run_study(
+        run_accuracy(
             seeds(folder), [], out, dataclasses.replace(QUICK, users=5, timed_users=0, tasks=(Task.TOPN,), topn_users=5)
         )
 
@@ -133,18 +137,18 @@ def test_a_killed_run_goes_on_where_it_was(folder: Path, tmp_path: Path, monkeyp
     options = dataclasses.replace(QUICK, tasks=(Task.SEQUENTIAL,), users=6, timed_users=0)
     made: list[Job] = []
 
-    def killed(process: EngineProcess, job: Job, *rest: Any) -> tuple[list[Answer], float]:
+    def killed(job: Job, *rest: Any) -> Measurement:
         if len(made) == 2:
             raise KeyboardInterrupt
         made.append(job)
-        return collect(process, job, *rest)
+        return measure_job(job, *rest)
 
-    monkeypatch.setattr("podx_bench.accuracy_report.measure.collect", killed)
+    monkeypatch.setattr("podx_bench.accuracy.measure.measure_job", killed)
     with pytest.raises(KeyboardInterrupt):
-        run_study(seeds(folder)[:1], [], tmp_path, options)
-    assert len(Study.load(tmp_path / STUDY_FILE).models[0].measurements) == 2
+        run_accuracy(seeds(folder)[:1], [], tmp_path, options)
+    assert len(AccuracyResults.load(tmp_path / RESULTS_FILE).models[0].measurements) == 2
     made.clear()
-    study = run_study(seeds(folder)[:1], [], tmp_path, options)
+    study = run_accuracy(seeds(folder)[:1], [], tmp_path, options)
     assert [(job.decoding, job.users) for job in made] == [(UNCONSTRAINED, 4)]  # the last of three
     assert len(study.models[0].measurements) == 3
     assert not list((tmp_path / MEASURED_FOLDER).glob("*.partial"))
@@ -153,16 +157,16 @@ def test_a_killed_run_goes_on_where_it_was(folder: Path, tmp_path: Path, monkeyp
 # --- report ---
 
 
-def as_beauty(study: Study) -> Study:
+def as_beauty(study: AccuracyResults) -> AccuracyResults:
     """The study as if its data had Beauty's counts."""
     (data,) = study.datasets
     counted = dataclasses.replace(data, stats={**data.stats, "users": 22_363, "items": 12_101})
     return dataclasses.replace(study, datasets=(counted,))
 
 
-def test_rows_of_the_paper_and_of_seeds_stand_in_one_table(measured: tuple[Study, Path]) -> None:
+def test_rows_of_the_paper_and_of_seeds_stand_in_one_table(measured: tuple[AccuracyResults, Path]) -> None:
     study = as_beauty(measured[0])
-    table = accuracy_tables(study)[0]
+    table = accuracy_table(study, Task.SEQUENTIAL)
     rows = {row[0]: row for row in table.rows}
     assert rows["POD"][2] == "reported" and rows["POD"][7] == "0.0688"
     ours = rows["podx: POD"]
@@ -180,29 +184,29 @@ def _with_next_number_hits(data: DatasetRecord, hits: float) -> DatasetRecord:
     return dataclasses.replace(data, rows={**data.rows, "max(history)+1": rows})
 
 
-def test_a_warning_stands_beside_numbers_that_leak(measured: tuple[Study, Path]) -> None:
+def test_a_warning_stands_beside_numbers_that_leak(measured: tuple[AccuracyResults, Path]) -> None:
     study = measured[0]
     (data,) = study.datasets
     leaky, closed = _with_next_number_hits(data, 1.0), _with_next_number_hits(data, 0.0)
     told = leaky.find("max(history)+1", Task.SEQUENTIAL)
     assert told is not None
-    table = accuracy_tables(dataclasses.replace(study, datasets=(leaky,)))[0]
+    table = accuracy_table(dataclasses.replace(study, datasets=(leaky,)), Task.SEQUENTIAL)
     assert any(f"max(history)+1 reaches HR@10 {told.metrics['hr_10']:.4f}" in note for note in table.notes)
     assert {row[1] for row in table.rows} == {"paper (leaks)"}
-    table = accuracy_tables(dataclasses.replace(study, datasets=(closed,)))[0]
+    table = accuracy_table(dataclasses.replace(study, datasets=(closed,)), Task.SEQUENTIAL)
     assert not any("Warning" in note for note in table.notes)
     assert {row[1] for row in table.rows} == {"paper"}
 
 
-def test_both_ways_of_decoding_are_compared_on_the_same_users(measured: tuple[Study, Path]) -> None:
+def test_both_ways_of_decoding_are_compared_on_the_same_users(measured: tuple[AccuracyResults, Path]) -> None:
     table = decoding_table(measured[0], Task.SEQUENTIAL)
-    assert [row[2:4] for row in table.rows] == [("catalogue", "4"), ("free", "4")]
+    assert [row[2:4] for row in table.rows] == [("catalog", "4"), ("free", "4")]
     place = table.header.index("invalid %")
     assert table.rows[0][place] == "0.00 ± 0.00"
     assert float(table.rows[1][place].split()[0]) > 0  # a model of one epoch seldom writes an item
 
 
-def test_templates_kept_at_inference_have_a_table_of_their_own(measured: tuple[Study, Path]) -> None:
+def test_templates_kept_at_inference_have_a_table_of_their_own(measured: tuple[AccuracyResults, Path]) -> None:
     study = measured[0]
     assert template_table(study, Task.SEQUENTIAL) is None
     first, second = study.models
@@ -220,7 +224,7 @@ def test_templates_kept_at_inference_have_a_table_of_their_own(measured: tuple[S
     assert f"Kept: {wording}" in table.notes
 
 
-def test_schemes_come_in_a_fixed_order(measured: tuple[Study, Path]) -> None:
+def test_schemes_come_in_a_fixed_order(measured: tuple[AccuracyResults, Path]) -> None:
     (data,) = measured[0].datasets
     schemes = ("semantic", "own", "shuffled", "paper")
     datasets = tuple(dataclasses.replace(data, scheme=scheme, digest=scheme) for scheme in schemes)
@@ -229,9 +233,9 @@ def test_schemes_come_in_a_fixed_order(measured: tuple[Study, Path]) -> None:
     assert list(order) == ["paper", "shuffled", "semantic", "own"]
 
 
-def test_the_report_is_drawn_from_its_file_alone(measured: tuple[Study, Path], tmp_path: Path) -> None:
+def test_the_report_is_drawn_from_its_file_alone(measured: tuple[AccuracyResults, Path], tmp_path: Path) -> None:
     study = measured[0]
-    page = write_study(study, tmp_path)
+    page = write_accuracy(study, tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
     charts = {f"hr10-{task}.{kind}" for task in ("sequential", "topn") for kind in ("png", "svg")}
     assert names == {"report.html", "report.md", *charts}
@@ -247,10 +251,10 @@ def test_the_report_is_drawn_from_its_file_alone(measured: tuple[Study, Path], t
 def test_other_data_than_the_models_is_refused(folder: Path, tmp_path: Path) -> None:
     world(prefix="other").save(tmp_path / "ids")
     with pytest.raises(ConfigError, match="POD: the bundle's items differ from the dataset's"):
-        run_study([ModelInput("POD", folder / "bundle0", tmp_path / "ids")], [], tmp_path / "out", QUICK)
+        run_accuracy([ModelInput("POD", folder / "bundle0", tmp_path / "ids")], [], tmp_path / "out", QUICK)
     world(step=3).save(tmp_path / "walks")
     with pytest.raises(ConfigError, match="the bundle's users have other items than the dataset's"):
-        run_study([ModelInput("POD", folder / "bundle0", tmp_path / "walks")], [], tmp_path / "out", QUICK)
+        run_accuracy([ModelInput("POD", folder / "bundle0", tmp_path / "walks")], [], tmp_path / "out", QUICK)
     assert not (tmp_path / "out").exists()
 
 
@@ -261,15 +265,15 @@ def test_a_copy_of_a_bundle_is_no_seed(folder: Path, tmp_path: Path) -> None:
         ModelInput("POD", tmp_path / "copy", folder / "data"),
     ]
     with pytest.raises(ConfigError, match="a copy of a bundle given before"):
-        run_study(models, [], tmp_path / "out", QUICK)
+        run_accuracy(models, [], tmp_path / "out", QUICK)
 
 
 def test_nothing_to_measure_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="nothing to measure"):
-        run_study([], [], tmp_path, QUICK)
+        run_accuracy([], [], tmp_path, QUICK)
 
 
-def test_the_report_alone_comes_from_an_earlier_run(measured: tuple[Study, Path]) -> None:
+def test_the_report_alone_comes_from_an_earlier_run(measured: tuple[AccuracyResults, Path]) -> None:
     out = measured[1]
     done = CliRunner().invoke(app, ["accuracy", "--out", str(out), "--report-only"], catch_exceptions=False)
     assert done.exit_code == 0
@@ -283,7 +287,7 @@ def test_a_peer_alone_is_reported_on_the_command_line(folder: Path, tmp_path: Pa
     arguments = ["accuracy", "--peer", f"{peer}@{folder / 'data'}", "--out", str(tmp_path / "out"), "--users", "9"]
     done = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert done.exit_code == 0 and "SASRec" in done.output
-    (record,) = Study.load(tmp_path / "out" / STUDY_FILE).peers
+    (record,) = AccuracyResults.load(tmp_path / "out" / RESULTS_FILE).peers
     assert record.measurements[0].users == 9
 
 

@@ -19,8 +19,8 @@ from podx_bench.pages.render import html_report, markdown_report, write_report
 from podx_bench.report.bench import all_tables, bench_report, extra_sections
 from podx_bench.report.compare import comparison, comparison_report
 from podx_bench.report.tables import accuracy_tables, speed_tables
-from podx_bench.scale import ScaleRecord, ScaleResults
-from podx_bench.service import ServiceRecord, ServiceResults
+from podx_bench.scale.records import ScaleRecord, ScaleResults
+from podx_bench.serving.records import ServingRecord, ServingResults
 from tests.bench.records import ranking_record, speed_record
 
 
@@ -115,12 +115,12 @@ def test_engines_that_only_time_have_no_row_of_accuracy(canned: Results, monkeyp
 
 
 def test_other_benches_join_a_report(canned: Results, tmp_path: Path) -> None:
-    service = ServiceResults(
+    service = ServingResults(
         canned.environment,
         {"task": "sequential", "max_batch": 32, "max_wait_ms": 2.0, "beams": 20, "k": 10},
         canned.model,
         canned.dataset,
-        tuple(ServiceRecord("batcher", clients, 64, 2, 30.0, 40.0, 50.0, 60.0, 1.5, 0.9) for clients in (1, 8)),
+        tuple(ServingRecord("batcher", clients, 64, 2, 30.0, 40.0, 50.0, 60.0, 1.5, 0.9) for clients in (1, 8)),
     )
     scale = ScaleResults(
         canned.environment,
@@ -137,8 +137,8 @@ def test_other_benches_join_a_report(canned: Results, tmp_path: Path) -> None:
         done = subprocess.run([sys.executable, "-m", *command, *options], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         page = Path(done.stdout.strip())
-        assert page.read_text().count("<svg") > 2 + 2 and "Scale of the catalogue" in page.read_text()
-        assert "Service, sequential" in page.with_name("report.md").read_text()
+        assert page.read_text().count("<svg") > 2 + 2 and "Scale of the catalog" in page.read_text()
+        assert "Serving, sequential" in page.with_name("report.md").read_text()
     assert extra_sections(None, None) == ()
     with pytest.raises(DataError):
         extra_sections(tmp_path / RESULTS_FILE, None)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from podx.errors import ConfigError, DataError, PodxError
-from podx_bench.peers import sasrec_launch
+from podx.errors import ConfigError, DataError
+from podx_bench.peers.place import CHECKOUT
 from podx_bench.peers.sasrec_data import (
     as_lists,
     content_mark,
@@ -19,7 +21,6 @@ from podx_bench.peers.sasrec_data import (
     validation_mask,
     write_result,
 )
-from podx_bench.peers.sasrec_launch import run_sasrec, sasrec_interpreter
 from podx_train.data.dataset import Dataset
 from tests.bench.conftest import make_dataset
 
@@ -102,37 +103,7 @@ def test_a_place_that_cannot_be_written_is_found_before_training(tmp_path: Path)
         require_place(tmp_path / "file" / "result.json")
 
 
-# --- its process --------------------------------------------------------------------------------------------------
-
-
-def test_a_missing_environment_says_how_to_make_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(sasrec_launch.VARIABLE, str(tmp_path))
-    with pytest.raises(ConfigError, match="make peers-sasrec"):
-        run_sasrec(tmp_path, tmp_path / "out.json")
-
-
-def _environment(tmp_path: Path, script: str) -> Path:
-    python = tmp_path / "environment" / "bin" / "python"
-    python.parent.mkdir(parents=True)
-    python.write_text(f"#!/bin/sh\n{script}\n")
-    python.chmod(0o755)
-    return python.parents[1]
-
-
-def test_the_launcher_passes_its_arguments_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    told = tmp_path / "told"
-    script = f'echo "$OMP_NUM_THREADS $*" > {told}'
-    monkeypatch.setenv(sasrec_launch.VARIABLE, str(_environment(tmp_path, script)))
-    out = run_sasrec(Path("data"), Path("out.json"), 3, 1.5, 2, "--factors", "32")
-    assert out == Path("out.json")
-    expected = "2 -m podx_bench.peers.sasrec data --out out.json --seed 3 --minutes 1.5 --threads 2 --factors 32"
-    assert told.read_text().strip() == expected
-
-
-def test_a_failure_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(sasrec_launch.VARIABLE, str(_environment(tmp_path, "exit 7")))
-    with pytest.raises(PodxError, match="status 7"):
-        run_sasrec(tmp_path, tmp_path / "out.json")
+# --- training -----------------------------------------------------------------------------------------------------
 
 
 def _chain_world(folder: Path, users: int = 60, items: int = 40, length: int = 9) -> Dataset:
@@ -150,13 +121,15 @@ def _chain_world(folder: Path, users: int = 60, items: int = 40, length: int = 9
 
 
 def test_it_learns_a_simple_world_and_repeats_by_seed(tmp_path: Path) -> None:
-    try:
-        sasrec_interpreter()
-    except ConfigError as error:
-        pytest.skip(str(error))
+    python = Path(os.environ.get("PODX_SASREC") or CHECKOUT / ".venv-sasrec") / "bin" / "python"
+    if not python.is_file():
+        pytest.skip(f"SASRec's environment is missing, there is no {python}: make peers-sasrec")
     dataset = _chain_world(tmp_path / "data")
     options = ("--epochs", "25", "--batch-size", "16", "--dropout", "0.0", "--lr", "0.01", "--factors", "32")
-    files = [run_sasrec(tmp_path / "data", tmp_path / f"{n}.json", 5, 1.0, 1, *options, "-k", "4") for n in range(2)]
+    files = [tmp_path / f"{n}.json" for n in range(2)]
+    for file in files:
+        command = [str(python), "-m", "podx_bench.peers.sasrec", str(tmp_path / "data"), "--out", str(file)]
+        subprocess.run([*command, "--seed", "5", "--minutes", "1", *options, "-k", "4"], check=True)
     first, again = (json.loads(file.read_text()) for file in files)
     assert first["lists"] == again["lists"]
     assert (first["name"], first["seed"], first["users"]) == ("SASRec", 5, list(range(1, 61)))

@@ -10,26 +10,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 from transformers import T5Config, T5ForConditionalGeneration
+from typer.testing import CliRunner
 
 from podx.bundle.bundle import TOKENIZER_FILE
 from podx.errors import ConfigError, DataError
-from podx_bench import scale_cli
+from podx_bench.cli.app import app
 from podx_bench.harness.child import EngineError
 from podx_bench.pages.table import NONE
-from podx_bench.scale import (
+from podx_bench.scale.catalogs import (
     CODES,
     FIRST_CODE_TOKEN,
     LEVELS,
-    SCALE_FILE,
     VOCABULARY_NEEDED,
-    ScaleOptions,
-    ScaleRecord,
-    ScaleResults,
     make_catalog,
     synthetic_items,
 )
-from podx_bench.scale_report import scale_charts, scale_table
-from podx_bench.scale_run import run_scale
+from podx_bench.scale.records import SCALE_FILE, ScaleOptions, ScaleRecord, ScaleResults, parse_sizes
+from podx_bench.scale.report import scale_charts, scale_table
+from podx_bench.scale.run import TARGETS, run_scale
 from podx_train.options import Source, TrainOptions
 from podx_train.training.train import train_model
 from tests.bench.conftest import make_dataset
@@ -66,7 +64,7 @@ def test_more_items_than_codes_are_refused() -> None:
         synthetic_items(CODES**LEVELS + 1, seed=0)
 
 
-def test_a_catalogue_of_them_leads_to_every_item() -> None:
+def test_a_catalog_of_them_leads_to_every_item() -> None:
     raw_ids, tokens = synthetic_items(500, seed=0)
     catalog = make_catalog(raw_ids, tokens, end_token=1)
     assert catalog.trie.listed_count == 500 and catalog.trie.depth == LEVELS
@@ -120,7 +118,7 @@ def checkpoint(small_vocabulary: Path, tmp_path_factory: pytest.TempPathFactory)
 
 
 def test_a_run_with_a_model_times_its_graph(checkpoint: Path, tmp_path: Path) -> None:
-    found = run_scale(tmp_path / "out", SMALL, checkpoint, lambda _: None)
+    found = run_scale(tmp_path / "out", dataclasses.replace(SMALL, calls=5), checkpoint, lambda _: None)
     small, large = found.records
     assert (small.call_ratio, small.step_ratio) == (1.0, 1.0) and found.model["width"] == 16
     for record in found.records:
@@ -142,8 +140,8 @@ def test_a_model_with_too_few_tokens_is_refused(small_vocabulary: Path, tmp_path
     ("content", "said"),
     [
         ("", "cannot read"),
-        ("[]", "no results of podx bench-scale"),
-        ("{}", "no results of podx bench-scale"),
+        ("[]", "no results of podx bench scale"),
+        ("{}", "no results of podx bench scale"),
         ('{"format": "podx-scale", "format_version": 99}', "format version 99"),
         ('{"format": "podx-scale", "format_version": 1}', "is damaged"),
     ],
@@ -181,18 +179,16 @@ def test_the_charts_draw_every_size(results: tuple[ScaleResults, Path]) -> None:
     assert scale_charts(dataclasses.replace(found, records=found.records[:1])) == []
 
 
-def test_a_process_that_dies_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("podx_bench.scale_run._command", lambda plan: ["false"])
-    with pytest.raises(EngineError, match="was to build 1,000 items died with status 1"):
+@pytest.mark.parametrize(
+    ("step", "said"), [("build", "the build of 1,000 items"), ("Server", "the catalog of 1,000 items")]
+)
+def test_a_process_that_dies_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str, said: str) -> None:
+    (tmp_path / "dying.py").write_text("import os\ndef die(*_):\n    os._exit(1)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setitem(TARGETS, step, "dying:die")
+    with pytest.raises(EngineError, match=rf"the process of {said} died with status 1"):
         run_scale(tmp_path / "out", SMALL, None, lambda _: None)
     assert not list((tmp_path / "out").iterdir())
-
-
-def test_a_server_that_dies_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    built = {"nodes": 1, "build_s": 1.0, "write_s": 1.0, "build_peak_mb": 1.0, "disk_mb": 1.0}
-    monkeypatch.setattr("podx_bench.scale_run._build", lambda *_: built)
-    with pytest.raises(EngineError, match="was to load 1,000 items died with status 1"):
-        run_scale(tmp_path / "out", SMALL, None, lambda _: None)
 
 
 @pytest.mark.parametrize(
@@ -205,15 +201,16 @@ def test_options_out_of_range_are_refused(wrong: dict[str, object]) -> None:
 
 
 def test_sizes_are_read_as_people_write_them() -> None:
-    assert scale_cli.parse_sizes("1e5, 1000,1e3") == (1000, 100_000)
+    assert parse_sizes("1e5, 1000,1e3") == (1000, 100_000)
     for wrong in ("", "a", "1.5", "1e400", "nan"):
         with pytest.raises(ConfigError, match="--items takes numbers"):
-            scale_cli.parse_sizes(wrong)
+            parse_sizes(wrong)
 
 
-def test_the_command_prints_the_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    scale_cli.bench_scale(tmp_path, "50,100", beams=2, batch=2, k=2, rounds=1, calls=1, threads=1)
-    said = capsys.readouterr().out
-    assert "Scale of the catalogue" in said and SCALE_FILE in said
+def test_the_command_prints_the_table(tmp_path: Path) -> None:
+    small = ("--batch-size", "2", "--beams", "2", "-k", "2", "--rounds", "1", "--calls", "1", "--threads", "1")
+    arguments = ["scale", "--out", str(tmp_path), "--items", "50,100", *small]
+    said = CliRunner().invoke(app, arguments, catch_exceptions=False).output
+    assert "Scale of the catalog" in said and SCALE_FILE in said
     content = json.loads((tmp_path / SCALE_FILE).read_text(encoding="utf-8"))
     assert [ScaleRecord(**record).items for record in content["records"]] == [50, 100]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,52 +100,3 @@ def rich_table(table: TextTable) -> Table:
     for row in table.rows:
         drawn.add_row(*row)
     return drawn
-
-
-PAGE_STYLE = """
-:root { color-scheme: light; }
-body { font: 16px/1.5 system-ui, sans-serif; color: #1d2730; background: #fff; }
-body { max-width: 70rem; margin: 0 auto; padding: 1rem; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; }
-.wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem .6rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #e3e8ec; }
-th { border-bottom-width: 2px; } th:first-child, td:first-child { text-align: left; }
-tr.ours td { background: #e9f5f4; } .note { color: #5a6772; font-size: .875rem; max-width: 48rem; }
-dl { display: grid; grid-template-columns: minmax(6rem, auto) 1fr; font-size: .875rem; }
-dt, dd { margin: 0; padding: .3rem .6rem .3rem 0; border-bottom: 1px solid #e3e8ec; overflow-wrap: anywhere; }
-dt { font-weight: 600; } @media (max-width: 34rem) { dl { display: block; } dt { border: 0; padding-bottom: 0; } }
-figure { margin: 0; } svg { width: 100%; max-width: 32rem; height: auto; display: block; margin: 1rem 0; }
-""".strip()
-
-
-def html_table(table: TextTable, ours: str) -> str:
-    """A heading, the table, which scrolls by itself on a narrow screen, and its notes. Rows of ``ours`` are tinted."""
-    head = "".join(f"<th>{html.escape(cell)}</th>" for cell in table.header)
-    body = "".join(_html_row(row, row[0].startswith(ours)) for row in table.rows)
-    notes = "".join(f'<p class="note">{html.escape(note)}</p>' for note in table.notes)
-    return (
-        f"<h2>{html.escape(table.title)}</h2>"
-        f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>{notes}'
-    )
-
-
-def _html_row(row: Sequence[str], tinted: bool) -> str:
-    mark = ' class="ours"' if tinted else ""
-    return f"<tr{mark}>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>"
-
-
-def html_facts(rows: Sequence[tuple[str, str]]) -> str:
-    """Names and what is to be said of each; a narrow screen shows them below one another."""
-    return "<dl>" + "".join(f"<dt>{html.escape(a)}</dt><dd>{html.escape(b)}</dd>" for a, b in rows) + "</dl>"
-
-
-def html_page(title: str, body: Sequence[str]) -> str:
-    """A whole page that needs nothing from elsewhere."""
-    name = html.escape(title)
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{name}</title>\n<style>\n{PAGE_STYLE}\n</style>\n</head>\n<body>\n<h1>{name}</h1>\n"
-        + "\n".join(body)
-        + "\n</body>\n</html>\n"
-    )

@@ -10,10 +10,10 @@ from podx_bench.pages.table import NONE, PERCENT, TextTable, short
 from podx_bench.report.about import environment_rows, precision_name, roofline_tables
 from podx_bench.report.charts import accuracy_charts, latency_charts, stream_charts, tail_charts, tradeoff_charts
 from podx_bench.report.tables import accuracy_tables, short_tables, speed_tables, stream_tables
-from podx_bench.scale import ScaleResults
-from podx_bench.scale_report import scale_charts, scale_table
-from podx_bench.service import ServiceResults
-from podx_bench.service_report import service_charts, service_table
+from podx_bench.scale.records import ScaleResults
+from podx_bench.scale.report import scale_charts, scale_table
+from podx_bench.serving.records import ServingResults
+from podx_bench.serving.report import serving_charts, serving_table
 
 NO_SPEED = "Speed was not measured in this run."
 NO_ACCURACY = "Accuracy was not measured in this run."
@@ -123,9 +123,8 @@ def extra_sections(serving: Path | None, scale: Path | None) -> tuple[Section, .
     """
     sections = []
     if serving is not None:
-        served = ServiceResults.load(serving)
-        charts = tuple(chart for _, chart in service_charts(served.records))
-        sections.append(Section(charts, (service_table(served),)))
+        served = ServingResults.load(serving)
+        sections.append(Section(serving_charts(served.records), (serving_table(served),)))
     if scale is not None:
         grown = ScaleResults.load(scale)
         sections.append(Section(tuple(scale_charts(grown)), (scale_table(grown),)))

@@ -16,7 +16,8 @@ import msgspec
 from podx.bundle.bundle import Bundle
 from podx.errors import ConfigError
 from podx.text.templates import Task
-from podx_bench import accuracy
+from podx_bench.accuracy import agreement
+from podx_bench.accuracy.metrics import collect_answers
 from podx_bench.engines import EngineContext, EngineKind, select
 from podx_bench.engines.process import EngineProcess
 from podx_bench.harness.child import CALL_TIMEOUT_S, Tell
@@ -245,34 +246,27 @@ class BenchRun:
 
     def _accuracy(self, workload: Workload, kinds: Mapping[str, EngineKind], processes: Processes, span: Span) -> None:
         task, options = workload.task, self._options
-        baselines = accuracy.baseline_records(self._dataset, workload, options.seed)
+        baselines = agreement.baseline_records(self._dataset, workload, options.seed)
         self._keep(accuracy=(*self.results.accuracy, *baselines))
-        names = accuracy.comparison_order(kinds)
+        names = agreement.comparison_order(kinds)
         answered: dict[str, list[Answer]] = {}
         for name, share in zip(names, slices(span, len(names)), strict=True):
             kind = kinds[name]
             wanted = min(len(workload), options.eager_users) if kind.slow else len(workload)
-            size = accuracy.EAGER_BATCH_SIZE if kind.slow else accuracy.BATCH_SIZE
+            size = agreement.EAGER_BATCH_SIZE if kind.slow else agreement.BATCH_SIZE
             progress = self._progress(f"{task}: accuracy of {name}", wanted)
-            answers, seconds = accuracy.collect_answers(processes[name], wanted, size, _expires(share), progress)
+            answers, seconds = collect_answers(processes[name], wanted, size, progress, _expires(share))
             if len(answers) < wanted:
                 self._note(f"{task}: the time ended after {len(answers)} of {wanted} users of {name}")
             if answers:
                 answered[name] = answers
-                record = accuracy.score(name, workload, answers, seconds, self._dataset)
+                record = agreement.score(name, workload, answers, seconds, self._dataset)
                 if kind.reference in answered:
-                    record = accuracy.compared(record, answered, kind.reference, workload, self._dataset)
+                    record = agreement.compared(record, answered, kind.reference, workload, self._dataset)
                 self._keep(accuracy=(*self.results.accuracy, record))
 
     def _progress(self, what: str, wanted: int) -> Callable[[int], None]:
-        done = 0
-
-        def advance(more: int) -> None:
-            nonlocal done
-            done += more
-            self._tell(f"{what}, {done} of {wanted} users")
-
-        return advance
+        return lambda done: self._tell(f"{what}, {done} of {wanted} users")
 
     def _note(self, note: str) -> None:
         self._keep(notes=(*self.results.notes, note))

@@ -1,0 +1,136 @@
+"""What ``podx bench accuracy`` may be asked to do."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from podx.decoding.options import DEFAULT_BEAMS
+from podx.errors import ConfigError
+from podx.flags import check, option
+from podx.text.templates import Task, parse_tasks
+from podx_bench.harness.options import DEVICES, LEAST_ACCURACY_K, usable_cores
+
+MODEL_FORM = "LABEL=BUNDLE@DATA"
+PEER_FORM = "FILE.json@DATA"
+_NOT_IN_A_FILE_NAME = re.compile(r"[^A-Za-z0-9.-]+")
+
+
+@dataclass(frozen=True)
+class ModelInput:
+    """A bundle to be measured on a dataset folder, under a label."""
+
+    label: str
+    bundle: Path
+    data: Path
+
+
+@dataclass(frozen=True)
+class PeerInput:
+    """A file with a peer's lists, and the dataset folder they are about."""
+
+    file: Path
+    data: Path
+
+
+def parse_model(text: str) -> ModelInput:
+    """A model argument; the dataset follows the last ``@``.
+
+    Raises:
+        ConfigError: a part is missing.
+    """
+    label, equals, rest = text.partition("=")
+    bundle, at, data = rest.rpartition("@")
+    if not (equals and at and label.strip() and bundle and data):
+        raise ConfigError(f"a model is given as {MODEL_FORM}, as in POD=bundle@data, not {text!r}")
+    return ModelInput(label.strip(), Path(bundle), Path(data))
+
+
+def parse_peer(text: str) -> PeerInput:
+    """A ``--peer`` argument; the dataset follows the last ``@``.
+
+    Raises:
+        ConfigError: a part is missing.
+    """
+    file, _, data = text.rpartition("@")
+    if not (file and data):
+        raise ConfigError(f"--peer takes {PEER_FORM}, as in sasrec.json@data, not {text!r}")
+    return PeerInput(Path(file), Path(data))
+
+
+def parse_models(texts: Sequence[str]) -> tuple[ModelInput, ...]:
+    """All model arguments.
+
+    Raises:
+        ConfigError: a part is missing, or a bundle is given twice under one label.
+    """
+    models = tuple(parse_model(text) for text in texts)
+    for place, model in enumerate(models):
+        if model in models[:place]:
+            raise ConfigError(f"{model.label}={model.bundle} is given twice: the same bundle is not another seed")
+    return models
+
+
+def slug(label: str) -> str:
+    """A label as part of a file name."""
+    return _NOT_IN_A_FILE_NAME.sub("-", label).strip("-.") or "model"
+
+
+@dataclass(frozen=True)
+class AccuracyOptions:
+    """Options of a run. Users are always the first ones of one seeded order."""
+
+    tasks: tuple[Task, ...] | None = option(
+        None, "Comma-separated: sequential,topn,explanation. Default: all there are.", parse=parse_tasks
+    )
+    users: int | None = option(None, "Test users, sequential recommendation; default: all.", least=1)
+    topn_users: int | None = option(None, "Test users, top-N; default: all.", least=1)
+    explanation_records: int | None = option(None, "Test records, explanations; default: all.", least=1)
+    unconstrained_users: int = option(
+        256, "Users whose lists are also searched for over the whole vocabulary, which is slow.", least=0
+    )
+    device: str = option("cpu", "cpu or cuda.", choices=DEVICES)
+    threads: int = option(0, "Threads of a model's process; 0 = one per core.", least=0)
+    batch_size: int = option(32, "Requests a model runs at a time.", least=1)
+    beams: int = option(DEFAULT_BEAMS, "Width of the item search.", least=1)
+    seed: int = option(0, "Which users are taken.", least=0)
+    timed_users: int = option(192, "Users that all models are timed on, in turns; 0: none.", least=0)
+    rounds: int = option(3, "Turns of each model.", least=1)
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant."""
+        check(self)
+        if self.beams < LEAST_ACCURACY_K:
+            raise ConfigError(f"--beams {self.beams} is too few: HR@10 needs {LEAST_ACCURACY_K} answers or more")
+
+    @property
+    def thread_count(self) -> int:
+        """Threads of a model's process."""
+        return self.threads or usable_cores()
+
+    def limit(self, task: Task) -> int | None:
+        """The most users (explanations: records) of a task; None: all."""
+        limits = {
+            Task.SEQUENTIAL: self.users,
+            Task.TOPN: self.topn_users,
+            Task.EXPLANATION: self.explanation_records,
+        }
+        return limits[task]
+
+    def measuring(self) -> dict[str, Any]:
+        """What a measurement depends on beside model, data, task and number of users."""
+        return {
+            "device": self.device,
+            "threads": self.thread_count,
+            "batch_size": self.batch_size,
+            "beams": self.beams,
+            "k": LEAST_ACCURACY_K,
+            "user_order_seed": self.seed,
+        }
+
+    def timing(self) -> dict[str, int]:
+        """What the times depend on beside that."""
+        return {"timed_users": self.timed_users, "rounds": self.rounds}

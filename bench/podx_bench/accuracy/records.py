@@ -1,0 +1,204 @@
+"""What was measured, and the files it is kept in.
+
+Every model, peer and dataset has a file of its own under ``measured``, written after each measurement;
+``accuracy.json`` holds all of a report's, and every report is made from it alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from podx_bench.harness.record_file import RecordFile
+
+RESULTS_FILE = "accuracy.json"
+COMMAND = "podx bench accuracy"
+CONSTRAINED, UNCONSTRAINED, TEXT = "constrained", "unconstrained", "text"
+"""How answers were searched for: inside the catalog, over the whole vocabulary; or an explanation."""
+MILLISECONDS = 1e3
+
+Kept = TypeVar("Kept", bound="DatasetRecord | ModelRecord | PeerRecord | TimingRecord")
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Accuracy on one task.
+
+    Attributes:
+        decoding: ``constrained``, ``unconstrained`` or ``text``.
+        users: how many users (explanations: records) it was measured on.
+        seconds: time of all calls; None for rows that run no model here.
+        metrics: by name. Lists: ``hr_1`` … ``ndcg_10``, and shares of the answers that are no item (``invalid``),
+            repeat an earlier one (``duplicate``), are in the user's history (``seen``), or, top-N alone, are no
+            candidate (``outside``). Texts: ``bleu_4``, ``rouge_1``, ``rouge_2``, ``rouge_l``, in percent.
+    """
+
+    task: str
+    decoding: str
+    users: int
+    seconds: float | None
+    metrics: Mapping[str, float]
+
+    @property
+    def ms_per_user(self) -> float | None:
+        """Time of all calls over the users."""
+        return None if self.seconds is None else MILLISECONDS * self.seconds / self.users
+
+
+def widest(measurements: Sequence[Measurement], task: str, decoding: str, users: int | None = None) -> Any:
+    """The measurement of a task on so many users; None: on the most there are. None where there is none."""
+    matching = [m for m in measurements if (m.task, m.decoding) == (task, decoding) and users in (None, m.users)]
+    return max(matching, key=lambda measurement: measurement.users, default=None)
+
+
+@dataclass(frozen=True)
+class DatasetRecord:
+    """A dataset, its leaks, and the rows that learn nothing.
+
+    Attributes:
+        name: of its folder. digest: of its files. codes: most codes that an item is written as; 0: as its number.
+        stats: see :class:`podx_train.data.stats.DatasetStats`. leaks: see :func:`.datasets.leak_counts`.
+        rows: measurements by the row's name.
+    """
+
+    name: str
+    scheme: str
+    digest: str
+    stats: Mapping[str, Any]
+    leaks: Mapping[str, int]
+    rows: Mapping[str, tuple[Measurement, ...]] = field(default_factory=dict)
+    codes: int = 0
+
+    def find(self, name: str, task: str) -> Measurement | None:
+        """The measurement of a row that learns nothing, on the most users there are."""
+        found: Measurement | None = widest(self.rows.get(name, ()), task, CONSTRAINED)
+        return found
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """A bundle.
+
+    Attributes:
+        label: name of its row; bundles with the same label and id scheme are seeds of one method.
+        digest: of its manifest, and so of all its files. dataset: digest of the data it was measured on.
+        facts: shape, precision, size. training: what it was trained with and for how long.
+        templates: discrete words kept at inference, by task; empty: the bare template.
+        environment: machine and versions. options: of measuring: device, threads, batch size.
+    """
+
+    label: str
+    digest: str
+    dataset: str
+    scheme: str
+    facts: Mapping[str, Any]
+    training: Mapping[str, Any]
+    templates: Mapping[str, str]
+    environment: Mapping[str, Any]
+    options: Mapping[str, Any]
+    measurements: tuple[Measurement, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """Tells it from every other model of a report."""
+        return f"{self.label} {self.digest} {self.dataset}"
+
+    def find(self, task: str, decoding: str, users: int | None = None) -> Measurement | None:
+        """See :func:`widest`."""
+        found: Measurement | None = widest(self.measurements, task, decoding, users)
+        return found
+
+
+@dataclass(frozen=True)
+class PeerRecord:
+    """A method measured from the lists in its file.
+
+    Attributes:
+        label: its name. digest: of the file. dataset: digest of the data.
+        training: seed, minutes, and whatever else of its budget the file says.
+    """
+
+    label: str
+    digest: str
+    dataset: str
+    scheme: str
+    training: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    measurements: tuple[Measurement, ...] = ()
+
+
+@dataclass(frozen=True)
+class TimingRecord:
+    """Time of all models on one task, in turns.
+
+    Attributes:
+        rounds: turns of each. ms_per_user: over all its calls, by the model's key. round_ms: time of each round.
+    """
+
+    task: str
+    batch_size: int
+    users: int
+    rounds: int
+    ms_per_user: Mapping[str, float]
+    round_ms: Mapping[str, tuple[float, ...]]
+
+
+@dataclass(frozen=True)
+class AccuracyResults:
+    """All that a report shows. ``environment``: of the report's own run; ``options``: what it was asked for."""
+
+    environment: Mapping[str, Any]
+    options: Mapping[str, Any]
+    datasets: tuple[DatasetRecord, ...] = ()
+    models: tuple[ModelRecord, ...] = ()
+    peers: tuple[PeerRecord, ...] = ()
+    timings: tuple[TimingRecord, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def dataset(self, digest: str) -> DatasetRecord:
+        """The dataset of a digest."""
+        return next(record for record in self.datasets if record.digest == digest)
+
+    def timing(self, task: str) -> TimingRecord | None:
+        """The times of a task; None: they were not taken."""
+        return next((record for record in self.timings if record.task == task), None)
+
+    def save(self, folder: Path) -> Path:
+        """Write ``accuracy.json``; returns its path."""
+        return _FILE.write(folder, self)
+
+    @classmethod
+    def load(cls, path: Path) -> AccuracyResults:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            DataError: the file is missing, is no such file, is damaged, or has another format version.
+        """
+        return _FILE.read(path)
+
+
+_FILE = RecordFile(RESULTS_FILE, "podx-accuracy", 1, COMMAND, AccuracyResults)
+
+
+class MeasuredFile:
+    """The file of one model, peer or dataset. ``name``: its file name."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._path = folder / name
+
+    def load(self, kind: type[Kept]) -> Kept | None:
+        """What an earlier run wrote; None: nothing.
+
+        Raises:
+            DataError: the file cannot be read, or is not such a file.
+        """
+        return self._file(kind).read(self._path) if self._path.exists() else None
+
+    def save(self, record: Kept) -> None:
+        """Write whole or not at all."""
+        self._file(type(record)).write(self._path.parent, record)
+
+    def _file(self, kind: type[Kept]) -> RecordFile[Kept]:
+        return RecordFile(self._path.name, "podx-accuracy-part", 1, COMMAND, kind)

@@ -1,0 +1,115 @@
+"""``report.html``, ``report.md`` and the charts as files, from ``accuracy.json`` and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from podx.text.templates import Task
+from podx_bench.accuracy.published import NUMBERED, published_rows
+from podx_bench.accuracy.records import CONSTRAINED, AccuracyResults
+from podx_bench.accuracy.rows import LEARNS_NOTHING, MODEL, PEER, PODX, Row, leaks, mean_and_deviation, rows_of
+from podx_bench.accuracy.tables import REPORTED, all_tables, dataset_name
+from podx_bench.harness.record_file import PARTIAL_SUFFIX, write_whole
+from podx_bench.pages.drawing import BASELINE_COLOUR, OTHER_COLOUR, OURS_COLOUR, bar_figure, svg
+from podx_bench.pages.render import Report, Section, write_report
+from podx_bench.workload.baselines import NEAR_USERS, NEXT_NUMBER
+
+TITLE = "podx bench accuracy"
+PNG_DPI = 200
+LEAK_COLOUR, LEAK_REPORTED_COLOUR, LEAK_BASELINE_COLOUR = "#c2352b", "#d98a83", "#eac4c0"
+"""Of rows whose ids give the held-out item away: our models, reported ones, and those that learn nothing."""
+METRIC = "hr_10"
+UNIT = "mean and deviation of the seeds"
+FROM_NUMBERS = (NEXT_NUMBER, NEAR_USERS)
+"""Rows that know nothing but the numbers; the others are the same under every id scheme and are drawn once."""
+NO_LINE = float("nan")
+
+
+def environments(results: AccuracyResults) -> list[tuple[str, str]]:
+    """The machines that measured, each once with the models it measured, and how."""
+    machines: dict[str, dict[str, None]] = {}
+    for record in results.models:
+        machine, options = record.environment, record.options
+        packages = ", ".join(f"{name} {version}" for name, version in machine.get("packages", {}).items())
+        said = (
+            f"{machine['cpu']}, {machine['usable_cores']} usable cores, {machine['memory_gb']} GB; "
+            f"graphics: {machine['gpu'] or 'none'}; {options['device']}, {options['threads']} threads, "
+            f"batch size {options['batch_size']}, {options['beams']} beams; "
+            f"podx {machine['podx']} ({machine['podx_commit'] or 'no commit known'}), {packages}"
+        )
+        machines.setdefault(said, {})[record.label] = None
+    return [(", ".join(labels), said) for said, labels in machines.items()]
+
+
+def headline(results: AccuracyResults) -> str:
+    """The best row of sequential recommendation whose ids do not leak, beside the best that learns nothing."""
+    rows = [row for row in rows_of(results, Task.SEQUENTIAL, CONSTRAINED) if not leaks(row.dataset)]
+    bests = []
+    for kind, what in ((MODEL, "Best model"), (PEER, "best peer"), (LEARNS_NOTHING, "best row that learns nothing")):
+        scored = [(mean_and_deviation(row.values(METRIC))[0], row) for row in rows if row.kind == kind]
+        if scored:
+            score, row = max(scored, key=lambda pair: pair[0])
+            bests.append(f"{what}: {row.name} on {row.dataset.scheme} ids, HR@10 {score:.4f}")
+    return f"Sequential recommendation where ids do not leak. {'; '.join(bests)}." if bests else ""
+
+
+def write_accuracy(results: AccuracyResults, folder: Path) -> Path:
+    """Write report and charts; returns the path of the page."""
+    figures = accuracy_figures(results)
+    drawings = {name: svg(figure) for name, figure in figures.items()}
+    for name, figure in figures.items():
+        write_whole(folder / f"{name}.svg", drawings[name])
+        partial = folder / f"{name}.png{PARTIAL_SUFFIX}"
+        figure.savefig(partial, format="png", dpi=PNG_DPI, metadata={"Software": None})
+        partial.replace(folder / f"{name}.png")
+    sections = (Section(tuple(drawings.values())), Section(tables=tuple(all_tables(results))))
+    facts = (("Machines that measured", environments(results)),)
+    return write_report(Report(TITLE, headline(results), sections, facts, results.notes, PODX), folder)
+
+
+def accuracy_figures(results: AccuracyResults) -> dict[str, Figure]:
+    """A chart per ranking task that was measured, by the name of its file."""
+    measured = {task: rows_of(results, task, CONSTRAINED) for task in (Task.SEQUENTIAL, Task.TOPN)}
+    return {f"hr10-{task}": _figure(results, task, rows) for task, rows in measured.items() if rows}
+
+
+def _figure(results: AccuracyResults, task: Task, rows: list[Row]) -> Figure:
+    name = dataset_name(results)
+    bars: list[tuple[str, float]] = []
+    colours: list[str] = []
+    errors: list[float] = []
+    for reported in published_rows(name, task) if name else []:
+        bars.append((f"{reported.method} ({REPORTED})", reported.metrics[METRIC]))
+        colours.append(LEAK_REPORTED_COLOUR if reported.method in NUMBERED else OTHER_COLOUR)
+        errors.append(NO_LINE)
+    for row in _each_once(rows):
+        mean, deviation = mean_and_deviation(row.values(METRIC))
+        bars.append((f"{row.name}, {row.dataset.scheme} ids" if _by_scheme(row) else row.name, mean))
+        colours.append(_colour(row))
+        errors.append(NO_LINE if deviation is None else deviation)
+    title = f"{task}{f', {name}' if name else ''}: HR@10; red: ids leak"
+    return bar_figure(title, UNIT, bars, colours, "{:.4f}".format, errors=errors)
+
+
+def _each_once(rows: list[Row]) -> list[Row]:
+    """Rows without the repetitions of those that learn nothing and know no numbers."""
+    kept: dict[object, Row] = {}
+    for place, row in enumerate(rows):
+        kept.setdefault(place if row.kind != LEARNS_NOTHING or _by_scheme(row) else row.name, row)
+    return list(kept.values())
+
+
+def _by_scheme(row: Row) -> bool:
+    """Whether the figure hangs on how users and items are written."""
+    return row.kind == MODEL or row.name in FROM_NUMBERS
+
+
+def _colour(row: Row) -> str:
+    leaky = leaks(row.dataset)
+    if row.kind == LEARNS_NOTHING:
+        return LEAK_BASELINE_COLOUR if leaky and row.name in FROM_NUMBERS else BASELINE_COLOUR
+    if row.kind == MODEL:
+        return LEAK_COLOUR if leaky else OURS_COLOUR
+    return OTHER_COLOUR

@@ -1,0 +1,138 @@
+"""The sub-commands beside ``podx bench BUNDLE``: accuracy, serving, scale, exactness."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from podx.errors import ConfigError
+from podx.flags import with_flags
+from podx_bench.accuracy.options import MODEL_FORM, PEER_FORM, AccuracyOptions, parse_models, parse_peer
+from podx_bench.accuracy.records import RESULTS_FILE, AccuracyResults
+from podx_bench.accuracy.report import write_accuracy
+from podx_bench.accuracy.run import run_accuracy
+from podx_bench.accuracy.tables import all_tables
+from podx_bench.exactness.measure import EXACTNESS_FILE, ExactnessOptions, exactness_table, run_exactness
+from podx_bench.harness.child import Tell
+from podx_bench.harness.terminal import counting, plain_lines, wide_console
+from podx_bench.pages.render import rich_table, write_report
+from podx_bench.pages.table import TextTable
+from podx_bench.scale.records import SCALE_FILE, ScaleOptions
+from podx_bench.scale.report import scale_table
+from podx_bench.scale.run import run_scale
+from podx_bench.serving.records import SERVING_FILE, ServingOptions
+from podx_bench.serving.report import serving_report, serving_table
+from podx_bench.serving.run import run_serving
+
+ACCURACY_WIDTH = 190
+"""Characters that the widest accuracy table takes with mean and deviation in each cell."""
+
+Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder that podx export wrote.")]
+Data = Annotated[Path, typer.Option("--data", help="Dataset folder that the model was trained on.")]
+Options = Mapping[str, Any]
+"""What was given on the command line, see :func:`podx.flags.with_flags`."""
+
+
+@with_flags(options=AccuracyOptions)
+def accuracy(
+    out: Annotated[Path, typer.Option("--out", help=f"Folder for {RESULTS_FILE}, the report, and all measurements.")],
+    options: Options,
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="MODEL…", help=f"{MODEL_FORM}; a label given again with another bundle: another seed."),
+    ] = None,
+    peer: Annotated[
+        list[str] | None, typer.Option("--peer", metavar=PEER_FORM, help="Lists of another method; may be repeated.")
+    ] = None,
+    data: Annotated[
+        list[Path] | None,
+        typer.Option("--data", help="One more dataset whose leaks and rows that learn nothing to show; may repeat."),
+    ] = None,
+    report_only: Annotated[
+        bool, typer.Option("--report-only", help=f"Measure nothing: draw the report of OUT/{RESULTS_FILE} again.")
+    ] = False,
+) -> None:
+    """Accuracy of models beside the paper's figures and rows that learn nothing; a killed run goes on where it was."""
+    console = wide_console(ACCURACY_WIDTH)
+    if report_only:
+        if models or peer or data:
+            raise ConfigError(f"--report-only takes everything from OUT/{RESULTS_FILE}: leave models and data out")
+        results = AccuracyResults.load(out / RESULTS_FILE)
+    else:
+        chosen, peers = parse_models(models or ()), tuple(parse_peer(text) for text in peer or ())
+        with counting(console) as progress:
+            results = run_accuracy(chosen, peers, out, AccuracyOptions(**options), progress, data or ())
+    _show(console, all_tables(results), results.notes)
+    _files(console, results=out / RESULTS_FILE, report=write_accuracy(results, out))
+
+
+@with_flags(options=ServingOptions)
+def serving(
+    bundle: Bundle,
+    data: Data,
+    out: Annotated[Path, typer.Option("--out", help=f"Folder for {SERVING_FILE} and its report.")],
+    options: Options,
+) -> None:
+    """Measure throughput and latency of a bundle against the number of clients that ask at the same time."""
+    console = wide_console()
+    with _telling(console, "serving") as tell:
+        results = run_serving(bundle, data, out, ServingOptions(**options), tell)
+    _show(console, [serving_table(results)])
+    _files(console, results=out / SERVING_FILE, report=write_report(serving_report(results), out))
+
+
+@with_flags(options=ScaleOptions)
+def scale(
+    out: Annotated[Path, typer.Option("--out", help=f"Folder for {SCALE_FILE}; catalogs lie there meanwhile.")],
+    options: Options,
+    checkpoint: Annotated[
+        Path | None, typer.Option("--checkpoint", help="Model whose graph is timed, too; it needs T5's vocabulary.")
+    ] = None,
+) -> None:
+    """Measure what the size of the catalog costs: building, disk, loading, memory, and time of a decoding step."""
+    console = wide_console()
+    with _telling(console, "scale") as tell:
+        results = run_scale(out, ScaleOptions(**options), checkpoint, tell)
+    _show(console, [scale_table(results)])
+    _files(console, results=out / SCALE_FILE)
+
+
+@with_flags(options=ExactnessOptions)
+def exactness(
+    bundle: Bundle,
+    data: Data,
+    out: Annotated[Path, typer.Option("--out", help=f"Folder for {EXACTNESS_FILE}.")],
+    options: Options,
+) -> None:
+    """Measure how often answers are proven to be the model's best, against the width of the search."""
+    console = wide_console()
+    with _telling(console, "exactness") as tell:
+        results = run_exactness(bundle, data, out, ExactnessOptions(**options), tell)
+    _show(console, [exactness_table(results.records)])
+    _files(console, results=out / EXACTNESS_FILE)
+
+
+@contextmanager
+def _telling(console: Console, what: str) -> Iterator[Tell]:
+    """Progress beside a spinner; lines on stderr where there is no terminal."""
+    with console.status(what) as status:
+        yield status.update if console.is_terminal else plain_lines()
+
+
+def _show(console: Console, tables: Iterable[TextTable], notes: Iterable[str] = ()) -> None:
+    for table in tables:
+        console.print(rich_table(table))
+        for note in table.notes:
+            console.print(note, markup=False)
+    for note in notes:
+        console.print(f"note: {note}", markup=False)
+
+
+def _files(console: Console, **files: Path) -> None:
+    for name, path in files.items():
+        console.print(f"{name}: {path}", soft_wrap=True, markup=False)

@@ -1,0 +1,1 @@
+"""How often an answer is proven to be the model's best, and what that costs."""

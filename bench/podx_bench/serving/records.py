@@ -1,0 +1,147 @@
+"""What is measured of a bundle in a service, and the file it is kept in.
+
+The clients are threads of one process, each with one request under way (a closed loop), which is how a Python service
+meets the runtime. Three ways of asking take turns on the same requests: full batches one after another (the yardstick:
+what the model can give), single requests through :class:`podx.Batcher`, and single requests straight to the
+recommender. Rates are divided only by the yardstick of the same turn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from podx.decoding.options import DEFAULT_BEAMS
+from podx.errors import ConfigError
+from podx.flags import check, option
+from podx.serving.batcher import DEFAULT_MAX_WAIT_MS
+from podx.text.batches import DEFAULT_BATCH_SIZE
+from podx.text.templates import Task, parse_tasks
+from podx_bench.harness.options import DEFAULT_K, DEVICES, parse_numbers, usable_cores
+from podx_bench.harness.record_file import RecordFile
+
+FULL_BATCHES, BATCHER, DIRECT = "full batches", "batcher", "direct"
+SERVING_FILE = "serving.json"
+
+
+def _single_task(text: str) -> Task:
+    tasks = parse_tasks(text)
+    if len(tasks) != 1:
+        raise ConfigError(f"--task takes one task, not {text!r}: run the command once for each")
+    return tasks[0]
+
+
+@dataclass(frozen=True)
+class ServingOptions:
+    """What is measured. ``max_batch`` is also the size of the yardstick's batches."""
+
+    clients: tuple[int, ...] = option(
+        (1, 2, 4, 8, 16, 32, 64),
+        "Numbers of threads that ask at the same time.",
+        parse=partial(parse_numbers, flag="--clients"),
+        least=1,
+    )
+    requests: int = option(256, "Requests of each turn.", least=1)
+    rounds: int = option(2, "Turns of each way of asking.", least=1)
+    threads: int = option(0, "Threads inside an operator; 0 = one per core.", least=0)
+    max_batch: int = option(
+        DEFAULT_BATCH_SIZE, "Most requests that are merged; also the size of full batches.", least=1
+    )
+    max_wait_ms: float = option(DEFAULT_MAX_WAIT_MS, "Longest pause of the batcher after a batch.", least=0)
+    task: Task = option(  # noqa: RUF009
+        Task.SEQUENTIAL, "sequential or topn.", choices=(Task.SEQUENTIAL, Task.TOPN), parse=_single_task
+    )
+    beams: int = option(DEFAULT_BEAMS, "Width of the item search.", least=1)
+    k: int = option(DEFAULT_K, "Answers per request.", flag="-k,--count", least=1)
+    device: str = option("cpu", "cpu or cuda.", choices=DEVICES)
+    direct: bool = option(True, "Measure calls without the batcher, too.", flag="--direct/--no-direct")
+    check: int = option(0, "Push so many requests through the batcher and compare every answer; 0: none.", least=0)
+    tolerance: float = option(1e-4, "Difference of scores that the check takes for rounding.", least=0)
+    seed: int = option(0, "Which users are taken.", least=0)
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant."""
+        check(self)
+
+    @property
+    def thread_count(self) -> int:
+        """Threads inside an operator."""
+        return self.threads or usable_cores()
+
+
+@dataclass(frozen=True)
+class ServingRecord:
+    """One way of asking, by one number of clients.
+
+    Attributes:
+        mode: ``full batches`` (the yardstick), ``batcher`` or ``direct``. clients: threads that ask; 1 for batches.
+        requests: single requests timed, all rounds together. rounds: turns.
+        users_per_s: requests ÷ time, over all turns.
+        p50_ms, p95_ms, p99_ms: from a client's question to its answer; for full batches of a whole call.
+        mean_batch: requests per call of the model.
+        ratio: users_per_s ÷ that of full batches in the same turn, median over the turns; None for these themselves.
+    """
+
+    mode: str
+    clients: int
+    requests: int
+    rounds: int
+    users_per_s: float
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    mean_batch: float
+    ratio: float | None = None
+
+
+@dataclass(frozen=True)
+class CheckRecord:
+    """Answers of the batcher compared with those of ``recommend_batch`` or ``rank_batch``.
+
+    Attributes:
+        requests: pushed through by ``clients`` threads in ``seconds``.
+        distinct: different answers among the right ones, scores included; only a swap of two of these can be seen.
+        lost: requests that got no answer.
+        wrong: answers whose scores differ from the right ones by more than ``ServingOptions.tolerance`` at some place.
+        rounded: answers with the right scores but other items in some places: a call of another size rounds
+            differently, and items of like score change places. Not among ``wrong``.
+    """
+
+    requests: int
+    clients: int
+    distinct: int
+    lost: int
+    wrong: int
+    rounded: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class ServingResults:
+    """A run: where and on what it was made, what was asked for and what was measured."""
+
+    environment: Mapping[str, Any]
+    options: Mapping[str, Any]
+    model: Mapping[str, Any]
+    dataset: Mapping[str, Any]
+    records: tuple[ServingRecord, ...]
+    check: CheckRecord | None = None
+
+    def save(self, folder: Path) -> Path:
+        """Write ``serving.json``; returns its path."""
+        return _FILE.write(folder, self)
+
+    @classmethod
+    def load(cls, path: Path) -> ServingResults:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            DataError: the file is missing, is no such file, is damaged, or has another format version.
+        """
+        return _FILE.read(path)
+
+
+_FILE = RecordFile(SERVING_FILE, "podx-serving", 1, "podx bench serving", ServingResults)

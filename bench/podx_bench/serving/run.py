@@ -1,0 +1,76 @@
+"""One run of ``podx bench serving``: bundle and dataset in, ``serving.json`` out."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import msgspec
+
+from podx.bundle.bundle import Bundle
+from podx.errors import ConfigError
+from podx_bench.harness.child import Child, Tell, thread_environment
+from podx_bench.harness.environment import describe
+from podx_bench.serving.records import CheckRecord, ServingOptions, ServingRecord, ServingResults
+from podx_bench.workload.facts import dataset_facts, model_facts
+from podx_bench.workload.matching import require_match
+from podx_bench.workload.scenarios import build_workload, choose_tasks
+from podx_bench.workload.work import write_work
+from podx_train.data.dataset import Dataset
+
+LEAST_USERS = 256
+"""So that few requests repeat, however few are timed."""
+TIMEOUT_S = 24 * 3600.0
+"""Of a number of clients, or of the check."""
+
+
+def run_serving(
+    bundle_path: Path, data: Path, out: Path, options: ServingOptions, tell: Tell = lambda _: None
+) -> ServingResults:
+    """Measure in a process of its own and write ``serving.json`` into ``out``.
+
+    Raises:
+        ConfigError: the task is not in the bundle, or bundle and dataset do not belong together.
+        DataError, BundleError: what was given cannot be read. DeviceError: the device is not there.
+        EngineError: the process died.
+    """
+    if out.exists() and not out.is_dir():
+        raise ConfigError(f"{out} is a file: choose another --out")
+    bundle, dataset = Bundle.load(bundle_path), Dataset.load(data)
+    require_match(bundle, dataset)
+    choose_tasks(bundle, dataset, (options.task,))
+    users = max(LEAST_USERS, options.requests, options.check)
+    records: list[ServingRecord] = []
+    with tempfile.TemporaryDirectory(prefix="podx-serving-") as folder:
+        work = Path(folder) / "work.npz"
+        write_work(work, build_workload(options.task, dataset, bundle, users, options.seed).requests)
+        with serving_process(bundle_path, work, options, tell) as process:
+            for clients in options.clients:
+                records += process.call("measure", clients, returns=list[ServingRecord])
+            records.append(process.call("yardstick", returns=ServingRecord))
+            check = process.call("verify", returns=CheckRecord) if options.check else None
+    results = ServingResults(
+        environment=describe(options.device, options.threads),
+        options=msgspec.to_builtins(options),
+        model=model_facts(bundle),
+        dataset=dataset_facts(dataset, data),
+        records=tuple(records),
+        check=check,
+    )
+    results.save(out)
+    return results
+
+
+def serving_process(bundle: Path, work: Path, options: ServingOptions, tell: Tell) -> Child:
+    """The process that holds the recommender and its clients."""
+    return Child(
+        "podx_bench.serving.server:load",
+        bundle,
+        work,
+        options,
+        name="the served recommender",
+        advice="ask with fewer clients, or make room",
+        environment=thread_environment(options.thread_count),
+        tell=tell,
+        timeout=TIMEOUT_S,
+    )

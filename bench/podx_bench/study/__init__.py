@@ -1,1 +1,0 @@
-"""``podx study``: sweeps that are trained, measured and drawn."""
