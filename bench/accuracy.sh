@@ -72,7 +72,7 @@ sasrec=${PODX_SASREC:-.venv-sasrec}/bin/python
 peers=
 if [ -x "$sasrec" ]; then
     [ -f "$runs/sasrec-0.json" ] ||
-        "$sasrec" -m podx_bench.peers.sasrec "$runs/data-train-first" --out "$runs/sasrec-0.json" --seed 0 --minutes 12
+        "$sasrec" "$(dirname "$0")/sasrec/sasrec.py" "$runs/data-train-first" --out "$runs/sasrec-0.json" --seed 0 --minutes 12
     peers="--peer $runs/sasrec-0.json@$runs/data-train-first"
 fi
 unset OMP_NUM_THREADS

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 
-from podx_bench.hotspots import Hotspot, hotspot_table, hotspots
+sys.path.insert(0, str(Path(__file__).parents[2] / "bench" / "studies"))
+from hotspots import Hotspot, hotspot_table, hotspots
 
 
 def _event(name: str, operator: str, microseconds: int) -> dict[str, object]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,12 @@ import pytest
 
 from podx.errors import ConfigError, DataError
 from podx_bench.peers.place import CHECKOUT
-from podx_bench.peers.sasrec_data import (
+from podx_train.data.dataset import Dataset
+from tests.bench.conftest import make_dataset
+
+SCRIPTS = Path(__file__).parents[2] / "bench" / "sasrec"
+sys.path.insert(0, str(SCRIPTS))
+from sasrec_data import (  # noqa: E402
     as_lists,
     content_mark,
     read_sequences,
@@ -21,8 +27,6 @@ from podx_bench.peers.sasrec_data import (
     validation_mask,
     write_result,
 )
-from podx_train.data.dataset import Dataset
-from tests.bench.conftest import make_dataset
 
 
 @pytest.fixture
@@ -128,7 +132,7 @@ def test_it_learns_a_simple_world_and_repeats_by_seed(tmp_path: Path) -> None:
     options = ("--epochs", "25", "--batch-size", "16", "--dropout", "0.0", "--lr", "0.01", "--factors", "32")
     files = [tmp_path / f"{n}.json" for n in range(2)]
     for file in files:
-        command = [str(python), "-m", "podx_bench.peers.sasrec", str(tmp_path / "data"), "--out", str(file)]
+        command = [str(python), str(SCRIPTS / "sasrec.py"), str(tmp_path / "data"), "--out", str(file)]
         subprocess.run([*command, "--seed", "5", "--minutes", "1", *options, "-k", "4"], check=True)
     first, again = (json.loads(file.read_text()) for file in files)
     assert first["lists"] == again["lists"]

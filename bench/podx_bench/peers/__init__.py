@@ -9,5 +9,5 @@ peers``. Two halves, which import nothing of one another:
   ``podx_train``, whose transformers is another one.
 
 SASRec is a peer of accuracy, not of speed, with an environment of its own again (``make peers-sasrec``):
-:mod:`~podx_bench.peers.sasrec_launch` starts :mod:`~podx_bench.peers.sasrec` in it.
+``bench/sasrec/sasrec.py`` runs in it and writes its lists to a file.
 """

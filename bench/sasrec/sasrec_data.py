@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from podx.atomic import write_text
 from podx.errors import ConfigError, DataError
 
 IntArray = npt.NDArray[np.int64]
@@ -127,12 +127,4 @@ def require_place(out: Path) -> None:
 
 def write_result(out: Path, content: Mapping[str, Any]) -> None:
     """Write the JSON file whole or not at all."""
-    handle, name = tempfile.mkstemp(prefix=f".{out.name}.", dir=out.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(content, file)
-        Path(name).chmod(0o644)
-        Path(name).replace(out)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    write_text(out, json.dumps(content))

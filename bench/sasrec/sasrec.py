@@ -1,4 +1,4 @@
-"""``python -m podx_bench.peers.sasrec DATA --out FILE.json``: SASRec from RecTools, on the split podx trains on.
+"""``python bench/sasrec/sasrec.py DATA --out FILE.json``: SASRec from RecTools, on the split podx trains on.
 
 SASRec (Kang and McAuley, ICDM 2018) is not generative: it scores every item of the catalogue by one product. Runs in
 the environment that ``make peers-sasrec`` makes; the training loop, network and ranking are the library's. Ours are
@@ -33,9 +33,7 @@ from rectools.models import SASRecModel
 from rectools.models.nn.item_net import IdEmbeddingsItemNet
 from rectools.models.nn.transformers.lightning import TransformerLightningModule
 from rectools.models.nn.transformers.sasrec import SASRecDataPreparator
-
-from podx.errors import PodxError
-from podx_bench.peers.sasrec_data import (
+from sasrec_data import (
     NAME,
     as_lists,
     content_mark,
@@ -45,6 +43,8 @@ from podx_bench.peers.sasrec_data import (
     validation_mask,
     write_result,
 )
+
+from podx.errors import PodxError
 
 CRITERION = "val_ndcg"
 CUTOFF = 10
@@ -210,7 +210,7 @@ def run(options: argparse.Namespace) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    made = argparse.ArgumentParser(prog="python -m podx_bench.peers.sasrec", description=(__doc__ or "").split("\n")[0])
+    made = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     made.add_argument("data", type=Path, help="dataset folder")
     made.add_argument("--out", type=Path, required=True, help="JSON file to write")
     made.add_argument("--seed", type=int, default=0)

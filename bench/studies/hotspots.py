@@ -1,4 +1,4 @@
-"""Where the time of ``recommend.onnx`` goes: ``python -m podx_bench.hotspots BUNDLE --data DATA [--batch-size 32]``.
+"""Where the time of ``recommend.onnx`` goes: ``python bench/studies/hotspots.py BUNDLE --data DATA [--batch-size 32]``.
 
 ONNX Runtime's own profiler, summed by operator and by part of the graph. It costs a few microseconds per operator, so
 with small batches the shares of small operators look larger than they are.
