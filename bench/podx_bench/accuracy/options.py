@@ -11,7 +11,7 @@ from typing import Any
 from podx.decoding.options import DEFAULT_BEAMS
 from podx.errors import ConfigError
 from podx.flags import check, option
-from podx.text.templates import Task, parse_tasks
+from podx.text.templates import ALL_TASKS, Task, parse_tasks
 from podx_bench.harness.options import DEVICES, LEAST_ACCURACY_K, usable_cores
 
 MODEL_FORM = "LABEL=BUNDLE@DATA"
@@ -67,7 +67,7 @@ def parse_models(texts: Sequence[str]) -> tuple[ModelInput, ...]:
     Raises:
         ConfigError: a part is missing, or a bundle is given twice under one label.
     """
-    models = tuple(parse_model(text) for text in texts)
+    models = tuple(map(parse_model, texts))
     for place, model in enumerate(models):
         if model in models[:place]:
             raise ConfigError(f"{model.label}={model.bundle} is given twice: the same bundle is not another seed")
@@ -113,12 +113,8 @@ class AccuracyOptions:
 
     def limit(self, task: Task) -> int | None:
         """The most users (explanations: records) of a task; None: all."""
-        limits = {
-            Task.SEQUENTIAL: self.users,
-            Task.TOPN: self.topn_users,
-            Task.EXPLANATION: self.explanation_records,
-        }
-        return limits[task]
+        limits = (self.users, self.topn_users, self.explanation_records)
+        return dict(zip(ALL_TASKS, limits, strict=True))[task]
 
     def measuring(self) -> dict[str, Any]:
         """What a measurement depends on beside model, data, task and number of users."""
@@ -130,7 +126,3 @@ class AccuracyOptions:
             "k": LEAST_ACCURACY_K,
             "user_order_seed": self.seed,
         }
-
-    def timing(self) -> dict[str, int]:
-        """What the times depend on beside that."""
-        return {"timed_users": self.timed_users, "rounds": self.rounds}

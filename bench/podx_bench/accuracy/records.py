@@ -47,7 +47,9 @@ class Measurement:
         return None if self.seconds is None else MILLISECONDS * self.seconds / self.users
 
 
-def widest(measurements: Sequence[Measurement], task: str, decoding: str, users: int | None = None) -> Any:
+def widest(
+    measurements: Sequence[Measurement], task: str, decoding: str, users: int | None = None
+) -> Measurement | None:
     """The measurement of a task on so many users; None: on the most there are. None where there is none."""
     matching = [m for m in measurements if (m.task, m.decoding) == (task, decoding) and users in (None, m.users)]
     return max(matching, key=lambda measurement: measurement.users, default=None)
@@ -73,8 +75,7 @@ class DatasetRecord:
 
     def find(self, name: str, task: str) -> Measurement | None:
         """The measurement of a row that learns nothing, on the most users there are."""
-        found: Measurement | None = widest(self.rows.get(name, ()), task, CONSTRAINED)
-        return found
+        return widest(self.rows.get(name, ()), task, CONSTRAINED)
 
 
 @dataclass(frozen=True)
@@ -107,8 +108,7 @@ class ModelRecord:
 
     def find(self, task: str, decoding: str, users: int | None = None) -> Measurement | None:
         """See :func:`widest`."""
-        found: Measurement | None = widest(self.measurements, task, decoding, users)
-        return found
+        return widest(self.measurements, task, decoding, users)
 
 
 @dataclass(frozen=True)
@@ -156,10 +156,6 @@ class AccuracyResults:
     peers: tuple[PeerRecord, ...] = ()
     timings: tuple[TimingRecord, ...] = ()
     notes: tuple[str, ...] = ()
-
-    def dataset(self, digest: str) -> DatasetRecord:
-        """The dataset of a digest."""
-        return next(record for record in self.datasets if record.digest == digest)
 
     def timing(self, task: str) -> TimingRecord | None:
         """The times of a task; None: they were not taken."""

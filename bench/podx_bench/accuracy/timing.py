@@ -36,6 +36,7 @@ def time_all(
         EngineError: a model's process failed.
     """
     records = []
+    timing = {"timed_users": options.timed_users, "rounds": options.rounds}
     for task in ALL_TASKS:
         timed = {
             key: model
@@ -44,7 +45,7 @@ def time_all(
         }
         if not timed:
             continue
-        mark = json.dumps([task, list(timed), options.measuring(), options.timing()], sort_keys=True)
+        mark = json.dumps([task, list(timed), options.measuring(), timing], sort_keys=True)
         file = file_of(f"timing-{task}-{hashlib.sha256(mark.encode()).hexdigest()[:DIGEST_LENGTH]}")
         record = file.load(TimingRecord)
         if record is None:

@@ -16,10 +16,9 @@ from podx.bundle.bundle import Bundle
 from podx.errors import ConfigError
 from podx_bench.harness.child import Child, Tell, run_in_child, thread_environment
 from podx_bench.harness.environment import describe
-from podx_bench.scale.catalogs import LEVELS, VOCABULARY_NEEDED, make_catalog, synthetic_items
+from podx_bench.scale.catalogs import VOCABULARY_NEEDED, make_catalog, synthetic_items
 from podx_bench.scale.records import ScaleOptions, ScaleRecord, ScaleResults
 
-ADVICE = "leave that size out of --items, or make room"
 TARGETS = {name: f"podx_bench.scale.server:{name}" for name in ("build", "Server")}
 TIMEOUT_S = 24 * 3600.0
 Turns = list[list[float]]
@@ -46,12 +45,17 @@ def run_scale(out: Path, options: ScaleOptions, checkpoint: Path | None, tell: T
         if checkpoint is not None:
             tell("export the graph")
             base, model = _export(checkpoint, folder / "base", options)
-        built, servers = {}, {}
+        built: dict[int, dict[str, Any]] = {}
+        servers: dict[int, Child] = {}
         for items in options.items:
             tell(f"{items:,} items: build")
-            built[items] = _build(items, folder, base, options)
+            place, process = folder / f"items-{items}", _process(items, options)
+            built[items] = run_in_child(
+                TARGETS["build"], items, place, base, options, returns=dict[str, Any], **process
+            )
             tell(f"{items:,} items: load")
-            servers[items] = processes.enter_context(_server(items, folder, base, options))
+            server = Child(TARGETS["Server"], place, base is not None, options, **process)
+            servers[items] = processes.enter_context(server)
             built[items] |= servers[items].call("load", returns=dict[str, Any])
         times = _rounds(servers, options, base is not None, tell)
         smallest = times[min(times)]
@@ -87,29 +91,14 @@ def _export(checkpoint: Path, folder: Path, options: ScaleOptions) -> tuple[Path
     return folder, {**dataclasses.asdict(shape), "width": source.model.backbone.config.d_model}
 
 
-def _build(items: int, folder: Path, base: Path | None, options: ScaleOptions) -> dict[str, Any]:
-    built: dict[str, Any] = run_in_child(
-        TARGETS["build"],
-        *(items, folder / f"items-{items}", base, options),
-        returns=dict[str, Any],
-        name=f"the build of {items:,} items",
-        advice=ADVICE,
-        environment=thread_environment(options.thread_count),
-        timeout=TIMEOUT_S,
-    )
-    return built
-
-
-def _server(items: int, folder: Path, base: Path | None, options: ScaleOptions) -> Child:
-    """A process that is to load a catalog."""
-    return Child(
-        TARGETS["Server"],
-        *(folder / f"items-{items}", base is not None, options),
-        name=f"the catalog of {items:,} items",
-        advice=ADVICE,
-        environment=thread_environment(options.thread_count),
-        timeout=TIMEOUT_S,
-    )
+def _process(items: int, options: ScaleOptions) -> dict[str, Any]:
+    """What starting the processes of a catalog has in common."""
+    return {
+        "name": f"the catalog of {items:,} items",
+        "advice": "leave that size out of --items, or make room",
+        "environment": thread_environment(options.thread_count),
+        "timeout": TIMEOUT_S,
+    }
 
 
 def _rounds(
@@ -130,30 +119,11 @@ def _rounds(
 def _record(
     items: int, measured: Mapping[str, Any], times: Mapping[str, Turns], smallest: Mapping[str, Turns]
 ) -> ScaleRecord:
-    record = ScaleRecord(
-        items=items, **measured, search_ms=_typical(times["ms"]), search_ratio=_ratio(times["ms"], smallest["ms"])
-    )
-    if "call_ms" not in times:
-        return record
-    steps, first = _steps(times), _steps(smallest)
-    return dataclasses.replace(
-        record,
-        call_ms=_typical(times["call_ms"]),
-        call_ratio=_ratio(times["call_ms"], smallest["call_ms"]),
-        encoder_ms=_typical(times["encoder_ms"]),
-        step_ms=_typical(steps),
-        step_ratio=_ratio(steps, first),
-    )
-
-
-def _steps(times: Mapping[str, Turns]) -> Turns:
-    """Of each round: what a call takes beyond the encoder, per decoding step."""
-    pairs = zip(times["call_ms"], times["encoder_ms"], strict=True)
-    return [[(median(call) - median(encoder)) / (LEVELS + 1)] for call, encoder in pairs]
-
-
-def _typical(turns: Turns) -> float:
-    return median(ms for turn in turns for ms in turn)
+    typical = {name: median(ms for turn in turns for ms in turn) for name, turns in times.items()}
+    ratios = {
+        name.replace("_ms", "_ratio"): _ratio(times[name], smallest[name]) for name in times if name != "encoder_ms"
+    }
+    return ScaleRecord(items=items, **measured, **typical, **ratios)
 
 
 def _ratio(turns: Turns, others: Turns) -> float:

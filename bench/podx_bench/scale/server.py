@@ -6,6 +6,7 @@ import gc
 import time
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,8 @@ from podx_bench.scale.catalogs import (
 from podx_bench.scale.records import ScaleOptions
 
 MILLISECONDS = 1e3
+STEPS = LEVELS + 1
+"""Of decoding, end of sequence included."""
 LOOKED_UP = 1000
 """Raw ids that are looked up after loading, so that the tables are not just mapped."""
 
@@ -118,14 +121,14 @@ class Server:
         if self._search is None:
             self._search = self._prepared_search()
             self._search()
-        return {"ms": [ms / (LEVELS + 1) for ms in self._times(self._search)]}
+        return {"search_ms": [ms / STEPS for ms in self._times(self._search)]}
 
     def _prepared_search(self) -> Callable[[], object]:
         options, trie = self._options, self._catalog.trie
         columns = TokenColumns.of_catalog(trie, END_TOKEN)
         tokens = 0 if columns.output_tokens is None else len(columns.output_tokens)
         shape = (options.batch, options.beams, tokens)
-        drawn = [self._rng.standard_normal(shape, dtype=np.float32) for _ in range(LEVELS + 1)]
+        drawn = [self._rng.standard_normal(shape, dtype=np.float32) for _ in range(STEPS)]
         steps = [d - np.log(np.exp(d).sum(axis=-1, keepdims=True)) for d in drawn]
         denied = self._some_items()
         allowed = [None] * options.batch
@@ -138,14 +141,16 @@ class Server:
         return run
 
     def graph(self) -> dict[str, list[float]]:
-        """Time the recommender graph and, on the same inputs, the encoder alone: ms of each call."""
+        """Time the recommender graph and, on the same inputs, the encoder alone: ms of each call, and of a step."""
         if self._graphs is None:
             self._recommender = None  # its graph makes room for the one that is timed
             self._graphs = self._prepared_graphs()
             for run in self._graphs:
                 run()
         whole, encoder = self._graphs
-        return {"call_ms": self._times(whole), "encoder_ms": self._times(encoder)}
+        calls, encoders = self._times(whole), self._times(encoder)
+        step = (median(calls) - median(encoders)) / STEPS
+        return {"call_ms": calls, "encoder_ms": encoders, "step_ms": [step]}
 
     def _prepared_graphs(self) -> tuple[Callable[[], object], Callable[[], object]]:
         options = self._options
