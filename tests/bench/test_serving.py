@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 import podx
 from podx.errors import BundleError, ConfigError, DataError
-from podx.requests.types import RankRequest, Recommendation, RecommendRequest
+from podx.requests.types import Recommendation, RecommendRequest
 from podx.text.templates import Task
 from podx_bench.cli.app import app
 from podx_bench.harness.child import EngineError
@@ -43,6 +43,15 @@ from podx_train.training.train import train_model
 USERS, ITEMS, LENGTH = 20, 40, 5
 
 
+@dataclasses.dataclass(frozen=True)
+class Encoded:
+    """In place of :class:`podx.requests.encoder.EncodedRequest`: the request itself."""
+
+    request: RecommendRequest
+    task: Task = Task.SEQUENTIAL
+    text: tuple[int, ...] = ()
+
+
 class Recommender:
     """Answers with the user's name; every call takes ``call_s``. ``swaps``: gives a batcher the answers in reverse."""
 
@@ -50,8 +59,11 @@ class Recommender:
         self.call_s, self.swaps = call_s, swaps
         self.sizes: list[int] = []
 
-    def check(self, request: RecommendRequest | RankRequest) -> int:
-        return 1
+    def encode(self, requests: Sequence[RecommendRequest], exclude_seen: bool = True) -> list[Encoded]:
+        return [Encoded(request) for request in requests]
+
+    def recommend_encoded(self, requests: Sequence[Encoded], k: int, *_: Any, **__: Any) -> list[list[Recommendation]]:
+        return self.recommend_batch([encoded.request for encoded in requests], k)
 
     def recommend_batch(
         self,

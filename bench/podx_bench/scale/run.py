@@ -119,8 +119,8 @@ def _rounds(
 def _record(
     items: int, measured: Mapping[str, Any], times: Mapping[str, Turns], smallest: Mapping[str, Turns]
 ) -> ScaleRecord:
-    typical = {name: median(ms for turn in turns for ms in turn) for name, turns in times.items()}
-    ratios = {
+    typical: dict[str, Any] = {name: median(ms for turn in turns for ms in turn) for name, turns in times.items()}
+    ratios: dict[str, Any] = {
         name.replace("_ms", "_ratio"): _ratio(times[name], smallest[name]) for name in times if name != "encoder_ms"
     }
     return ScaleRecord(items=items, **measured, **typical, **ratios)
