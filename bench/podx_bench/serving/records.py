@@ -51,7 +51,7 @@ class ServingOptions:
         DEFAULT_BATCH_SIZE, "Most requests that are merged; also the size of full batches.", least=1
     )
     max_wait_ms: float = option(DEFAULT_MAX_WAIT_MS, "Longest pause of the batcher after a batch.", least=0)
-    task: Task = option(  # noqa: RUF009
+    task: Task = option(
         Task.SEQUENTIAL, "sequential or topn.", choices=(Task.SEQUENTIAL, Task.TOPN), parse=_single_task
     )
     beams: int = option(DEFAULT_BEAMS, "Width of the item search.", least=1)
