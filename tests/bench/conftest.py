@@ -14,6 +14,7 @@ from podx_bench.workload.work import WorkItem, write_work
 from podx_train.data.dataset import Dataset
 from podx_train.data.folder import ExplanationRecord
 from tests.bench.records import ranking_record, speed_record
+from tests.bench.world import Made, make_world
 
 RULE_ENGINES = '''
 """Engines of the tests: they answer by rule."""
@@ -148,3 +149,9 @@ def canned() -> Results:
         accuracy=(ranking_record("popularity", 0.0115), ranking_record("podx", 0.0443)),
         notes=("sequential: the time ended",),
     )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """Data, checkpoint and bundle that the tests of real engines share; they write nothing into them."""
+    return make_world(tmp_path_factory.mktemp("world"))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
+import os
 import subprocess
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,8 +17,7 @@ from transformers import GenerationConfig, T5ForConditionalGeneration
 
 from podx.errors import CheckpointError, ConfigError
 from podx.text.templates import Task
-from podx_bench.engines import EngineContext
-from podx_bench.engines.compiled import compiled_engine
+from podx_bench.engines import compiled
 from podx_bench.engines.eager import EagerEngine
 from podx_bench.harness.child import EngineError
 from podx_bench.peers import place, prepare
@@ -27,15 +26,13 @@ from podx_bench.peers.searching import PeerEngine, Plan, Search, Source, pad
 from podx_bench.run.options import BenchOptions
 from podx_bench.run.run import Inputs, run_bench
 from podx_bench.workload.work import WorkItem
-from podx_export.pipeline import export_checkpoint
 from podx_train.checkpoint.checkpoint import Checkpoint, load_checkpoint
 from podx_train.data.dataset import Dataset
 from podx_train.options import Source as ModelSource
 from podx_train.options import TrainOptions
 from podx_train.training.train import train_model
+from tests.bench.world import BEAMS, K, Made, context_of
 
-USERS, ITEMS, LENGTH = 12, 60, 6
-BEAMS, K = 20, 10
 EXACT = ("ctranslate2", "optimum", "ort-beamsearch")
 SEARCHER = """
 import json, sys
@@ -48,39 +45,6 @@ plan = Plan(**{**asked["plan"], "folder": Path(asked["plan"]["folder"])})
 name = asked["name"]
 print(json.dumps(import_module(MODULES[name]).open_search(name, plan)(asked["sources"])))
 """
-
-
-@dataclass(frozen=True)
-class Made:
-    """Folders of one model."""
-
-    data: Path
-    checkpoint: Path
-    bundle: Path
-
-    def context(self, checkpoint: Path | None = None) -> EngineContext:
-        """A context of the model."""
-        return EngineContext(
-            self.bundle, checkpoint or self.checkpoint, Task.SEQUENTIAL, "cpu", threads=1, spin=False, beams=BEAMS, k=K
-        )
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    folder = tmp_path_factory.mktemp("model")
-    starts = np.random.default_rng(3).integers(0, ITEMS, size=(USERS, 1))
-    dataset = Dataset(
-        items=((starts + 7 * np.arange(LENGTH)) % ITEMS + 1).astype(np.int32).ravel(),
-        offsets=np.arange(0, USERS * LENGTH + 1, LENGTH, dtype=np.int32),
-        user_ids=[f"user-{n}" for n in range(USERS)],
-        item_ids=[f"item-{n}" for n in range(ITEMS)],
-        scheme="paper",
-    )
-    dataset.save(folder / "data")
-    options = TrainOptions(epochs=0, device="cpu", max_history=3, tasks=(Task.SEQUENTIAL, Task.TOPN))
-    train_model(dataset, folder / "checkpoint", options, ModelSource(preset="tiny", pieces=120))
-    export_checkpoint(folder / "checkpoint", folder / "bundle", parity_users=2)
-    return Made(folder / "data", folder / "checkpoint", folder / "bundle")
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +143,7 @@ def test_a_peer_gets_as_many_source_tokens_and_steps_as_podx(made: Made, loaded:
 
         return search
 
-    engine = PeerEngine(made.context(), open_search)
+    engine = PeerEngine(context_of(made), open_search)
     (answer,) = engine.run([WorkItem("user-2", ("item-4", "item-9"))])
     wanted = loaded.encoder().encode(Task.SEQUENTIAL, 3, [5, 10]).input_ids.tolist()
     assert seen == [[[wanted[0]] * loaded.config.prompts + wanted]]
@@ -192,19 +156,34 @@ def test_a_peer_gets_as_many_source_tokens_and_steps_as_podx(made: Made, loaded:
 # --- torch.compile, which needs no environment of its own -----------------------------------------------------------
 
 
-@pytest.mark.slow  # compiles
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler for a CPU")
+REALLY_COMPILE = os.environ.get("PODX_TEST_COMPILE")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"backend": "eager"},  # the graphs alone, without the C++ code that is made of them
+        pytest.param(
+            compiled.COMPILE_OPTIONS,
+            marks=pytest.mark.skipif(not REALLY_COMPILE, reason="takes minutes: set PODX_TEST_COMPILE=1"),
+            id="c++",
+        ),
+    ],
+)
 def test_the_compiled_engine_answers_as_the_eager_one_and_compiles_nothing_later(
-    made: Made, loaded: Checkpoint
+    options: dict[str, Any], made: Made, loaded: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    eager = EagerEngine(made.context(), "encode-once", constrained=True)
-    compiled = compiled_engine(made.context())
+    monkeypatch.setattr(compiled, "COMPILE_OPTIONS", options)
+    torch._dynamo.reset()
+    counters.clear()
+    eager = EagerEngine(context_of(made), "encode-once", constrained=True)
+    engine = compiled.compiled_engine(context_of(made))
     graphs = counters["stats"]["unique_graphs"]
     assert graphs > 1 and not counters["graph_break"]
     items = loaded.item_ids
     for size, length in ((1, 3), (1, 1), (4, 2), (9, 3)):
         requests = [WorkItem(f"user-{n}", tuple(items[n : n + length])) for n in range(size)]
-        assert compiled.run(requests) == eager.run(requests)
+        assert engine.run(requests) == eager.run(requests)
     assert counters["stats"]["unique_graphs"] == graphs
 
 
@@ -216,7 +195,7 @@ def test_the_compiled_engine_answers_as_the_eager_one_and_compiles_nothing_later
 def test_a_peer_finds_what_transformers_finds(
     name: str, made: Made, loaded: Checkpoint, cache: Path, environment: None
 ) -> None:
-    folder = prepare.prepare_peer(name, made.context()).checkpoint
+    folder = prepare.prepare_peer(name, context_of(made)).checkpoint
     assert folder is not None and cache in folder.parents
     plan = {"folder": str(folder), "beams": BEAMS, "k": K, "steps": 4, "threads": 1, "spin": False, "pad_id": 0}
     sources = random_sources(loaded.config.backbone["vocab_size"])

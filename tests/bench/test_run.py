@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,6 @@ from podx.bundle.bundle import Bundle
 from podx.errors import CheckpointError, ConfigError, DeviceError
 from podx.text.templates import Task
 from podx_bench.cli.app import app
-from podx_bench.engines import EngineContext
 from podx_bench.engines.eager import EagerEngine
 from podx_bench.engines.runtime import RuntimeEngine
 from podx_bench.harness.records import RESULTS_FILE, Results
@@ -26,53 +25,13 @@ from podx_bench.workload.lengths import LengthMeter
 from podx_bench.workload.scenarios import build_workload
 from podx_export.pipeline import export_checkpoint
 from podx_train.data.dataset import Dataset
-from podx_train.data.folder import ExplanationRecord
 from podx_train.options import Source, TrainOptions
 from podx_train.training.train import train_model
+from tests.bench.world import USERS, Made, context_of, small_world
 
-USERS, ITEMS, LENGTH = 30, 60, 6
 OUTPUT = "output.txt"
 """What a command printed, kept beside its results."""
 ITEM_ENGINES = ("as-published", "encode-once", "podx", "podx-steps", "podx-vocabulary")
-
-
-@dataclass(frozen=True)
-class Made:
-    """Folders of one model."""
-
-    data: Path
-    checkpoint: Path
-    bundle: Path
-
-    @property
-    def inputs(self) -> Inputs:
-        return Inputs(self.bundle, self.data, self.checkpoint)
-
-
-def small_world(prefix: str = "item") -> Dataset:
-    """Users who walk through the catalogue."""
-    starts = np.random.default_rng(3).integers(0, ITEMS, size=(USERS, 1))
-    items = (starts + 7 * np.arange(LENGTH)) % ITEMS + 1
-    records = [ExplanationRecord(user, int(items[user - 1, 0]), "it sounds good to me", "good") for user in range(1, 9)]
-    return Dataset(
-        items=items.astype(np.int32).ravel(),
-        offsets=np.arange(0, USERS * LENGTH + 1, LENGTH, dtype=np.int32),
-        user_ids=[f"user-{n}" for n in range(USERS)],
-        item_ids=[f"{prefix}-{n}" for n in range(ITEMS)],
-        explanations={"train": records[:4], "val": records[4:6], "test": records[6:]},
-        scheme="paper",
-    )
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    folder = tmp_path_factory.mktemp("model")
-    dataset = small_world()
-    dataset.save(folder / "data")
-    options = TrainOptions(epochs=0, device="cpu", max_history=3)
-    train_model(dataset, folder / "checkpoint", options, Source(preset="tiny", pieces=120))
-    export_checkpoint(folder / "checkpoint", folder / "bundle", parity_users=2)
-    return Made(folder / "data", folder / "checkpoint", folder / "bundle")
 
 
 @pytest.fixture(scope="module")
@@ -299,17 +258,3 @@ def test_a_gpu_that_is_not_there_is_an_error(made: Made, tmp_path: Path) -> None
         run_bench(made.inputs, tmp_path / "out", options)
     with pytest.raises(DeviceError, match="torch finds no usable GPU"):
         EagerEngine(context_of(made, device="cuda"), "encode-once", constrained=True)
-
-
-def context_of(made: Made, checkpoint: Path | None = None, device: str = "cpu") -> EngineContext:
-    """A context of the model, for engines made in this process."""
-    return EngineContext(
-        bundle=made.bundle,
-        checkpoint=checkpoint or made.checkpoint,
-        task=Task.SEQUENTIAL,
-        device=device,
-        threads=1,
-        spin=False,
-        beams=20,
-        k=10,
-    )

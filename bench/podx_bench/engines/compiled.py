@@ -17,7 +17,7 @@ from podx_bench.engines.eager import EagerEngine
 from podx_bench.workload.engine import EngineContext
 from podx_bench.workload.work import WorkItem
 
-COMPILE_OPTIONS: dict[str, Any] = {"freezing": True}
+COMPILE_OPTIONS: dict[str, Any] = {"options": {"freezing": True}}
 WARM_UP = ((2, 2), (3, 3), (1, 2), (1, 3), (5, 1))
 """Requests and items of each call before the first request: the compiler treats one request apart from several, and
 takes a size for fixed until it has met a second."""
@@ -41,4 +41,4 @@ def compile_model(backbone: T5ForConditionalGeneration) -> None:
     """Have the model's two entry points compiled when they are first called."""
     modules = cast(tuple[Any, ...], (backbone.encoder, backbone))
     for module in modules:
-        module.forward = torch.compile(module.forward, dynamic=True, options=COMPILE_OPTIONS)
+        module.forward = torch.compile(module.forward, dynamic=True, **COMPILE_OPTIONS)
