@@ -10,12 +10,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 
 import numpy as np
 
 from podx_bench.engines import AS_PUBLISHED, ENCODE_ONCE
 from podx_bench.engines.process import EngineProcess
+from podx_bench.engines.server import Timing
+from podx_bench.harness.child import Tell
 from podx_bench.harness.records import StreamRecord
 from podx_bench.latency.speed import SETTLE_S, Cell, Expired, paired_ratio, source_facts, warm_up
 
@@ -26,19 +27,6 @@ MILLISECONDS = 1e3
 
 Start = Callable[[str], AbstractContextManager[EngineProcess]]
 """Starts the process of an engine."""
-Tell = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Passes:
-    """Of one engine. ``seconds``: of each pass; ``peak_rss_mb``: the largest of any."""
-
-    seconds: tuple[float, ...] = ()
-    peak_rss_mb: float = 0.0
-
-    def and_one(self, seconds: float, peak_rss_mb: float) -> Passes:
-        """With one pass more."""
-        return Passes((*self.seconds, seconds), max(self.peak_rss_mb, peak_rss_mb))
 
 
 def measure_stream(
@@ -54,7 +42,7 @@ def measure_stream(
         after every pass the records of all passes so far. Where the time is over, no pass is begun.
     """
     rows = [cell.first_row + row for row in range(cell.users)]
-    done: dict[str, Passes] = {}
+    done: dict[str, list[Timing]] = {}
     for number in range(rounds):
         for name in names:
             if expired():
@@ -64,8 +52,7 @@ def measure_stream(
             with start(name) as process, heartbeat(what, tell):
                 warm_up(process, rows[: cell.batch_size])
                 time.sleep(SETTLE_S)
-                timing = process.time([rows])
-            done[name] = done.get(name, Passes()).and_one(sum(timing.ms) / MILLISECONDS, timing.peak_rss_mb)
+                done.setdefault(name, []).append(process.time([rows]))
             yield [_record(cell, engine, done) for engine in done]
 
 
@@ -88,9 +75,9 @@ def heartbeat(what: str, tell: Tell, every_s: float = HEARTBEAT_S) -> Iterator[N
         thread.join()
 
 
-def _record(cell: Cell, name: str, done: Mapping[str, Passes]) -> StreamRecord:
-    seconds = done[name].seconds
-    median = float(np.median(seconds))
+def _record(cell: Cell, name: str, done: Mapping[str, Sequence[Timing]]) -> StreamRecord:
+    seconds = {engine: [sum(timing.ms) / MILLISECONDS for timing in timings] for engine, timings in done.items()}
+    median = float(np.median(seconds[name]))
     return StreamRecord(
         engine=name,
         task=cell.task,
@@ -98,13 +85,9 @@ def _record(cell: Cell, name: str, done: Mapping[str, Passes]) -> StreamRecord:
         batch_size=cell.batch_size,
         seconds=median,
         users_per_s=cell.users / median,
-        peak_rss_mb=done[name].peak_rss_mb,
-        ratio_vs_encode_once=_ratio(done.get(ENCODE_ONCE), seconds),
-        ratio_vs_as_published=_ratio(done.get(AS_PUBLISHED), seconds),
-        round_s=seconds,
+        peak_rss_mb=max(timing.peak_rss_mb for timing in done[name]),
+        ratio_vs_encode_once=paired_ratio(seconds.get(ENCODE_ONCE), seconds[name]),
+        ratio_vs_as_published=paired_ratio(seconds.get(AS_PUBLISHED), seconds[name]),
+        round_s=tuple(seconds[name]),
         **source_facts(cell, range(cell.users)),
     )
-
-
-def _ratio(baseline: Passes | None, own: Sequence[float]) -> float | None:
-    return None if baseline is None else paired_ratio(baseline.seconds, own)
