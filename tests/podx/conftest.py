@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import sentencepiece
+from hypothesis import settings
 
 import podx
 from podx.recommender import Recommender
@@ -15,6 +16,9 @@ from tests.podx.bundles import write_bundle
 from tests.podx.fakes import FakeGraphModel
 
 PIECES = 160
+
+settings.register_profile("podx", deadline=None, max_examples=60)  # a busy machine is no failure
+settings.load_profile("podx")
 
 
 @pytest.fixture(scope="session")

@@ -179,7 +179,7 @@ def test_threads_give_what_one_gives(bundle_path: Path) -> None:
 
 # --- any request ----------------------------------------------------------------------------------------------------
 
-RANDOM_REQUESTS = 10_000
+RANDOM_REQUESTS = 4_000
 PER_CALL = 500
 
 

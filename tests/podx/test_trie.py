@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from podx.bundle.trie import NO_ITEM, ROOT, Trie
@@ -47,7 +47,6 @@ def compare(trie: Trie, number: int, node: dict[Any, Any]) -> None:
         compare(trie, edge + 1, node[int(trie.edge_token[edge])])
 
 
-@settings(deadline=None)
 @given(catalogs)
 def test_structure(items: list[Tokens]) -> None:
     trie, reference = Trie.build(*trie_arrays(items)), nested(items)
@@ -58,7 +57,6 @@ def test_structure(items: list[Tokens]) -> None:
     assert trie.tokens_in_use().tolist() == sorted({token for item in items for token in item})
 
 
-@settings(deadline=None)
 @given(catalogs)
 def test_paths_spell_the_items(items: list[Tokens]) -> None:
     trie = Trie.build(*trie_arrays(items))

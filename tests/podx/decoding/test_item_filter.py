@@ -40,7 +40,7 @@ def check(limits: ItemFilter, trie: Trie, sets: Sets) -> None:
         assert limits.possible[user] == len(permitted)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=80)
 @given(limited_tries(), st.integers(1, 2))
 def test_limits_agree_with_sets(case: tuple[list[Tokens], Sets], repeat: int) -> None:
     items, sets = case
@@ -48,7 +48,7 @@ def test_limits_agree_with_sets(case: tuple[list[Tokens], Sets], repeat: int) ->
     check(limits_of(trie, sets, repeat), trie, sets)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=80)
 @given(limited_tries(), st.data())
 def test_kept_users_keep_their_limits(case: tuple[list[Tokens], Sets], data: st.DataObject) -> None:
     items, sets = case

@@ -90,7 +90,7 @@ def answers(found: ItemResults, row: int) -> list[tuple[int, float]]:
     return [(item, score) for item, score in pairs if item]
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=80)
 @given(cases())
 def test_with_enough_beams_the_search_is_exhaustive(case: Case) -> None:
     found, _ = search(case, beams=len(case.items))
@@ -102,7 +102,7 @@ def test_with_enough_beams_the_search_is_exhaustive(case: Case) -> None:
             assert [item for item, _ in got] == [item for item, _ in expected]
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=120)
 @given(cases())
 def test_with_few_beams_it_is_the_beam_search_of_transformers(case: Case) -> None:
     found, _ = search(case, case.beams)
@@ -112,7 +112,7 @@ def test_with_few_beams_it_is_the_beam_search_of_transformers(case: Case) -> Non
         assert answers(found, user) == expected[: case.k]
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=80)
 @given(cases())
 def test_answers_are_permitted_distinct_and_as_many_as_can_be(case: Case) -> None:
     found, _ = search(case, case.beams)
@@ -124,7 +124,7 @@ def test_answers_are_permitted_distinct_and_as_many_as_can_be(case: Case) -> Non
         assert set(items) <= set(permitted)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=60)
 @given(cases())
 def test_a_user_alone_gets_what_it_gets_in_a_batch(case: Case) -> None:
     together, _ = search(case, case.beams)

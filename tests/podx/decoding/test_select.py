@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -17,7 +17,6 @@ def by_sorting(scores: np.ndarray, count: int) -> np.ndarray:
     return np.argsort(-scores, axis=1, kind="stable")[:, :count]
 
 
-@settings(deadline=None)
 @given(
     hnp.arrays(np.float32, st.tuples(st.integers(1, 4), st.integers(1, 30)), elements=few_values), st.integers(1, 40)
 )
@@ -45,7 +44,6 @@ def test_wide_rows_settle_ties_by_column() -> None:
     assert best_of_wide_rows(scores, 5).tolist() == [[0, 1, 2, 3, 4], [5, 900, 1282, 0, 1]]
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 4), max_size=20).map(sorted), st.integers(0, 6))
 def test_ragged_lays_entries_out_by_user(owners: list[int], width: int) -> None:
     batch, user = 5, np.array(owners, dtype=np.int64)

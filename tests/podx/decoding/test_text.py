@@ -55,7 +55,7 @@ seed_lists = st.lists(st.integers(0, 2**32), min_size=1, max_size=4)
 any_logits = st.sampled_from([EVEN, SHARP, TIED])
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=100)
 @given(options_of(st.just(1), st.just(0.0)), seed_lists, st.integers(2, 9), any_logits)
 def test_one_group_is_the_beam_search_of_transformers(
     options: TextSearchOptions, seeds: list[int], vocabulary: int, logits: Logits
@@ -64,7 +64,7 @@ def test_one_group_is_the_beam_search_of_transformers(
     assert found == [expected(options, seed, vocabulary, logits) for seed in seeds]
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=100)
 @given(options_of(st.integers(2, 3), st.sampled_from([0.1, 0.5, 3.0])), seed_lists, st.integers(2, 9), any_logits)
 def test_several_groups_are_diverse_beam_search(
     options: TextSearchOptions, seeds: list[int], vocabulary: int, logits: Logits
