@@ -118,13 +118,13 @@ def encoder_inputs(user_rows: bool = False) -> list[TensorSpec]:
             of whom nothing is known; a user's vectors are the mean of the named rows. A known user names its own alone.
     """
     text: tuple[Axis, ...] = ("batch", "source")
-    own = [TensorSpec(USER_ROWS, "int64", ("batch", "user_neighbours"))] if user_rows else []
+    users = [TensorSpec(USER_ROWS, "int64", ("batch", "user_neighbours"))] if user_rows else []
     return [
         TensorSpec(INPUT_IDS, "int64", text),
         TensorSpec(WHOLE_WORD_IDS, "int64", text),
         TensorSpec(ATTENTION_MASK, "int64", text),
         TensorSpec(TASK_ID, "int64", ("batch",)),
-        *own,
+        *users,
     ]
 
 

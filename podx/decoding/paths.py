@@ -18,8 +18,8 @@ class BeamPaths:
     def advance(self) -> IntArray:
         """Give each live beam its slot of this step, and say how far every slot lies back: [batch, beams, slots]."""
         batch, beams, steps = self._slots.shape
-        own = np.broadcast_to(self._filled + np.arange(beams)[None, :, None], (batch, beams, 1))
-        self._slots = np.concatenate([self._slots, own], axis=2)
+        slots = np.broadcast_to(self._filled + np.arange(beams)[None, :, None], (batch, beams, 1))
+        self._slots = np.concatenate([self._slots, slots], axis=2)
         self._filled += beams
         distance = np.full((batch, beams, self._filled), NOT_ON_PATH, dtype=np.int64)
         ages = np.broadcast_to(np.arange(steps, -1, -1), self._slots.shape)

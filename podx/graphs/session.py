@@ -155,8 +155,8 @@ class GraphSession:
             every output by name.
         """
         if set(to_host) == set(self.outputs) and all(isinstance(value, np.ndarray) for value in feeds.values()):
-            found = self._session.run(self.outputs, dict(feeds))  # a binding knows no inputs with defaults
-            return dict(zip(self.outputs, found, strict=True))
+            values = self._session.run(self.outputs, dict(feeds))  # a binding knows no inputs with defaults
+            return dict(zip(self.outputs, values, strict=True))
         binding = self._session.io_binding()
         held = []  # a bound array must outlive the run
         for name, value in feeds.items():
@@ -168,8 +168,8 @@ class GraphSession:
         for name in self.outputs:
             binding.bind_output(name, CPU if name in to_host else self.device)
         self._session.run_with_iobinding(binding)
-        values = dict(zip(self.outputs, binding.get_outputs(), strict=True))
-        return {name: value.numpy() if name in to_host else value for name, value in values.items()}
+        outputs = dict(zip(self.outputs, binding.get_outputs(), strict=True))
+        return {name: value.numpy() if name in to_host else value for name, value in outputs.items()}
 
 
 class FixedSession:

@@ -63,9 +63,9 @@ class Recommendations(list[Recommendation]):
     """
 
     def __init__(
-        self, found: Iterable[Recommendation] = (), exact: bool | None = None, user: UserKind = "known"
+        self, items: Iterable[Recommendation] = (), exact: bool | None = None, user: UserKind = "known"
     ) -> None:
-        super().__init__(found)
+        super().__init__(items)
         self.exact = exact
         self.user = user
 

@@ -137,6 +137,6 @@ def load_templates(path: Path) -> dict[Task, tuple[Template, ...]]:
         task = Task(name)
         if not isinstance(texts, Sequence) or isinstance(texts, str) or not all(isinstance(t, str) for t in texts):
             raise ConfigError(f"{path}: {name!r} must be a list of texts")
-        own = tuple(t for t in _templates(task, *texts) if t != bare_template(task))
-        result[task] = (bare_template(task), *own)
+        given = tuple(t for t in _templates(task, *texts) if t != bare_template(task))
+        result[task] = (bare_template(task), *given)
     return result

@@ -245,4 +245,4 @@ def test_import_is_quick(capsys: pytest.CaptureFixture[str]) -> None:
     seconds, *loaded = run_python(code).split()
     with capsys.disabled():
         print(f"\nimport podx takes {float(seconds):.3f} s in a fresh interpreter")
-    assert not {"numpy", "onnxruntime", "sentencepiece", "typer", "rich"} & set(loaded)
+    assert not {"numpy", "msgspec", "onnxruntime", "sentencepiece", "typer", "rich"} & set(loaded)
