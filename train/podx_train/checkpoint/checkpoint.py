@@ -135,9 +135,7 @@ def save_dataset(folder: Path, dataset: Dataset) -> None:
 
 def publish(folder: Path, model: PodT5, training: Mapping[str, Any], epoch: int) -> None:
     """Make ``model`` the folder's checkpoint; the tokeniser and :func:`save_dataset` came before."""
-    header = {_HEADER: json.dumps({"epoch": epoch})}
-    tensors = model_tensors(model)
-    replace_file(folder / WEIGHTS_FILE, lambda partial: save_file(tensors, partial, metadata=header))
+    write_tensors(folder / WEIGHTS_FILE, model_tensors(model), {"epoch": epoch})
     write_text(folder / TRAINING_FILE, json.dumps(training, indent=2))
     write_text(folder / CONFIG_FILE, model.config.to_json())
 
@@ -232,8 +230,7 @@ def save_trainer(folder: Path, model: PodT5, optimizer: torch.optim.Optimizer, s
     for name, parameter in model.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():
             tensors[f"{_OPTIMIZER_PREFIX}{key}.{name}"] = torch.as_tensor(value).detach().cpu().contiguous()
-    header = {_HEADER: json.dumps(dict(state))}
-    replace_file(folder / TRAINER_FILE, lambda partial: save_file(tensors, partial, metadata=header))
+    write_tensors(folder / TRAINER_FILE, tensors, state)
 
 
 def restore_trainer(model: PodT5, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], where: Path) -> None:

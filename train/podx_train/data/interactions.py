@@ -50,25 +50,6 @@ class DropReport:
         return "\n".join(lines)
 
 
-class DropLog:
-    """Collects dropped rows while a reader runs; :meth:`report` freezes it."""
-
-    def __init__(self) -> None:
-        self._counts: dict[str, int] = {}
-        self._examples: dict[str, list[str]] = {}
-
-    def add(self, reason: str, place: str) -> None:
-        """Note one dropped row."""
-        self._counts[reason] = self._counts.get(reason, 0) + 1
-        examples = self._examples.setdefault(reason, [])
-        if len(examples) < EXAMPLES_PER_REASON:
-            examples.append(place)
-
-    def report(self) -> DropReport:
-        """What was noted so far."""
-        return DropReport(dict(self._counts), {reason: tuple(places) for reason, places in self._examples.items()})
-
-
 @dataclass(frozen=True, eq=False)
 class Interactions:
     """User-item interactions in input order, ids as codes into name lists; each user-item pair occurs once.
@@ -107,7 +88,11 @@ class RowCollector:
     timestamps: list[float] = field(default_factory=list)
     reviews: list[str] = field(default_factory=list)
     places: list[str] = field(default_factory=list)
-    log: DropLog = field(default_factory=DropLog)
+    report: DropReport = field(default_factory=DropReport)
+
+    def drop(self, reason: str, place: str) -> None:
+        """Note a row that is left out."""
+        self.report = self.report.plus(reason, 1, (place,))
 
     def finish(self, source: str, timed: bool, reviewed: bool, numbered: bool = False) -> Interactions:
         """Interactions with ids as codes and repeated pairs removed.
@@ -122,7 +107,7 @@ class RowCollector:
             DataError: no row is left; the message lists why the rows were dropped.
         """
         if not self.users:
-            reasons = self.log.report().text()
+            reasons = self.report.text()
             detail = f"; every row was dropped:\n{reasons}" if reasons else ": the file has no rows"
             raise DataError(f"{source} holds no usable interaction{detail}\nmend the file or name its columns")
         users, user_names = _encode(self.users, numbered)
@@ -130,7 +115,7 @@ class RowCollector:
         times = np.array(self.timestamps, dtype=np.float64) if timed else np.zeros(len(users))
         keep = _earliest_of_pairs(users, items, times)
         for row in np.flatnonzero(~keep).tolist():
-            self.log.add(DUPLICATE_REASON, f"{self.places[row]}: user {self.users[row]!r}, item {self.items[row]!r}")
+            self.drop(DUPLICATE_REASON, f"{self.places[row]}: user {self.users[row]!r}, item {self.items[row]!r}")
         return Interactions(
             users=users[keep],
             items=items[keep],
@@ -141,7 +126,7 @@ class RowCollector:
             if reviewed
             else None,
             numbered=numbered,
-            report=self.log.report(),
+            report=self.report,
         )
 
 

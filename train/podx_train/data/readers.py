@@ -143,7 +143,7 @@ def _collect(path: Path, records: Iterator[Record], wanted: ColumnNames) -> Inte
                 raise record
             _append(rows, place, record, columns)
         except RowError as problem:
-            rows.log.add(problem.reason, f"{place}: {problem.detail}" if problem.detail else place)
+            rows.drop(problem.reason, f"{place}: {problem.detail}" if problem.detail else place)
     return rows.finish(str(path), timed=True, reviewed="review" in columns)
 
 
@@ -211,7 +211,7 @@ def _read_s3rec(path: Path, progress: Progress | None) -> Interactions:
             try:
                 user, *items = _s3rec_line(line, seen)
             except RowError as problem:
-                rows.log.add(problem.reason, f"{place}: {problem.detail}")
+                rows.drop(problem.reason, f"{place}: {problem.detail}")
                 continue
             rows.users.extend([str(user)] * len(items))
             rows.items.extend(map(str, items))

@@ -20,7 +20,6 @@ EMBEDDINGS, NEIGHBOURS, KNOWN = "embeddings", "neighbours", "known"
 FROZEN = (EMBEDDINGS, NEIGHBOURS, KNOWN)
 """Arrays that are given, not trained; see :class:`UserPrompts`."""
 
-UNKNOWN = 0
 BLOCK_USERS = 1024
 MEAN_SAMPLE = 256
 

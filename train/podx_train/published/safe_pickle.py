@@ -76,8 +76,8 @@ def read_pickle(content: bytes, calls: Calls, persistent: Callable[[Any], Any], 
 
     Returns:
         plain values, :class:`Name`, :class:`Inert`, and what ``calls`` and ``persistent`` return. Structures may hold
-        themselves. Entries of a dictionary whose key is no plain scalar are left out: hashing a key of a stranger's
-        choosing can take for ever.
+        themselves. Entries of a dictionary whose key is no plain scalar are left out: hashing a key that
+        someone else chose can take for ever.
 
     Raises:
         CheckpointError: it is damaged, too large, or asks to run a function of the standard library that makes no data.
@@ -105,10 +105,10 @@ class _Machine:
 
     def __init__(self, calls: Calls, persistent: Callable[[Any], Any], where: str) -> None:
         self.stack: list[Any] = []
-        self._marks: list[int] = []
+        self.marks: list[int] = []
         self._memo: dict[int, Any] = {}
         self._calls = calls
-        self._persistent = persistent
+        self.persistent = persistent
         self._where = where
 
     def step(self, name: str, argument: Any) -> None:
@@ -137,30 +137,15 @@ class _Machine:
                 )
             action(self, argument)
 
-    def _pop(self) -> Any:
-        return self.stack.pop()
-
-    def _from_mark(self) -> list[Any]:
-        start = self._marks.pop()
+    def from_mark(self) -> list[Any]:
+        start = self.marks.pop()
         found = self.stack[start:]
         del self.stack[start:]
         return found
 
-    def _mark(self, _: Any) -> None:
-        self._marks.append(len(self.stack))
-
-    def _drop(self, _: Any) -> None:
-        self._pop()
-
-    def _drop_mark(self, _: Any) -> None:
-        self._from_mark()
-
-    def _repeat(self, _: Any) -> None:
-        self.stack.append(self.stack[-1])
-
     def _tuple(self, length: int | None) -> None:
         if length is None:
-            self.stack.append(tuple(self._from_mark()))
+            self.stack.append(tuple(self.from_mark()))
             return
         if len(self.stack) < length:
             raise IndexError("the stack is empty")
@@ -168,38 +153,18 @@ class _Machine:
         del self.stack[-length:]
         self.stack.append(found)
 
-    def _frozen(self, _: Any) -> None:
-        self.stack.append(self._from_mark())
-
-    def _append(self, _: Any) -> None:
-        value = self._pop()
-        _elements(self.stack[-1]).append(value)
-
-    def _extend(self, _: Any) -> None:
-        values = self._from_mark()
-        _elements(self.stack[-1]).extend(values)
-
-    def _set_one(self, _: Any) -> None:
-        value = self._pop()
-        key = self._pop()
-        _set_entries(self.stack[-1], [key, value])
-
-    def _set_many(self, _: Any) -> None:
-        flat = self._from_mark()
-        _set_entries(self.stack[-1], flat)
-
     def _global(self, argument: str) -> None:
         module, _, name = argument.partition(" ")
         self.stack.append(Name(module, name))
 
     def _stack_global(self, _: Any) -> None:
-        name, module = self._pop(), self._pop()
+        name, module = self.stack.pop(), self.stack.pop()
         if not isinstance(name, str) or not isinstance(module, str):
             raise TypeError("a class is named by something else than text")
         self.stack.append(Name(module, name))
 
     def _reduce(self, _: Any) -> None:
-        arguments, called = self._pop(), self._pop()
+        arguments, called = self.stack.pop(), self.stack.pop()
         if not isinstance(called, Name) or not isinstance(arguments, tuple):
             raise TypeError("a call of something that is no function")
         own = self._calls.get(str(called))
@@ -214,11 +179,11 @@ class _Machine:
         self.stack.append(Inert(called, arguments))
 
     def _new(self, _: Any) -> None:
-        arguments, called = self._pop(), self._pop()
+        arguments, called = self.stack.pop(), self.stack.pop()
         self._make(called, arguments)
 
     def _new_with_keywords(self, _: Any) -> None:
-        keywords, arguments, called = self._pop(), self._pop(), self._pop()
+        keywords, arguments, called = self.stack.pop(), self.stack.pop(), self.stack.pop()
         self._make(called, (arguments, keywords))
 
     def _make(self, called: Any, arguments: Any) -> None:
@@ -228,26 +193,22 @@ class _Machine:
         self.stack.append({} if own else Inert(called, arguments))
 
     def _build(self, _: Any) -> None:
-        state = self._pop()
+        state = self.stack.pop()
         target = self.stack[-1]
         if isinstance(target, Inert):
             target.state = state
         elif not isinstance(target, dict):  # an ordered dictionary may have attributes; they are of no use
             raise TypeError("the state of something that has none")
 
-    def _persistent_value(self, _: Any) -> None:
-        self.stack.append(self._persistent(self._pop()))
+
+def _extend(values: list[Any], target: Any) -> None:
+    elements = target.items if isinstance(target, Inert) else target
+    if not isinstance(elements, list):
+        raise TypeError("elements of something that is no list")
+    elements.extend(values)
 
 
-def _elements(target: Any) -> list[Any]:
-    if isinstance(target, Inert):
-        return target.items
-    if isinstance(target, list):
-        return target
-    raise TypeError("elements of something that is no list")
-
-
-def _set_entries(target: Any, flat: list[Any]) -> None:
+def _set_entries(flat: list[Any], target: Any) -> None:
     entries = target.pairs if isinstance(target, Inert) else target
     if not isinstance(entries, dict) or len(flat) % 2:
         raise TypeError("entries of something that is no dictionary")
@@ -274,22 +235,22 @@ _PUT = frozenset({"BINPUT", "LONG_BINPUT", "MEMOIZE"})
 _GET = frozenset({"BINGET", "LONG_BINGET"})
 _TUPLES: Mapping[str, int | None] = {"TUPLE": None, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 _IGNORED = frozenset({"PROTO", "FRAME", "STOP"})
-_ACTIONS: Mapping[str, Callable[[_Machine, Any], None]] = {
-    "MARK": _Machine._mark,
-    "POP": _Machine._drop,
-    "POP_MARK": _Machine._drop_mark,
-    "DUP": _Machine._repeat,
-    "APPEND": _Machine._append,
-    "APPENDS": _Machine._extend,
-    "ADDITEMS": _Machine._extend,
-    "FROZENSET": _Machine._frozen,
-    "SETITEM": _Machine._set_one,
-    "SETITEMS": _Machine._set_many,
+_ACTIONS: Mapping[str, Callable[[_Machine, Any], object]] = {
+    "MARK": lambda machine, _: machine.marks.append(len(machine.stack)),
+    "POP": lambda machine, _: machine.stack.pop(),
+    "POP_MARK": lambda machine, _: machine.from_mark(),
+    "DUP": lambda machine, _: machine.stack.append(machine.stack[-1]),
+    "APPEND": lambda machine, _: _extend([machine.stack.pop()], machine.stack[-1]),
+    "APPENDS": lambda machine, _: _extend(machine.from_mark(), machine.stack[-1]),
+    "ADDITEMS": lambda machine, _: _extend(machine.from_mark(), machine.stack[-1]),
+    "FROZENSET": lambda machine, _: machine.stack.append(machine.from_mark()),
+    "SETITEM": lambda machine, _: _set_entries([machine.stack.pop(-2), machine.stack.pop()], machine.stack[-1]),
+    "SETITEMS": lambda machine, _: _set_entries(machine.from_mark(), machine.stack[-1]),
     "GLOBAL": _Machine._global,
     "STACK_GLOBAL": _Machine._stack_global,
     "REDUCE": _Machine._reduce,
     "NEWOBJ": _Machine._new,
     "NEWOBJ_EX": _Machine._new_with_keywords,
     "BUILD": _Machine._build,
-    "BINPERSID": _Machine._persistent_value,
+    "BINPERSID": lambda machine, _: machine.stack.append(machine.persistent(machine.stack.pop())),
 }
