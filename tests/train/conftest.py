@@ -1,4 +1,4 @@
-"""A small world whose users walk through the catalogue in steps of three, and what is trained on it."""
+"""A small world whose users walk through the catalog in steps of three, and what is trained on it."""
 
 from __future__ import annotations
 

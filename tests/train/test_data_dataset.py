@@ -137,7 +137,7 @@ def test_sequences_that_are_not_text_are_named(tmp_path: Path) -> None:
     [
         ("1 5 6\n", "has 1 users, the sequences have 2"),
         ("1 5 6\n2 4\n", ":2: 1 items where other lines have 2"),
-        ("1 5 7\n2 4 6\n", ":1: item 7 is not in the catalogue of 6"),
+        ("1 5 7\n2 4 6\n", ":1: item 7 is not in the catalog of 6"),
         ("1\n2\n", ":1: user 1 has 0 items"),
         ("1 5 6\n2 4 b\n", ":2: every word"),
     ],

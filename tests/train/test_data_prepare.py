@@ -136,7 +136,7 @@ def test_negatives_are_drawn_evenly() -> None:
 
 @settings(deadline=None)
 @given(st.integers(1, 4), st.integers(5, 8))
-def test_negatives_can_use_up_the_whole_catalogue(length: int, items: int) -> None:
+def test_negatives_can_use_up_the_whole_catalog(length: int, items: int) -> None:
     codes = np.arange(length, dtype=np.int32)
     sequences = Sequences(codes, np.array([0, length], dtype=np.int32), items)
     count = negatives_per_user(sequences, 99)
@@ -145,7 +145,7 @@ def test_negatives_can_use_up_the_whole_catalogue(length: int, items: int) -> No
     assert sorted(drawn[0].tolist()) == list(range(length, items))
 
 
-def test_small_catalogue_gives_shorter_lists_and_says_so() -> None:
+def test_small_catalog_gives_shorter_lists_and_says_so() -> None:
     prepared = make(world(), negatives=1000)
     assert prepared.dataset.test_negatives is not None
     width = prepared.dataset.test_negatives.shape[1]

@@ -70,7 +70,7 @@ def test_enough_beams_find_what_brute_force_finds(model, batch, catalog, tokeniz
     assert all(sorted(row) == list(range(1, len(catalog) + 1)) for row in found.items.tolist())
 
 
-def test_scores_over_the_catalogues_tokens(model, batch, catalog, tokenizer) -> None:
+def test_scores_over_the_tokens_of_the_catalog(model, batch, catalog, tokenizer) -> None:
     tokens = catalog.trie.tokens_in_use()
     recommender = EagerRecommender(model, tokenizer, catalog, score_tokens=tokens)
     found = recommender.recommend(batch, Task.SEQUENTIAL, SearchOptions(num_beams=len(catalog)))
@@ -156,7 +156,7 @@ def test_prefix_constraint_by_hand(catalog, tokenizer) -> None:
     assert ending == [tokenizer.eos_id]
 
 
-def test_items_that_are_not_in_the_catalogue(model, batch, catalog, tokenizer) -> None:
+def test_items_that_are_not_in_the_catalog(model, batch, catalog, tokenizer) -> None:
     with pytest.raises(RequestError, match=r"1\.\.130"):
         EagerRecommender(model, tokenizer, catalog).recommend(batch, Task.SEQUENTIAL, excluded=[[131], None, None])
 

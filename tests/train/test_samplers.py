@@ -123,7 +123,7 @@ def test_negatives_cover_what_is_left_uniformly() -> None:
     assert all(abs(count / 3000 - 0.5) < 0.06 for count in drawn.values())
 
 
-def test_negatives_of_a_small_catalogue_are_all_there_is() -> None:
+def test_negatives_of_a_small_catalog_are_all_there_is() -> None:
     assert sorted(draw_negatives(np.array([1, 5]), 6, 99, rng()).tolist()) == [2, 3, 4, 6]
 
 

@@ -152,7 +152,7 @@ class BatchBuilder:
 
     Args:
         encoder: how inputs are written; where it is warm, no batch calls the tokeniser.
-        templates: wordings by task, drawn uniformly; None: always the encoder's own (validation and test).
+        templates: by task, drawn uniformly; None: always the encoder's own (validation and test).
     """
 
     def __init__(
@@ -165,8 +165,8 @@ class BatchBuilder:
         self._rows = {pool.task: config.task_row(pool.task) for pool in pools}
         self._encoder = encoder
         self._pools = {pool.task: pool for pool in pools}
-        wordings = {pool.task: (None,) if templates is None else templates[pool.task] for pool in pools}
-        self._writer = RowWriter(encoder, wordings)
+        chosen = {pool.task: (None,) if templates is None else templates[pool.task] for pool in pools}
+        self._writer = RowWriter(encoder, chosen)
 
     def build(self, plan: PlannedBatch, rng: np.random.Generator, rank: int = 0, world: int = 1) -> Built:
         """The rows ``rank, rank + world, …`` of a planned batch.

@@ -92,8 +92,8 @@ class RowWriter:
     """Writes records as an :class:`InputEncoder` does.
 
     Args:
-        encoder: whose tokens and wordings these are; the ids it is warm for are laid out here.
-        templates: wordings by task; None stands for the encoder's own. Not for one thread while another writes.
+        encoder: whose tokens and templates these are; the ids it is warm for are laid out here.
+        templates: by task; None stands for the encoder's own. Not for one thread while another writes.
     """
 
     def __init__(self, encoder: InputEncoder, templates: Mapping[Task, Sequence[Template | None]]) -> None:
@@ -102,20 +102,20 @@ class RowWriter:
         users, items = encoder.warmed
         self._users = _Ids(self._tokens, encoder.user_tokens, users)
         self._items = _Ids(self._tokens, encoder.item_tokens, items)
-        wordings = [(task, wording) for task, chosen in templates.items() for wording in chosen]
+        listed = [(task, template) for task, chosen in templates.items() for template in chosen]
         self._first: dict[Task, int] = {}
-        for number, (task, _) in enumerate(wordings):
+        for number, (task, _) in enumerate(listed):
             self._first.setdefault(task, number)
         self._counts = {task: len(chosen) for task, chosen in templates.items()}
-        runs = [self._runs(task, wording) for task, wording in wordings]
+        runs = [self._runs(task, template) for task, template in listed]
         starts, lengths = self._tokens.add([run for three in runs for run in three])
         self._run_starts, self._run_lengths = starts.reshape(-1, RUNS), lengths.reshape(-1, RUNS)
-        chosen_wordings = [wording or encoder.template_for(task) for task, wording in wordings]
-        self._user_first = np.array([_user_first(wording) for wording in chosen_wordings], dtype=np.bool_)
+        users_first = [_user_first(template or encoder.template_for(task)) for task, template in listed]
+        self._user_first = np.array(users_first, dtype=np.bool_)
 
-    def _runs(self, task: Task, wording: Template | None) -> list[IntArray]:
+    def _runs(self, task: Task, template: Template | None) -> list[IntArray]:
         """Plain tokens before, between and after the ids, read off a record with one item."""
-        encoded = self._encoder.encode(task, 1, [1], wording)
+        encoded = self._encoder.encode(task, 1, [1], template)
         words, ids = encoded.whole_word_ids, encoded.input_ids
         first, second = (np.flatnonzero(words == PLAIN_WORD + place) for place in (1, 2))
         return [ids[: first[0]], ids[first[-1] + 1 : second[0]], ids[second[-1] + 1 :]]
@@ -124,7 +124,7 @@ class RowWriter:
         """Records as rows of tokens.
 
         Args:
-            choices: [records], in [0, 1): which of its task's wordings each takes.
+            choices: [records], in [0, 1): which of its task's templates each takes.
 
         Raises:
             ConfigError: a record has more ids than the model has whole-word rows.
@@ -133,31 +133,31 @@ class RowWriter:
         longest = records[int(counts.argmax())]
         if len(longest.items) + 1 >= self._encoder.whole_word_rows:
             self._encoder.encode(longest.task, longest.user, longest.items)  # says what is wrong
-        wordings = np.array(
+        template_of = np.array(
             [self._first[r.task] + int(c * self._counts[r.task]) for r, c in zip(records, choices, strict=True)]
         )
         users = np.array([record.user for record in records], dtype=np.int64)
         items = np.concatenate([record.items for record in records]).astype(np.int64, copy=False)
-        return self._gather(wordings, users, items, counts)
+        return self._gather(template_of, users, items, counts)
 
-    def _gather(self, wordings: IntArray, users: IntArray, items: IntArray, counts: IntArray) -> Rows:
+    def _gather(self, template_of: IntArray, users: IntArray, items: IntArray, counts: IntArray) -> Rows:
         """Lay out the words of all rows, then take their tokens."""
         widths = counts + WORDS_BESIDE_ITEMS
         base = np.cumsum(widths) - widths
-        user_first = self._user_first[wordings]
+        user_first = self._user_first[template_of]
         user_at = base + np.where(user_first, 1, counts + 2)
         items_at = np.repeat(base + np.where(user_first, 3, 1), counts) + ragged(counts)
         runs_at = base[:, None] + np.stack([0 * base, np.where(user_first, 2, counts + 1), counts + 3], axis=1)
         starts, lengths, whole = (np.full(int(widths.sum()), PLAIN_WORD, dtype=np.int64) for _ in range(3))
         starts[user_at], lengths[user_at] = self._users(users)
         starts[items_at], lengths[items_at] = self._items(items)
-        starts[runs_at], lengths[runs_at] = self._run_starts[wordings], self._run_lengths[wordings]
+        starts[runs_at], lengths[runs_at] = self._run_starts[template_of], self._run_lengths[template_of]
         whole[user_at] = PLAIN_WORD + 1 + np.where(user_first, 0, counts)
         whole[items_at] = PLAIN_WORD + 1 + np.repeat(user_first, counts) + ragged(counts)
         taken = np.repeat(starts, lengths) + ragged(lengths)
         return Rows(self._tokens.flat[taken], np.repeat(whole, lengths), np.add.reduceat(lengths, base))
 
 
-def _user_first(wording: Template) -> bool:
+def _user_first(template: Template) -> bool:
     """Whether the user comes before the items."""
-    return next(word for word in wording.words if word.startswith("{")) == USER_PLACEHOLDER
+    return next(word for word in template.words if word.startswith("{")) == USER_PLACEHOLDER

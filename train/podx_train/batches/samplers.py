@@ -84,7 +84,7 @@ def draw_segments(lengths: IntArray, rng: np.random.Generator) -> tuple[IntArray
 
 
 def draw_negatives(seen: IntArray, item_count: int, count: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    """``count`` different items outside ``seen``, in random order; fewer where the catalogue has no more.
+    """``count`` different items outside ``seen``, in random order; fewer where the catalog has no more.
 
     Args:
         seen: items never to draw, by number.

@@ -21,7 +21,7 @@ Templates = Mapping[Task, tuple[Template, ...]]
 BARE, DISCRETE = "bare", "discrete"
 INFERENCE = (BARE, DISCRETE)
 TEMPLATES_KEY = "templates"
-"""Where the checkpoint's ``training.json`` has the wordings of training."""
+"""Where the checkpoint's ``training.json`` has the templates of training."""
 
 
 def inference_templates(inference: str, templates: Templates, tasks: Sequence[Task]) -> dict[Task, str]:
@@ -29,7 +29,7 @@ def inference_templates(inference: str, templates: Templates, tasks: Sequence[Ta
 
     Args:
         inference: ``bare``: no words; ``discrete``: the first worded template of each task.
-        templates: wordings of training.
+        templates: of training.
         tasks: the model's tasks.
 
     Raises:
@@ -52,8 +52,8 @@ def _worded(task: Task, templates: Templates) -> tuple[Template, ...]:
 def training_templates(config: PodConfig, templates: Templates) -> Templates:
     """The templates training draws from: without the bare form where inference keeps words and so never meets it."""
     return {
-        task: _worded(task, templates) if task in config.inference_templates else wordings
-        for task, wordings in templates.items()
+        task: _worded(task, templates) if task in config.inference_templates else chosen
+        for task, chosen in templates.items()
     }
 
 
@@ -63,22 +63,22 @@ def kind_of_inference(config: PodConfig) -> str:
 
 
 def templates_as_json(templates: Templates) -> dict[str, list[str]]:
-    """Wordings as JSON values, by task."""
-    return {task.value: [" ".join(one.words) for one in wordings] for task, wordings in templates.items()}
+    """Templates as JSON values, by task."""
+    return {task.value: [" ".join(template.words) for template in chosen] for task, chosen in templates.items()}
 
 
 def trained_templates(training: Mapping[str, Any]) -> Templates:
-    """The wordings a checkpoint was trained with; the default ones where its ``training.json`` does not name them.
+    """The templates a checkpoint was trained with; the default ones where its ``training.json`` does not name them.
 
     Raises:
         CheckpointError: they are damaged.
     """
     try:
         listed = {Task(name): texts for name, texts in training.get(TEMPLATES_KEY, {}).items()}
-        own = {task: tuple(Template.parse(task, text) for text in texts) for task, texts in listed.items()}
+        stored = {task: tuple(Template.parse(task, text) for text in texts) for task, texts in listed.items()}
     except (AttributeError, TypeError, ValueError, PodxError) as error:
         raise CheckpointError(f"the templates in training.json cannot be read ({error}): copy it again") from error
-    return {**DEFAULT_TEMPLATES, **own}
+    return {**DEFAULT_TEMPLATES, **stored}
 
 
 def with_inference(checkpoint: Checkpoint, inference: str | None) -> Checkpoint:

@@ -96,7 +96,7 @@ class Checkpoint:
         """Writes inputs as in training."""
         texts, config = self.item_texts, self.config
         text = str if texts is None else lambda number: texts[number - 1]
-        return InputEncoder(self.tokenizer, text, config.whole_word_rows, config.item_prefix, config.wordings())
+        return InputEncoder(self.tokenizer, text, config.whole_word_rows, config.item_prefix, config.parsed_templates())
 
 
 def model_tensors(model: PodT5) -> dict[str, Tensor]:
@@ -110,15 +110,15 @@ def set_model_tensors(model: PodT5, tensors: Mapping[str, Tensor], where: Path) 
     Raises:
         CheckpointError: a weight is missing, unknown, or of another shape.
     """
-    own = dict(model.named_parameters())
-    wrong = sorted(own.keys() ^ tensors.keys())
-    wrong += [name for name in own.keys() & tensors.keys() if own[name].shape != tensors[name].shape]
+    parameters = dict(model.named_parameters())
+    wrong = sorted(parameters.keys() ^ tensors.keys())
+    wrong += [name for name in parameters.keys() & tensors.keys() if parameters[name].shape != tensors[name].shape]
     if wrong:
         raise CheckpointError(
             f"{where} does not fit the checkpoint's configuration ({', '.join(wrong[:3])}): copy again"
         )
     with torch.no_grad():
-        for name, parameter in own.items():
+        for name, parameter in parameters.items():
             parameter.copy_(tensors[name])
 
 

@@ -114,11 +114,11 @@ def _table(index: _Index, seen: Shares | None) -> Table:
     """What the codes are, and how much they tell of what follows what."""
     table = Table("", "value")
     table.columns[1].justify = "right"
-    lengths = sorted({len(own) for own in index.codes})
+    lengths = sorted({len(of_item) for of_item in index.codes})
     table.add_row("items", f"{len(index.codes):,}")
     for length in lengths:
-        table.add_row(f"with {length} codes", f"{sum(len(own) == length for own in index.codes):,}")
-    table.add_row("distinct codes", f"{len({code for own in index.codes for code in own}):,}")
+        table.add_row(f"with {length} codes", f"{sum(len(of_item) == length for of_item in index.codes):,}")
+    table.add_row("distinct codes", f"{len({code for of_item in index.codes for code in of_item}):,}")
     table.add_row("items that got a further code to differ", f"{index.collisions:,}")
     for title, judged in (
         ("items in a row in training", seen),

@@ -22,8 +22,7 @@ from podx_train.training.train import train_model
 def train(
     data: Annotated[Path, typer.Argument(help="Dataset folder, made by 'podx data prepare' or 'podx data synth'.")],
     out: Annotated[Path, typer.Option(help="Checkpoint folder to write.")],
-    options: Mapping[str, Any],
-    source: Mapping[str, Any],
+    *,
     method: Annotated[
         str,
         typer.Option(
@@ -31,6 +30,8 @@ def train(
             rich_help_panel="Recipe",
         ),
     ] = "pod",
+    source: Mapping[str, Any],
+    options: Mapping[str, Any],
     templates: Annotated[
         Path | None, typer.Option(help="JSON file with templates of your own.", rich_help_panel="Recipe")
     ] = None,

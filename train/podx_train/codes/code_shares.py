@@ -58,8 +58,8 @@ def shares(codes: Sequence[Sequence[str]], pairs: Int32Array) -> Shares | None:
     """
     if not len(pairs):
         return None
-    first, first_by_chance = _agreement((own[0] for own in codes), pairs)
-    leaf, leaf_by_chance = _agreement((tuple(own[:-1]) for own in codes), pairs)
+    first, first_by_chance = _agreement((of_item[0] for of_item in codes), pairs)
+    leaf, leaf_by_chance = _agreement((tuple(of_item[:-1]) for of_item in codes), pairs)
     return Shares(first, leaf, first_by_chance, leaf_by_chance)
 
 

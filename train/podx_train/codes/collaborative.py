@@ -5,7 +5,7 @@ often users took both, the graph is split into clusters, each cluster is split a
 clusters it lies in, the widest first, then as itself. Items that users take together so share their first codes, and
 what the model learns of one serves the others. Only training interactions make edges.
 
-Unlike there, a cluster has a greatest size, so that the tree is as flat as the catalogue's size allows, and the number
+Unlike there, a cluster has a greatest size, so that the tree is as flat as the catalog's size allows, and the number
 of codes the same for nearly all items: clusters that k-means finds in such graphs differ tenfold in size, and more.
 """
 
@@ -40,12 +40,12 @@ def collaborative_codes(
 
     A code but the last names exactly one cluster: ``<c2_17>`` is the 18th of the second level and lies in one of the
     first. Items that nobody took in training beside another fill up the smallest clusters, at random. An item has no
-    more codes than the catalogue's size asks for, and never more than :data:`MAX_CODES`.
+    more codes than the catalog's size asks for, and never more than :data:`MAX_CODES`.
 
     Args:
         items: int32 [interactions], whole sequences one after another, items numbered from 1.
         offsets: int32 [users + 1]; user u's are ``items[offsets[u - 1]:offsets[u]]``. The last two are never looked at.
-        item_count: size of the catalogue.
+        item_count: size of the catalog.
         options: see :class:`CollaborativeOptions`.
         report: told how many items have reached their last cluster, and of how many.
 

@@ -112,19 +112,19 @@ def disambiguate(codes: Sequence[tuple[str, ...]]) -> Codes:
     """
     counts = Counter(codes)
     most = max(counts.values(), default=0)
-    letters = _unused_letters({code for own in codes for code in own}, most)
+    letters = _unused_letters({code for of_item in codes for code in of_item}, most)
     places: Counter[tuple[str, ...]] = Counter()
     result: Codes = []
-    for number, own in enumerate(codes, start=1):
-        if counts[own] > 1:
-            if len(own) == MAX_CODES:
+    for number, of_item in enumerate(codes, start=1):
+        if counts[of_item] > 1:
+            if len(of_item) == MAX_CODES:
                 raise DataError(
                     f"item number {number} has the same {MAX_CODES} codes as another, and there is no room for one "
                     f"more: use an index with fewer levels or larger codebooks"
                 )
-            places[own] += 1
-            own = (*own, f"<{letters}_{places[own] - 1}>")
-        result.append(own)
+            places[of_item] += 1
+            of_item = (*of_item, f"<{letters}_{places[of_item] - 1}>")
+        result.append(of_item)
     return result
 
 

@@ -27,7 +27,7 @@ def cooccurrence(users: IntArray, items: IntArray, item_count: int, nearness: fl
     Args:
         users: user of each interaction, [n], ascending; a user's interactions are in order of time.
         items: item of each interaction, [n], from 0. Of an item a user took again, the first time counts.
-        item_count: size of the catalogue.
+        item_count: size of the catalog.
         nearness: 0 counts the users who took both.
     """
     first = np.sort(np.unique(users.astype(np.int64) * item_count + items, return_index=True)[1])

@@ -84,7 +84,7 @@ class Dataset:
 
     @property
     def item_count(self) -> int:
-        """How many items the catalogue has; they are numbered 1 to this."""
+        """How many items the catalog has; they are numbered 1 to this."""
         return len(self.item_ids)
 
     @property

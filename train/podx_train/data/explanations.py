@@ -24,6 +24,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from podx_train.data.folder import Int32Array
+
 MIN_REVIEWS = 3
 MAX_SHARE = 0.25
 RARE_SHARE = 0.01
@@ -65,8 +67,6 @@ STOP_WORDS = FUNCTION_WORDS | frozenset(_PLAIN_WORDS.split())
 HELD_OUT_SHARE = 0.1  # of all records, for validation and for test each
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
-
-Int32Array = NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -122,10 +122,10 @@ def explanatory_sentence(review: str, features: dict[str, float]) -> Explanatory
     for place, sentence in enumerate(split_sentences(review)):
         tokens = _TOKEN.findall(sentence)
         length = sum(token[0].isalpha() for token in tokens)
-        found = [token for token in tokens if token in features]
-        if not found or not MIN_WORDS <= length <= MAX_WORDS:
+        candidates = [token for token in tokens if token in features]
+        if not candidates or not MIN_WORDS <= length <= MAX_WORDS:
             continue
-        feature = max(found, key=lambda word: features[word])
+        feature = max(candidates, key=lambda word: features[word])
         merit = (features[feature], -abs(length - IDEAL_WORDS), -place)
         if best is None or merit > best[0]:
             best = (merit, ExplanatorySentence(sentence, feature))

@@ -150,7 +150,7 @@ def read_negatives(path: Path, targets: Int32Array, item_count: int) -> Int32Arr
         if len(items) != width:
             raise DataError(f"{path}:{number}: {len(items)} items where other lines have {width}; make them equal")
         if max(items) > item_count:
-            raise DataError(f"{path}:{number}: item {max(items)} is not in the catalogue of {item_count} items")
+            raise DataError(f"{path}:{number}: item {max(items)} is not in the catalog of {item_count} items")
         if int(targets[user - 1]) in items:
             raise DataError(f"{path}:{number}: item {targets[user - 1]} is the held-out item of user {user} itself")
     return np.array([items for _, items in rows], dtype=np.int32)
@@ -237,7 +237,7 @@ def explanations_text(explanations: Mapping[str, Sequence[ExplanationRecord]]) -
 
 def codes_text(codes: Sequence[Sequence[str]]) -> str:
     """``item_codes.json``: the codes of item number i + 1 under the key i."""
-    return json.dumps({str(place): list(own) for place, own in enumerate(codes)}, ensure_ascii=False) + "\n"
+    return json.dumps({str(place): list(of_item) for place, of_item in enumerate(codes)}, ensure_ascii=False) + "\n"
 
 
 def read_codes(path: Path, item_count: int) -> tuple[tuple[str, ...], ...]:
@@ -248,9 +248,9 @@ def read_codes(path: Path, item_count: int) -> tuple[tuple[str, ...], ...]:
     """
     content = read_json(path)
     codes = [content.get(str(place)) for place in range(item_count)]
-    for number, own in enumerate(codes, start=1):
-        if not isinstance(own, list) or not own or not all(isinstance(code, str) and code for code in own):
+    for number, of_item in enumerate(codes, start=1):
+        if not isinstance(of_item, list) or not of_item or not all(isinstance(code, str) and code for code in of_item):
             raise DataError(f"{path} has no list of codes for item number {number}: make it with podx data index")
     if len(content) != item_count:
         raise DataError(f"{path} has codes of {len(content)} items, the dataset {item_count}: make it again")
-    return tuple(tuple(own) for own in codes if own)
+    return tuple(tuple(of_item) for of_item in codes if of_item)

@@ -9,11 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from podx.errors import DataError
+from podx_train.data.folder import Int32Array
 
 EXAMPLES_PER_REASON = 3
 DUPLICATE_REASON = "repeated user-item pair (the earliest is kept)"
-
-Int32Array = NDArray[np.int32]
 
 
 @dataclass(frozen=True)

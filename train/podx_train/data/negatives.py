@@ -5,15 +5,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from podx_train.data.folder import Int32Array
 from podx_train.data.numbering import Sequences
 
 PAPER_NEGATIVES = 99
 
-Int32Array = NDArray[np.int32]
-
 
 def negatives_per_user(sequences: Sequences, wanted: int) -> int:
-    """As many of ``wanted`` as the user with the most items leaves in the catalogue."""
+    """As many of ``wanted`` as the user with the most items leaves in the catalog."""
     distinct = np.unique(_pairs(sequences)) // sequences.item_count
     return min(wanted, sequences.item_count - int(np.bincount(distinct).max()))
 

@@ -7,16 +7,14 @@ item with them, which may be a held-out one. ``train-first`` takes both orders f
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
-from podx_train.data.folder import training_mask
+from podx_train.data.folder import Int32Array, training_mask
 
-Int32Array = NDArray[np.int32]
 IntArray = NDArray[np.int64]
 
 
@@ -77,21 +75,12 @@ def number_ids(sequences: Sequences, scheme: IdScheme, numbered: bool, random: n
         numbered: the input had numbers already; ``paper`` then keeps their order.
         random: source of every random choice.
     """
-    schemes: dict[IdScheme, Callable[[], Numbering]] = {
-        IdScheme.PAPER: lambda: _paper(sequences, numbered),
-        IdScheme.SHUFFLED: lambda: Numbering(
-            random.permutation(sequences.user_count), random.permutation(sequences.item_count)
-        ),
-        IdScheme.TRAIN_FIRST: lambda: _train_first(sequences, random),
-    }
-    return schemes[scheme]()
-
-
-def _paper(sequences: Sequences, numbered: bool) -> Numbering:
-    """Users as in the input; items by first appearance in full sequences. This leaks the held-out items."""
-    users = np.arange(sequences.user_count)
-    items = np.arange(sequences.item_count) if numbered else _by_appearance(sequences.items)
-    return Numbering(users, items)
+    users, items = sequences.user_count, sequences.item_count
+    if scheme is IdScheme.SHUFFLED:
+        return Numbering(random.permutation(users), random.permutation(items))
+    if scheme is IdScheme.PAPER:  # users as in the input, items by first appearance in full sequences: a leak
+        return Numbering(np.arange(users), np.arange(items) if numbered else _by_appearance(sequences.items))
+    return _train_first(sequences, random)
 
 
 def _train_first(sequences: Sequences, random: np.random.Generator) -> Numbering:

@@ -17,7 +17,7 @@ from podx.errors import ConfigError, DataError
 from podx.flags import check, option
 from podx_train.data.dataset import Dataset
 from podx_train.data.explanations import TEST, TRAIN, VALIDATION, explain_reviews, split_explanations
-from podx_train.data.folder import EXPLANATION_SPLITS, MIN_SEQUENCE, ExplanationRecord
+from podx_train.data.folder import EXPLANATION_SPLITS, MIN_SEQUENCE, ExplanationRecord, Int32Array
 from podx_train.data.interactions import DropReport, Interactions
 from podx_train.data.negatives import PAPER_NEGATIVES, negatives_per_user, sample_negatives
 from podx_train.data.numbering import IdScheme, Numbering, Sequences, number_ids
@@ -29,7 +29,6 @@ NO_SENTENCE_REASON = "review without an explanatory sentence (the interaction is
 EMPTY_REVIEW_REASON = "interaction without review text (the interaction is kept)"
 HELD_OUT_REASON = "explanation of a held-out user-item pair (moved to val/test, out of training)"
 
-Int32Array = NDArray[np.int32]
 Stage = Callable[[str], None]
 
 
@@ -188,7 +187,7 @@ def _negatives(
         return None, None, ("no negative lists: a user has interacted with every item, so top-N cannot be judged",)
     notes: tuple[str, ...] = ()
     if count < options.negatives:
-        notes = (f"negative lists hold {count} items, not {options.negatives}: the catalogue is too small for more",)
+        notes = (f"negative lists hold {count} items, not {options.negatives}: the catalog is too small for more",)
     numbers = _numbers(numbering.items)
     test, validation = (
         numbers[sample_negatives(sequences, count, _random(options, stream))[numbering.users]]

@@ -39,7 +39,7 @@ THEMES: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("camera", ("lens", "sensor", "viewfinder", "shutter", "display", "flash"), ("sharp", "fast")),
 )
 OPENINGS = ("Came quickly.", "Good value.", "Would order again!", "No complaints so far.")
-WORDINGS = (
+REASONS = (
     "The {feature} of this {noun} is {adjective}.",
     "I like that the {feature} is so {adjective}.",
     "What convinced me is the {feature}, it is {adjective}.",
@@ -125,9 +125,9 @@ def _jump(world: World, user: int, unseen: NDArray[np.bool_], random: np.random.
 def write_review(world: World, item: int, random: np.random.Generator) -> str:
     """A review of two sentences, the second about the item's own feature."""
     noun, features, adjectives = THEMES[world.cluster[item] % len(THEMES)]
-    wording = WORDINGS[random.integers(len(WORDINGS))]
+    sentence = REASONS[random.integers(len(REASONS))]
     feature = features[item % len(features)]
-    reason = wording.format(noun=noun, feature=feature, adjective=adjectives[item // len(features) % len(adjectives)])
+    reason = sentence.format(noun=noun, feature=feature, adjective=adjectives[item // len(features) % len(adjectives)])
     return f"{OPENINGS[random.integers(len(OPENINGS))]} {reason}"
 
 

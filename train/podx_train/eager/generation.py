@@ -77,7 +77,7 @@ class EagerItems:
     Attributes:
         items: int64 [rows, num_return], item numbers; 0 where nothing valid was found.
         scores: float32 [rows, num_return], -inf where a constrained search found nothing more; None without scores.
-        invalid: sequences that spell no item of the catalogue.
+        invalid: sequences that spell no item of the catalog.
         duplicates: valid items that stood further up in the same list already (they are kept).
     """
 
@@ -155,7 +155,7 @@ class EagerRecommender:
         excluded: ItemLists | None = None,
         allowed: ItemLists | None = None,
     ) -> EagerItems:
-        """Constrained search: every item is in the catalogue, legal for its row, and there once.
+        """Constrained search: every item is in the catalog, legal for its row, and there once.
 
         Args:
             batch: inputs, from :meth:`podx.text.inputs.InputEncoder.collate`.
@@ -163,7 +163,7 @@ class EagerRecommender:
             allowed: by row, the only items that may (top-N candidates).
 
         Raises:
-            RequestError: an item number is not in the catalogue.
+            RequestError: an item number is not in the catalog.
         """
         options = replace(options or SearchOptions(), max_length=self._walker.trie.depth + START_AND_END, min_length=0)
         constraint = PrefixConstraint(self._walker, self._tokenizer.eos_id, excluded, allowed)
@@ -183,9 +183,9 @@ class EagerRecommender:
         with torch.inference_mode():
             sequences, scores = self._search(*self._encode(batch, task, options.num_beams), options, None)
         texts = [self._tokenizer.decode(tokens) for tokens in self._tokens(sequences)]
-        found = np.array([self._item_of_text.get(text.strip(), NO_ITEM) for text in texts], dtype=np.int64)
-        items = found.reshape(batch.size, options.num_return)
-        repeated = sum(len(row := one[one != NO_ITEM]) - len(np.unique(row)) for one in items)
+        numbers = np.array([self._item_of_text.get(text.strip(), NO_ITEM) for text in texts], dtype=np.int64)
+        items = numbers.reshape(batch.size, options.num_return)
+        repeated = sum(len(valid := row[row != NO_ITEM]) - len(np.unique(valid)) for row in items)
         return EagerItems(items, _rows(scores, items.shape), int((items == NO_ITEM).sum()), int(repeated))
 
     def explain(self, batch: Batch, options: SearchOptions = EXPLANATION_SEARCH) -> EagerTexts:
@@ -248,8 +248,8 @@ class EagerRecommender:
     ) -> EagerItems:
         """Read item numbers; what stands for a beam that found nothing is dropped, the rest moves up."""
         shape = (rows, options.num_return)
-        found = np.array([self._walker.item(tokens) for tokens in self._tokens(sequences)], dtype=np.int64)
-        found = found.reshape(shape)
+        numbers = np.array([self._walker.item(tokens) for tokens in self._tokens(sequences)], dtype=np.int64)
+        numbers = numbers.reshape(shape)
         found_scores = _rows(scores, shape)
         # a dead beam's score is DEAD_SCORE over some power of a length, far below any sum of log-likelihoods
         floor = DEAD_SCORE / 2 / options.max_length ** max(options.length_penalty, 0.0)
@@ -257,7 +257,7 @@ class EagerRecommender:
         kept_scores = np.full(shape, -np.inf, dtype=np.float32)
         for row in range(rows):
             kept: list[int] = []
-            for place, item in enumerate(found[row].tolist()):
+            for place, item in enumerate(numbers[row].tolist()):
                 dead = found_scores is not None and found_scores[row, place] < floor
                 if dead or item == NO_ITEM or item in kept or not constraint.is_legal(row, item):
                     continue

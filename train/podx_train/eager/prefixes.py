@@ -1,4 +1,4 @@
-"""Which tokens may follow which prefix: the catalogue's trie as transformers' ``prefix_allowed_tokens_fn`` wants it."""
+"""Which tokens may follow which prefix: the catalog's trie as transformers' ``prefix_allowed_tokens_fn`` wants it."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class TrieWalker:
 
     def children(self, node: int) -> dict[int, int]:
         """Token → child."""
-        found = self._children.get(node)
-        if found is None:
+        children = self._children.get(node)
+        if children is None:
             first, last = int(self.trie.child_start[node]), int(self.trie.child_start[node + 1])
-            found = dict(zip(self.trie.edge_token[first:last].tolist(), range(first + 1, last + 1), strict=True))
-            self._children[node] = found
-        return found
+            children = dict(zip(self.trie.edge_token[first:last].tolist(), range(first + 1, last + 1), strict=True))
+            self._children[node] = children
+        return children
 
     def node(self, prefix: tuple[int, ...]) -> int | None:
         """Node that a prefix leads to, or None where it leads out of the trie."""
@@ -58,13 +58,13 @@ class PrefixConstraint:
     spell no item, and are dropped when the result is read.
 
     Args:
-        walker: of the catalogue's trie.
+        walker: of the catalog's trie.
         eos_id: end of sequence.
         excluded: by row, items that may not come out.
         allowed: by row, the only items that may come out.
 
     Raises:
-        RequestError: an item number is not in the catalogue.
+        RequestError: an item number is not in the catalog.
     """
 
     def __init__(

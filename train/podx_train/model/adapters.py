@@ -110,7 +110,7 @@ def code_rows(dataset: Dataset, tokenizer: Tokenizer) -> npt.NDArray[np.int64]:
     if dataset.item_codes is None or dataset.item_texts is None:
         return np.zeros(0, dtype=np.int64)
     tokens = item_target_tokens(tokenizer, dataset.item_texts)
-    return np.unique(np.concatenate([np.array(own, dtype=np.int64) for own in tokens]))
+    return np.unique(np.concatenate([np.array(of_item, dtype=np.int64) for of_item in tokens]))
 
 
 def freeze(model: PodT5, dataset: Dataset, tokenizer: Tokenizer) -> None:

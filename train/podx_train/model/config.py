@@ -69,7 +69,7 @@ class PodConfig:
         scheme: how users and items are numbered, as the dataset names it.
         tied_output: the output layer is the token embedding (T5 v1.1 and flan have one of their own).
         item_prefix: what stands before an item's text in inputs; nothing where items are written as codes.
-        inference_templates: wording of validation, test and serving, by task; the bare one for tasks left out. P5 and
+        inference_templates: template of validation, test and serving, by task; the bare one for tasks left out. P5 and
             the *continuous + discrete* inference of the POD paper's section 5.5 keep words here.
         user_prompts: prompt vectors made for each user (PeaPOD); 0: none.
         user_heads: attention heads that make them; 0: a multi-layer perceptron instead.
@@ -107,9 +107,9 @@ class PodConfig:
                 raise ConfigError(f"{name} must be at least {least}, not {getattr(self, name)}")
         if self.user_prompts and self.user_heads and self.user_width % self.user_heads:
             raise ConfigError(f"user_width {self.user_width} cannot be cut into {self.user_heads} heads")
-        self.wordings()
+        self.parsed_templates()
 
-    def wordings(self) -> dict[Task, Template]:
+    def parsed_templates(self) -> dict[Task, Template]:
         """The templates of validation, test and serving.
 
         Raises:

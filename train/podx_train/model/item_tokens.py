@@ -23,8 +23,8 @@ _USER_DEFINED = _proto.ModelProto.SentencePiece.USER_DEFINED
 
 def code_pieces(codes: Codes) -> list[str]:
     """The pieces that items written as ``codes`` need, each once, sorted by place in the item and then by first use."""
-    firsts = dict.fromkeys(WORD_START + own[0] for own in codes)
-    others = dict.fromkeys(code for own in codes for code in own[1:])
+    firsts = dict.fromkeys(WORD_START + of_item[0] for of_item in codes)
+    others = dict.fromkeys(code for of_item in codes for code in of_item[1:])
     return [*firsts, *others]
 
 
@@ -54,10 +54,10 @@ def with_codes(model: bytes, codes: Codes) -> bytes:
 
 def _require_one_token_each(model: bytes, codes: Codes) -> None:
     processor = sentencepiece.SentencePieceProcessor(model_proto=model)
-    written = processor.encode(["".join(own) for own in codes], out_type=str)
-    for own, pieces in zip(codes, written, strict=True):
-        if pieces != [WORD_START + own[0], *own[1:]]:
+    written = processor.encode(["".join(of_item) for of_item in codes], out_type=str)
+    for of_item, pieces in zip(codes, written, strict=True):
+        if pieces != [WORD_START + of_item[0], *of_item[1:]]:
             raise TokenizerError(
-                f"the tokeniser reads the item codes {' '.join(own)} as {' '.join(pieces)}: write codes like <a_1>, "
-                f"in signs that the tokeniser's normalisation leaves alone"
+                f"the tokeniser reads the item codes {' '.join(of_item)} as {' '.join(pieces)}: "
+                f"write codes like <a_1>, in signs that the tokeniser's normalisation leaves alone"
             )

@@ -98,8 +98,8 @@ class PodT5(nn.Module):
         if self.config.whole_word_on_prompt:
             prompts = prompts + self.whole_word.weight[PLAIN_WORD]  # the task's vectors only
         if self.user_prompts is not None:
-            own = self.user_prompts(torch.zeros_like(task_index) if users is None else users)
-            prompts = torch.cat([prompts, own], dim=1)
+            of_user = self.user_prompts(torch.zeros_like(task_index) if users is None else users)
+            prompts = torch.cat([prompts, of_user], dim=1)
         mask = torch.cat([attention_mask.new_ones(prompts.shape[:2]), attention_mask], dim=1)
         hidden = self.backbone.encoder(inputs_embeds=torch.cat([prompts, text], dim=1), attention_mask=mask)[0]
         return hidden, mask

@@ -167,13 +167,13 @@ def backbone_tokenizer(name_or_folder: str) -> Path:
         ConfigError: there is none.
     """
     try:
-        found = cached_file(name_or_folder, TOKENIZER_FILE)
+        path = cached_file(name_or_folder, TOKENIZER_FILE)
     except (OSError, ValueError, HFValidationError) as error:
         raise ConfigError(
             f"backbone {name_or_folder!r} comes without {TOKENIZER_FILE}: give its sentencepiece model with "
             f"--tokenizer FILE ({_first_line(error)})"
         ) from error
-    return Path(str(found))
+    return Path(str(path))
 
 
 def _first_line(error: Exception) -> str:

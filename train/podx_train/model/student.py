@@ -82,28 +82,29 @@ def cut_out(teacher: PodT5, config: PodConfig) -> PodT5:
         for stack, name in _LAYER_FIELDS.items()
     }
     weights = {name: weight.detach().cpu() for name, weight in teacher.named_parameters()}
-    for name, own in student.named_parameters():
+    for name, parameter in student.named_parameters():
         origin = _origin(name, kept)
         weight = weights[origin]
-        own.copy_(weight if weight.shape == own.shape else _narrowed(origin, weights, int(config.backbone["d_ff"])))
+        same = weight.shape == parameter.shape
+        parameter.copy_(weight if same else _narrowed(origin, weights, int(config.backbone["d_ff"])))
     return student
 
 
 def _origin(name: str, kept: Mapping[str, list[int]]) -> str:
     """Name that a student's weight has in the teacher."""
-    found = _LAYER_NAME.match(name)
-    if found is None:
+    match = _LAYER_NAME.match(name)
+    if match is None:
         return name
-    stack, layer = found[1], int(found[2])
-    return f"backbone.{stack}.block.{kept[stack][layer]}.{name[found.end() :]}"
+    stack, layer = match[1], int(match[2])
+    return f"backbone.{stack}.block.{kept[stack][layer]}.{name[match.end() :]}"
 
 
 def _narrowed(name: str, weights: Mapping[str, Tensor], d_ff: int) -> Tensor:
     """A feed-forward matrix of the teacher with the units that the student keeps."""
-    found = _FEED_FORWARD.match(name)
-    if found is None:
+    match = _FEED_FORWARD.match(name)
+    if match is None:
         raise ConfigError(f"the student's {name} has another shape than the teacher's: only layers and d_ff may differ")
-    layer, part = found[1], found[2]
+    layer, part = match[1], match[2]
     whole = {p: weights[f"{layer}{p}.weight"] for p in ("wi", "wi_0", "wi_1", "wo") if f"{layer}{p}.weight" in weights}
     units = kept_units(whole, d_ff)
     return whole[part][:, units] if part == "wo" else whole[part][units]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections import Counter
 from collections.abc import Mapping
+from itertools import chain
 
 import numpy as np
 import sentencepiece
@@ -22,7 +23,7 @@ LONGEST_PIECE = 24
 LONGEST_WORD = 1000
 """Characters; sentencepiece passes over longer words."""
 
-_ITEM_WEIGHT_OF_CATALOGUE = 1
+_ITEM_WEIGHT_OF_CATALOG = 1
 _TEMPLATE_WEIGHT = 8
 
 
@@ -35,15 +36,14 @@ def word_counts(dataset: Dataset, templates: Mapping[Task, tuple[Template, ...]]
     popularity = np.bincount(dataset.items[dataset.train_mask], minlength=dataset.item_count + 1)
     numbered = dataset.item_count if dataset.item_codes is None else 0  # codes become pieces without training
     for item in range(1, numbered + 1):
-        weight = _ITEM_WEIGHT_OF_CATALOGUE + int(popularity[item])
+        weight = _ITEM_WEIGHT_OF_CATALOG + int(popularity[item])
         counts[f"{ITEM_PREFIX}{item}"] += weight
         counts[str(item)] += weight
     counts.update(f"{USER_PREFIX}{user}" for user in range(1, dataset.user_count + 1))
-    for wordings in templates.values():
-        for wording in wordings:
-            for word in wording.words:
-                if not word.startswith("{"):
-                    counts[word] += _TEMPLATE_WEIGHT
+    for template in chain.from_iterable(templates.values()):
+        for word in template.words:
+            if not word.startswith("{"):
+                counts[word] += _TEMPLATE_WEIGHT
     for record in dataset.explanations["train"]:
         counts.update(word for word in record.explanation.split() if len(word) <= LONGEST_WORD)
     return counts
@@ -56,7 +56,7 @@ def train_tokenizer(
 ) -> bytes:
     """Train a byte-pair model on the words of a dataset; the same data always gives the same model.
 
-    Digits are not kept apart from the letters before them, so that a small catalogue's items become single pieces and
+    Digits are not kept apart from the letters before them, so that a small catalog's items become single pieces and
     inputs stay short. Where the words yield fewer pieces than asked for, the model has as many as they yield.
 
     Args:

@@ -73,10 +73,10 @@ class UserPrompts(nn.Module):
             CheckpointError: one is missing or of another shape; ``where`` is what to name.
         """
         for name in FROZEN:
-            own, given = getattr(self, name), arrays.get(name)
-            if given is None or given.shape != own.shape or given.dtype != own.dtype:
+            buffer, given = getattr(self, name), arrays.get(name)
+            if given is None or given.shape != buffer.shape or given.dtype != buffer.dtype:
                 raise CheckpointError(f"{where} does not fit the checkpoint's configuration ({name}): copy it again")
-            own.copy_(given)
+            buffer.copy_(given)
         self._mean = None
 
     def train(self, mode: bool = True) -> UserPrompts:
@@ -91,11 +91,11 @@ class UserPrompts(nn.Module):
         Args:
             users: int64 [batch], user numbers, 0 for one that is not known.
         """
-        own = self._of_known(users)
+        vectors = self._of_known(users)
         absent = ~self.known[users]
         if not bool(absent.any()):
-            return own
-        return torch.where(absent[:, None, None], self.mean().to(own.dtype), own)
+            return vectors
+        return torch.where(absent[:, None, None], self.mean().to(vectors.dtype), vectors)
 
     def mean(self) -> Tensor:
         """The vectors of a user without an embedding, [P, d]: the mean over all who have one."""
@@ -120,19 +120,19 @@ class UserPrompts(nn.Module):
 
     def _of_known(self, users: Tensor) -> Tensor:
         """Vectors of users who have an embedding, [batch, P, d]; of others some that mean nothing."""
-        own = self.embeddings[users]
-        context = self._attend(own, users) if self.heads else functional.relu(self.hidden(own))
+        embeddings = self.embeddings[users]
+        context = self._attend(embeddings, users) if self.heads else functional.relu(self.hidden(embeddings))
         vectors: Tensor = self.out(context).view(len(users), self.count, self._model_width)
         return vectors
 
-    def _attend(self, own: Tensor, users: Tensor) -> Tensor:
+    def _attend(self, embeddings: Tensor, users: Tensor) -> Tensor:
         """The heads side by side, [batch, width]."""
         near = self.embeddings[self.neighbours[users].long()]  # [batch, n, width]
-        query = self._split(self.query(own)[:, None])
+        query = self._split(self.query(embeddings)[:, None])
         mixed = functional.scaled_dot_product_attention(
             query, self._split(self.key(near)), self._split(self.value(near))
         )
-        return mixed.transpose(1, 2).reshape(own.shape)
+        return mixed.transpose(1, 2).reshape(embeddings.shape)
 
     def _split(self, rows: Tensor) -> Tensor:
         """[batch, rows, width] → [batch, heads, rows, width / heads]."""

@@ -49,7 +49,7 @@ DIFFERENCES = (
     "cross-attention: the published code lets a record see the padding of its batch; podx masks it, so that a record's "
     "answer does not depend on its batch. Without padding both are the same",
     "search: the published code searches all text and puts a random item where the text is no number; podx searches "
-    "the catalogue alone, and leaves out items of the user's history unless told otherwise",
+    "the catalog alone, and leaves out items of the user's history unless told otherwise",
 )
 
 

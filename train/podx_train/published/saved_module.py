@@ -81,19 +81,17 @@ class SavedModule:
     attributes: dict[str, Any]
     config: dict[str, Any]
 
-    def tensor(self, name: str) -> Tensor:
-        """A parameter's values, float32, in memory of its own.
+    def tensors(self, names: list[str]) -> dict[str, Tensor]:
+        """Values of several parameters, float32, in memory of their own.
 
         Raises:
-            CheckpointError: there is none, or the file does not hold what it says of it.
+            CheckpointError: one is not there, or the file does not hold what it says of it.
         """
-        if name not in self.parameters:
-            raise CheckpointError(f"{self.path} holds no parameter {name}: it is not a model of the expected kind")
-        with _Archive(self.path) as archive:
-            return archive.tensor(self.parameters[name])
-
-    def tensors(self, names: list[str]) -> dict[str, Tensor]:
-        """Several parameters, as by :meth:`tensor`, the file being opened once."""
+        lacking = [name for name in names if name not in self.parameters]
+        if lacking:
+            raise CheckpointError(
+                f"{self.path} holds no parameter {lacking[0]}: it is not a model of the expected kind"
+            )
         with _Archive(self.path) as archive:
             return {name: archive.tensor(self.parameters[name]) for name in names}
 
@@ -131,8 +129,8 @@ def _plain(state: Any) -> dict[str, Any]:
 def _parameters(root: Inert, path: Path) -> dict[str, StoredTensor]:
     found: dict[str, StoredTensor] = {}
     for prefix, state in _walk(root, path):
-        own = state.get("_parameters")
-        for name, value in own.items() if isinstance(own, dict) else ():
+        held = state.get("_parameters")
+        for name, value in held.items() if isinstance(held, dict) else ():
             if value is None:  # a bias that the layer does without
                 continue
             if not isinstance(value, StoredTensor):

@@ -104,10 +104,10 @@ class Distillation(nn.Module):
         for rows, tokens in ((of_items, self._item_tokens), (~of_items, None)):
             if not bool(rows.any()):
                 continue
-            own, other = logits[rows], wanted[rows]
+            ours, other = logits[rows], wanted[rows]
             if tokens is not None:
-                own, other = own[..., tokens], other[..., tokens]
-            result = result.index_put((rows,), divergences(own, other, labels[rows], self._temperature))
+                ours, other = ours[..., tokens], other[..., tokens]
+            result = result.index_put((rows,), divergences(ours, other, labels[rows], self._temperature))
         return result
 
 
@@ -121,9 +121,9 @@ def divergences(logits: Tensor, wanted: Tensor, labels: Tensor, temperature: flo
     Returns:
         float32 [batch].
     """
-    own = functional.log_softmax(logits / temperature, dim=-1)
+    ours = functional.log_softmax(logits / temperature, dim=-1)
     target = functional.log_softmax(wanted / temperature, dim=-1)
-    of_tokens = functional.kl_div(own, target, reduction="none", log_target=True).sum(dim=-1)
+    of_tokens = functional.kl_div(ours, target, reduction="none", log_target=True).sum(dim=-1)
     return temperature**2 * target_means(of_tokens, labels)
 
 
@@ -144,7 +144,7 @@ def distill_model(
         teacher: checkpoint folder.
         dataset: what the teacher was trained on.
         options: how to train; tasks, prompts and whatever else makes the model are the teacher's.
-        templates: wordings of the inputs; None: those the teacher was trained with.
+        templates: of the inputs; None: those the teacher was trained with.
         resume: as in :func:`podx_train.training.train.train_model`.
 
     Raises:
@@ -157,8 +157,8 @@ def distill_model(
     _require_its_dataset(source, dataset, teacher)
     options = _as_the_teacher(options or TrainOptions(), source.model.config)
     start = start_from_teacher(source, Path(teacher), distilling, options.seed)
-    wordings = trained_templates(source.training) if templates is None else templates
-    return make_trainer(dataset, Path(out), options, start, wordings, resume).run()
+    chosen = trained_templates(source.training) if templates is None else templates
+    return make_trainer(dataset, Path(out), options, start, chosen, resume).run()
 
 
 def start_from_teacher(source: Checkpoint, folder: Path, distilling: DistillOptions, seed: int) -> Start:
@@ -200,7 +200,8 @@ def start_from_teacher(source: Checkpoint, folder: Path, distilling: DistillOpti
 def _as_the_teacher(options: TrainOptions, config: PodConfig) -> TrainOptions:
     """The options that make a model are not chosen but the teacher's."""
     of_teacher = {name: getattr(config, name) for name in MODEL_OPTIONS if hasattr(config, name)}
-    of_teacher |= {"inference": kind_of_inference(config), "user_vectors": None, "adapter": NO_ADAPTER}
+    of_teacher |= {"inference": kind_of_inference(config), "user_vectors": None}
+    of_teacher |= {"adapter": NO_ADAPTER, "lora_rank": options.lora_rank}  # what an adapter learnt is merged by now
     return dataclasses.replace(options, **of_teacher)
 
 

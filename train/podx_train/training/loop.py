@@ -280,8 +280,8 @@ class Trainer:
             publish(self._folder, self.model, self._training_facts(), state.best_epoch)
 
     def _training_facts(self) -> dict[str, Any]:
-        own = training_facts(self._state, self._options, self._facts["source"], self.model, self._processes)
-        return own | {TEMPLATES_KEY: self._facts[TEMPLATES_KEY]}
+        facts = training_facts(self._state, self._options, self._facts["source"], self.model, self._processes)
+        return facts | {TEMPLATES_KEY: self._facts[TEMPLATES_KEY]}
 
     def _finish(self) -> None:
         """Bring the folder's text files up to date; without any training, publish the weights as they are."""

@@ -155,12 +155,12 @@ def profile(dataset: Dataset, options: TrainOptions, source: Source, updates: in
 
 def as_table(profiles: list[TaskProfile]) -> Table:
     """A row per part, a column per task."""
-    table = Table("share of a step", *(one.task.value for one in profiles))
+    table = Table("share of a step", *(of_task.task.value for of_task in profiles))
     for part in PARTS:
-        table.add_row(part, *(f"{one.seconds[part] / one.total:.1%}" for one in profiles))
+        table.add_row(part, *(f"{of_task.seconds[part] / of_task.total:.1%}" for of_task in profiles))
     table.add_section()
-    table.add_row("building in all", *(f"{one.building_share:.1%}" for one in profiles))
-    table.add_row("ms a step", *(f"{one.total / one.updates * 1e3:.1f}" for one in profiles))
+    table.add_row("building in all", *(f"{of_task.building_share:.1%}" for of_task in profiles))
+    table.add_row("ms a step", *(f"{of_task.total / of_task.updates * 1e3:.1f}" for of_task in profiles))
     return table
 
 

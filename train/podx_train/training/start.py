@@ -213,7 +213,9 @@ def make_parts(
     """
     catalog = Catalog.create(dataset.item_ids, tokenizer, dataset.item_texts)
     _ = catalog.trie  # two items of the same tokens are found now, not at export
-    encoder = InputEncoder(tokenizer, catalog.text, config.whole_word_rows, config.item_prefix, config.wordings())
+    encoder = InputEncoder(
+        tokenizer, catalog.text, config.whole_word_rows, config.item_prefix, config.parsed_templates()
+    )
     encoder.warm(dataset.user_count, dataset.item_count)
     shared = (dataset, catalog, tokenizer, config.max_history)
     training = tuple(training_pool(task, *shared, options.targets) for task in config.tasks)
@@ -241,5 +243,5 @@ def fingerprint(dataset: Dataset, templates: Templates) -> str:
         digest.update(np.ascontiguousarray(dataset.validation_negatives).tobytes())
     digest.update(repr((dataset.user_ids, dataset.item_ids)).encode())
     digest.update(repr([dataset.explanations["train"], dataset.explanations["val"]]).encode())
-    digest.update(repr(sorted((task.value, wordings) for task, wordings in templates.items())).encode())
+    digest.update(repr(sorted((task.value, chosen) for task, chosen in templates.items())).encode())
     return digest.hexdigest()

@@ -53,7 +53,7 @@ def train_model(
         out: the checkpoint folder; new or empty, unless ``resume``.
         options: how to train.
         source: where weights and tokeniser come from; by default the smallest preset and a tokeniser learnt here.
-        templates: wordings of the inputs.
+        templates: of the inputs.
         resume: go on with the training that ``out`` holds, to the result it would have had; start it if there is none.
 
     Raises:

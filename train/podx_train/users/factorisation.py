@@ -147,23 +147,23 @@ def solve_side(taken: _Taken, fixed: Tensor, options: FactorisationOptions) -> T
     padded, padded_projected = torch.cat([fixed, nobody]), torch.cat([projected, nobody])  # place -1 is the zeros
     solved = torch.zeros(len(taken.offsets) - 1, width)
     for rows, partners in taken.blocks(width):
-        own = padded[partners]
+        vectors = padded[partners]
         if partners.shape[1] > width:
-            solved[rows] = _solve_wide(own, gram.float(), options.confidence)
+            solved[rows] = _solve_wide(vectors, gram.float(), options.confidence)
         else:
             present = torch.from_numpy(partners >= 0)
-            solved[rows] = _solve_narrow(own, padded_projected[partners], present, options.confidence)
+            solved[rows] = _solve_narrow(vectors, padded_projected[partners], present, options.confidence)
     return solved
 
 
-def _solve_narrow(own: Tensor, projected: Tensor, present: Tensor, confidence: float) -> Tensor:
+def _solve_narrow(vectors: Tensor, projected: Tensor, present: Tensor, confidence: float) -> Tensor:
     """With U the n rows [n, width] and G the common part: G⁻¹Uᵀ (I + c·U·G⁻¹Uᵀ)⁻¹ (1 + c)·1."""
-    system = confidence * (own @ projected.mT) + torch.eye(own.shape[1])
+    system = confidence * (vectors @ projected.mT) + torch.eye(vectors.shape[1])
     wanted = (1.0 + confidence) * present.float()
     return (torch.linalg.solve(system, wanted)[:, None, :] @ projected)[:, 0]
 
 
-def _solve_wide(own: Tensor, gram: Tensor, confidence: float) -> Tensor:
+def _solve_wide(vectors: Tensor, gram: Tensor, confidence: float) -> Tensor:
     """The same without the identity, for rows of more partners than a vector has numbers."""
-    system = gram + confidence * (own.mT @ own)
-    return torch.linalg.solve(system, (1.0 + confidence) * own.sum(dim=1))
+    system = gram + confidence * (vectors.mT @ vectors)
+    return torch.linalg.solve(system, (1.0 + confidence) * vectors.sum(dim=1))

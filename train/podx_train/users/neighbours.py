@@ -30,17 +30,17 @@ def nearest_users(vectors: npt.NDArray[np.floating], known: npt.NDArray[np.bool_
     """
     who = np.flatnonzero(known)
     wanted = max(0, min(count, len(who) - 1))
-    found = np.full((len(vectors), wanted), NOBODY, dtype=np.int32)
+    near = np.full((len(vectors), wanted), NOBODY, dtype=np.int32)
     if not wanted:
-        return found
+        return near
     unit = torch.nn.functional.normalize(torch.from_numpy(vectors[who].astype(np.float32)), dim=1)
     step = max(1, BLOCK_ELEMENTS // len(who))
     for first in range(0, len(who), step):
         similarity = torch.round(unit[first : first + step] @ unit.T, decimals=DECIMALS)
-        own = torch.arange(len(similarity))
-        similarity[own, own + first] = -torch.inf
-        found[who[first : first + step]] = who[_best(similarity, wanted)] + 1
-    return found
+        diagonal = torch.arange(len(similarity))
+        similarity[diagonal, diagonal + first] = -torch.inf
+        near[who[first : first + step]] = who[_best(similarity, wanted)] + 1
+    return near
 
 
 def _best(similarity: Tensor, wanted: int) -> npt.NDArray[np.int64]:

@@ -125,8 +125,8 @@ def user_fields(options: TrainOptions, dataset: Dataset, model_width: int) -> di
         return {}
     width, known = min(DEFAULT_USER_WIDTH, model_width), dataset.user_count
     if options.user_vectors is not None:
-        own = read_user_vectors(Path(options.user_vectors), dataset)
-        width, known = own.vectors.shape[1], int(own.known.sum())
+        given = read_user_vectors(Path(options.user_vectors), dataset)
+        width, known = given.vectors.shape[1], int(given.known.sum())
     if known < FEWEST_USERS:
         raise DataError(f"prompt vectors from similar users need {FEWEST_USERS} users, the dataset has {known}")
     return {
