@@ -101,7 +101,7 @@ def test_the_step_graphs_are_asked_for_by_name(
         return Recorder()
 
     monkeypatch.setattr(podx, "load", load)
-    RuntimeEngine(context, "catalogue", graph)
+    RuntimeEngine(context, "catalog", graph)
     assert given == [{"threads": 1, "spin": False, **asked}]
 
 
@@ -111,7 +111,7 @@ def test_the_runtime_gets_all_requests_in_one_call(
 ) -> None:
     recorder = Recorder()
     monkeypatch.setattr(podx, "load", lambda *_, **__: recorder)
-    engine = RuntimeEngine(replace(context, batch_size=own), "catalogue")
+    engine = RuntimeEngine(replace(context, batch_size=own), "catalog")
     answers = engine.run([WorkItem(f"u{n}", ("i",)) for n in range(5)])
     assert [answer.items for answer in answers] == [("item",)] * 5
     assert recorder.batch_size == expected
