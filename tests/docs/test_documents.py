@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.documents import PAGES, REPOSITORY
+from tests.podx.test_layers import ROOMS
 
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)\s]*)?\)")
 
@@ -52,3 +53,10 @@ def test_the_license_is_there() -> None:
     assert "Apache License" in text
     assert "Version 2.0, January 2004" in text
     assert "END OF TERMS AND CONDITIONS" in text
+
+
+@pytest.mark.parametrize("package", ROOMS)
+@pytest.mark.parametrize("page", ["DESIGN.md", "docs/architecture.md"])
+def test_the_order_of_rooms_is_that_of_the_layer_test(page: str, package: str) -> None:
+    order = " → ".join(room for room in ROOMS[package].split() if room != package)
+    assert f"| `{package}` | {order} |" in (REPOSITORY / page).read_text(encoding="utf-8")
