@@ -21,7 +21,7 @@ TASK = "sequential"
 BATCHES = (1, 32)
 ENGINES = {
     "encode-once": "PyTorch (transformers)",
-    "optimum": "Optimum, ONNX Runtime",
+    "optimum": "Optimum",
     "ctranslate2": "CTranslate2",
     "ctranslate2-int8": "CTranslate2 int8",
     "openvino": "OpenVINO",
