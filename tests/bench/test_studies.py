@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +13,11 @@ import pytest
 from typer.testing import CliRunner
 
 from podx.errors import ConfigError, PodxError
+from podx_bench.accuracy.datasets import dataset_digest
 from podx_bench.accuracy.options import AccuracyOptions
 from podx_bench.accuracy.records import CONSTRAINED, RESULTS_FILE, AccuracyResults
-from podx_bench.harness.child import ChildDiedError
+from podx_bench.accuracy.run import digest_of
+from podx_bench.harness.child import ChildDiedError, run_in_child
 from podx_export.cli.export import export
 from podx_train.cli.train import train
 from podx_train.options import Source, TrainOptions
@@ -139,10 +142,20 @@ def test_alternated_batches_hold_fewer_pads(data: Path, base: Path) -> None:
     assert shares["alternated"] < 0.5 * shares["mixed"]
 
 
-def test_a_study_of_real_processes(data: Path, tmp_path: Path) -> None:
+def test_a_study_from_end_to_end(data: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    children: list[str] = []
+
+    def first_in_a_child(target: str, *arguments: Any, **options: Any) -> Any:
+        children.append(target)
+        if len(children) == 1:
+            return run_in_child(target, *arguments, **options)
+        return getattr(batching, target.partition(":")[2])(*arguments)  # in this process: torch is long in coming
+
+    monkeypatch.setattr(batching, "run_in_child", first_in_a_child)
+    shutil.copytree(base, tmp_path / f"base-{digest_of([], 1, dataset_digest(data))}")
     sizes = ["--memory-gb", "100", "--closeness", "1e9", "--updates", "1", "--rounds", "1", "--threads", "1"]
-    command = [str(data), "--out", str(tmp_path), *sizes, "--", "--preset", "tiny", "--pieces", "120"]
-    assert batching.main([*command, "--tasks", "sequential"]) == 0
+    assert batching.main([str(data), "--out", str(tmp_path), *sizes]) == 0
+    assert children == ["batching:peak_memory"] * 2 + ["batching:update_times"] * 2
     report = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "sample-mixed (reported)" in report and "times as long for an epoch" in report
     assert {"study.json", "study.svg"} <= {path.name for path in tmp_path.iterdir()}
