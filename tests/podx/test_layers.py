@@ -31,7 +31,6 @@ ROOMS = {
     "podx_bench": "harness pages workload peers engines latency accuracy run serving scale exactness report cli",
 }
 """Rooms of each package, in order; ``podx`` is the package's own ``__init__.py``."""
-NOT_YET_ENFORCED = {"podx_bench"}
 MOST_MODULES = 13
 """In a folder, beside ``__init__.py``."""
 MOST_LINES, MOST_LINES_OF_BENCH = 23_500, 6_500
@@ -160,16 +159,13 @@ def test_the_walk_sees_imports_in_functions_too() -> None:
 @pytest.mark.parametrize("package", ARROW)
 def test_no_import_goes_against_the_order_of_the_rooms(package: str) -> None:
     wrong = against_the_order(package, module_imports())
-    if package in NOT_YET_ENFORCED:
-        pytest.skip(f"{len(wrong)} imports of {package} go against the order, which is not enforced yet")
     assert wrong == []
     rooms = {room(module_name(package, path)) for path in modules(package)}
     assert set(ROOMS[package].split()) - {package} == rooms - {package}, "rooms that are declared and rooms there are"
 
 
 def test_no_modules_import_one_another_in_a_ring() -> None:
-    enforced = {name: targets for name, targets in module_imports().items() if root(name) not in NOT_YET_ENFORCED}
-    assert circle(enforced) == []
+    assert circle(module_imports()) == []
 
 
 def test_the_checks_of_rooms_see_what_they_look_for() -> None:
@@ -190,15 +186,12 @@ def test_the_checks_of_rooms_see_what_they_look_for() -> None:
 def test_a_folder_holds_few_modules(package: str) -> None:
     counts = Counter(path.parent for path in modules(package) if path.name != "__init__.py")
     crowded = {str(folder.relative_to(REPOSITORY)): count for folder, count in counts.items() if count > MOST_MODULES}
-    if package in NOT_YET_ENFORCED:
-        pytest.skip(f"crowded folders: {crowded}, which is not enforced yet")
     assert crowded == {}
 
 
+@pytest.mark.xfail(reason="the bench is still being cut down", strict=False)
 def test_the_packages_stay_short_enough_to_be_read() -> None:
     lines = {package: sum(len(path.read_bytes().splitlines()) for path in modules(package)) for package in ARROW}
-    if NOT_YET_ENFORCED:
-        pytest.skip(f"{sum(lines.values())} lines, {lines}, which is not enforced yet")
     assert sum(lines.values()) <= MOST_LINES, lines
     assert lines["podx_bench"] <= MOST_LINES_OF_BENCH
 

@@ -111,8 +111,8 @@ def short_tables(results: Results) -> list[TextTable]:
         tables.append(figures_table(f"Speed, {task}", ("engine", "batch"), _speed_rows(results, task), columns, notes))
     for task in results.options["tasks"] if results.options["accuracy"] else ():
         metrics = [column for column in metric_columns(task) if column.title in SHORT_METRICS]
-        columns = (users_column(task), *metrics, agreement_column(task))
-        tables.append(figures_table(f"Accuracy, {task}", ("engine",), _accuracy_rows(results, task), columns))
+        shown = (users_column(task), *metrics, agreement_column(task))
+        tables.append(figures_table(f"Accuracy, {task}", ("engine",), _accuracy_rows(results, task), shown))
     return tables
 
 
