@@ -216,8 +216,8 @@ def study(data: Path, out: Path, asked: argparse.Namespace, extra: Sequence[str]
         largest, above, tried = search_largest(memory, budget, most, asked.closeness)
         if not largest:
             raise PodxError(f"{name}: not even one record fits into {asked.memory_gb:g} GB: give more --memory-gb")
-        found = {"name": name, "batch_size": largest, "peak_mb": tried[largest], "too_large": above}
-        strategies.append({**found, "probes": list(tried.items()), "rounds": []})
+        largest_of = {"name": name, "batch_size": largest, "peak_mb": tried[largest], "too_large": above}
+        strategies.append({**largest_of, "probes": list(tried.items()), "rounds": []})
     for turn in range(asked.rounds):
         for strategy in strategies[:: 1 if turn % 2 == 0 else -1]:
             arguments = (strategy["name"], strategy["batch_size"], turn * asked.updates, asked.updates)
@@ -234,15 +234,15 @@ def study(data: Path, out: Path, asked: argparse.Namespace, extra: Sequence[str]
 
 def epoch_minutes(strategy: dict[str, Any]) -> list[float]:
     """Time of an epoch by each round: seconds per update times the updates of an epoch."""
-    return [one["seconds"] / one["updates"] * one["updates_per_epoch"] / SECONDS for one in strategy["rounds"]]
+    return [turn["seconds"] / turn["updates"] * turn["updates_per_epoch"] / SECONDS for turn in strategy["rounds"]]
 
 
-def table(found: dict[str, Any]) -> TextTable:
+def table(results: dict[str, Any]) -> TextTable:
     """Both beside the paper's rows."""
     rows = [(f"{row.name} (reported)", *[NONE] * 6, row.time_per_epoch, NONE) for row in TABLE_5]
-    for strategy in found["strategies"]:
+    for strategy in results["strategies"]:
         rounds = strategy["rounds"]
-        pads = sum(one["pads"] for one in rounds) / sum(one["tokens"] for one in rounds)
+        pads = sum(turn["pads"] for turn in rounds) / sum(turn["tokens"] for turn in rounds)
         rows.append(
             (
                 NAMES[strategy["name"]],
@@ -252,13 +252,13 @@ def table(found: dict[str, Any]) -> TextTable:
                 *(f"{rounds[0][name]:,}" for name in ("updates_per_epoch", "records_per_epoch")),
                 f"{PERCENT * pads:.1f} %",
                 short(median(epoch_minutes(strategy))),
-                short(THOUSAND * median(one["seconds"] / one["records"] for one in rounds)),
+                short(THOUSAND * median(turn["seconds"] / turn["records"] for turn in rounds)),
             )
         )
-    mixed, alternated = (epoch_minutes(strategy) for strategy in found["strategies"])
-    times = median(one / other for one, other in zip(mixed, alternated, strict=True))
+    mixed, alternated = (epoch_minutes(strategy) for strategy in results["strategies"])
+    times = median(slow / fast for slow, fast in zip(mixed, alternated, strict=True))
     notes = (
-        f"Batch: the largest whose peak memory of the process stays within {found['options']['memory_gb']:g} GB. "
+        f"Batch: the largest whose peak memory of the process stays within {results['options']['memory_gb']:g} GB. "
         "Updates, records: of an epoch. Padding: share of all tokens of the timed batches. S/1,000: seconds per 1,000 "
         "records. An epoch of alternated training repeats the smaller tasks, so compare the time of records as well.",
         f"Here sample-mixed training takes {times:.2f} times as long for an epoch; in the paper, on Sports, 3.9 times.",
@@ -267,11 +267,11 @@ def table(found: dict[str, Any]) -> TextTable:
     return TextTable("Task-alternated and sample-mixed training (the paper's Table 5)", header, tuple(rows), notes)
 
 
-def write(found: dict[str, Any], out: Path) -> None:
+def write(results: dict[str, Any], out: Path) -> None:
     """Write results, table and chart."""
-    write_whole(out / "study.json", json.dumps(found, indent=2, ensure_ascii=False) + "\n")
-    write_whole(out / "report.md", markdown_table(table(found)))
-    bars = [(NAMES[one["name"]], median(epoch_minutes(one))) for one in found["strategies"]]
+    write_whole(out / "study.json", json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+    write_whole(out / "report.md", markdown_table(table(results)))
+    bars = [(NAMES[strategy["name"]], median(epoch_minutes(strategy))) for strategy in results["strategies"]]
     figure = bar_figure("Time of an epoch at the largest batch", "minutes", bars, [OTHER_COLOUR, OURS_COLOUR], short)
     write_whole(out / "study.svg", svg(figure))
 
@@ -290,12 +290,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=0, help="0: one per core")
     asked = parser.parse_args(given[: given.index("--")] if "--" in given else given)
     try:
-        found = study(asked.data, asked.out, asked, extra)
+        results = study(asked.data, asked.out, asked, extra)
     except PodxError as error:
         print(f"error: {error}", file=sys.stderr)
         return EXIT_CODE
-    write(found, asked.out)
-    print(markdown_table(table(found)))
+    write(results, asked.out)
+    print(markdown_table(table(results)))
     return 0
 
 

@@ -99,15 +99,15 @@ def _summed(named: Iterator[tuple[str, dict[str, Any]]], runs: int) -> list[Hots
     times: defaultdict[str, list[float]] = defaultdict(list)
     for name, event in named:
         times[name].append(event["dur"])
-    found = [Hotspot(name, len(own) / runs, float(np.sum(own)) / runs / MICROSECONDS) for name, own in times.items()]
-    return sorted(found, key=lambda one: -one.ms)
+    spots = [Hotspot(name, len(us) / runs, float(np.sum(us)) / runs / MICROSECONDS) for name, us in times.items()]
+    return sorted(spots, key=lambda spot: -spot.ms)
 
 
-def hotspot_table(title: str, found: list[Hotspot]) -> TextTable:
+def hotspot_table(title: str, spots: list[Hotspot]) -> TextTable:
     """The largest of them, and what all took together."""
-    total = sum(one.ms for one in found)
-    rows = [(one.name, f"{one.calls:.0f}", f"{one.ms:.2f}", f"{one.ms / total:.1%}") for one in found[:SHOWN]]
-    rows.append(("all", f"{sum(one.calls for one in found):.0f}", f"{total:.2f}", "100.0%"))
+    total = sum(spot.ms for spot in spots)
+    rows = [(s.name, f"{s.calls:.0f}", f"{s.ms:.2f}", f"{s.ms / total:.1%}") for s in spots[:SHOWN]]
+    rows.append(("all", f"{sum(spot.calls for spot in spots):.0f}", f"{total:.2f}", "100.0%"))
     return TextTable(title, ("operator", "calls", "ms", "share"), tuple(rows))
 
 
@@ -125,8 +125,8 @@ def main(
     events = profile(loaded.file(sig.RECOMMEND_FILE), inputs, threads or usable_cores())
     console = Console()
     what = f"{loaded.manifest.precision}, batch {batch_size}, source {inputs[sig.INPUT_IDS].shape[1]}"
-    for kind, found in zip(("operator", "part of the graph"), hotspots(events), strict=True):
-        console.print(rich_table(hotspot_table(f"recommend.onnx by {kind}: {what}", found)))
+    for kind, spots in zip(("operator", "part of the graph"), hotspots(events), strict=True):
+        console.print(rich_table(hotspot_table(f"recommend.onnx by {kind}: {what}", spots)))
 
 
 if __name__ == "__main__":
