@@ -24,6 +24,7 @@ from typing import Any
 
 import msgspec
 
+from podx.atomic import write_text
 from podx.errors import EXIT_CODE, ConfigError, PodxError
 from podx.text.templates import DEFAULT_TEMPLATES
 from podx_bench.accuracy.datasets import dataset_digest
@@ -33,7 +34,6 @@ from podx_bench.harness.child import ChildDiedError, run_in_child, thread_enviro
 from podx_bench.harness.environment import describe
 from podx_bench.harness.memory import peak_rss_mb
 from podx_bench.harness.options import usable_cores
-from podx_bench.harness.record_file import write_whole
 from podx_bench.pages.drawing import OTHER_COLOUR, OURS_COLOUR, bar_figure, svg
 from podx_bench.pages.render import markdown_table
 from podx_bench.pages.table import NONE, PERCENT, TextTable, short
@@ -162,7 +162,8 @@ class Measured:
                 if error.status != KILLED:
                     raise
                 self._known[key] = None
-            write_whole(self._path, json.dumps(self._known, indent=2))
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            write_text(self._path, json.dumps(self._known, indent=2))
         return self._known[key]
 
 
@@ -269,11 +270,12 @@ def table(results: dict[str, Any]) -> TextTable:
 
 def write(results: dict[str, Any], out: Path) -> None:
     """Write results, table and chart."""
-    write_whole(out / "study.json", json.dumps(results, indent=2, ensure_ascii=False) + "\n")
-    write_whole(out / "report.md", markdown_table(table(results)))
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(out / "study.json", json.dumps(results, indent=2, ensure_ascii=False) + "\n")
+    write_text(out / "report.md", markdown_table(table(results)))
     bars = [(NAMES[strategy["name"]], median(epoch_minutes(strategy))) for strategy in results["strategies"]]
     figure = bar_figure("Time of an epoch at the largest batch", "minutes", bars, [OTHER_COLOUR, OURS_COLOUR], short)
-    write_whole(out / "study.svg", svg(figure))
+    write_text(out / "study.svg", svg(figure))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

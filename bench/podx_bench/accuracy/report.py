@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from podx.atomic import replace_file, write_text
 from podx.text.templates import Task
 from podx_bench.accuracy.published import NUMBERED, published_rows
 from podx_bench.accuracy.records import CONSTRAINED, AccuracyResults
 from podx_bench.accuracy.rows import LEARNS_NOTHING, MODEL, PEER, PODX, Row, leaks, mean_and_deviation, rows_of
 from podx_bench.accuracy.tables import REPORTED, all_tables, dataset_name
-from podx_bench.harness.record_file import PARTIAL_SUFFIX, write_whole
 from podx_bench.pages.drawing import BASELINE_COLOUR, OTHER_COLOUR, OURS_COLOUR, bar_figure, svg
 from podx_bench.pages.render import Report, Section, write_report
 from podx_bench.workload.baselines import NEAR_USERS, NEXT_NUMBER
@@ -59,11 +60,11 @@ def write_accuracy(results: AccuracyResults, folder: Path) -> Path:
     """Write report and charts; returns the path of the page."""
     figures = accuracy_figures(results)
     drawings = {name: svg(figure) for name, figure in figures.items()}
+    folder.mkdir(parents=True, exist_ok=True)
     for name, figure in figures.items():
-        write_whole(folder / f"{name}.svg", drawings[name])
-        partial = folder / f"{name}.png{PARTIAL_SUFFIX}"
-        figure.savefig(partial, format="png", dpi=PNG_DPI, metadata={"Software": None})
-        partial.replace(folder / f"{name}.png")
+        write_text(folder / f"{name}.svg", drawings[name])
+        save = partial(figure.savefig, format="png", dpi=PNG_DPI, metadata={"Software": None})
+        replace_file(folder / f"{name}.png", save)
     sections = (Section(tuple(drawings.values())), Section(tables=tuple(all_tables(results))))
     facts = (("Machines that measured", environments(results)),)
     return write_report(Report(TITLE, headline(results), sections, facts, results.notes, PODX), folder)

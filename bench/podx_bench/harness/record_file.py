@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,22 +10,11 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from podx.atomic import write_text
 from podx.errors import DataError
 from podx_bench.harness.child import encode_value
 
-PARTIAL_SUFFIX = ".partial"
 T = TypeVar("T")
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file under a temporary name and rename it, so that it is never there in part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + PARTIAL_SUFFIX)
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 @dataclass(frozen=True)
@@ -43,14 +31,15 @@ class RecordFile(Generic[T]):
     format: str
     version: int
     command: str
-    kind: type[T] = dict  # type: ignore[assignment]
+    kind: type[T]
     renamed: Mapping[str, str] = field(default_factory=dict)
 
     def write(self, folder: Path, content: T) -> Path:
         """Write into a folder, which is made where it is missing; returns the path."""
         values = msgspec.to_builtins(content, enc_hook=encode_value)
         whole = {"format": self.format, "format_version": self.version, **values}
-        write_whole(folder / self.name, json.dumps(whole, indent=2, ensure_ascii=False) + "\n")
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / self.name, json.dumps(whole, indent=2, ensure_ascii=False) + "\n")
         return folder / self.name
 
     def read(self, path: Path) -> T:
@@ -74,8 +63,4 @@ class RecordFile(Generic[T]):
         try:
             return msgspec.convert(values, self.kind)
         except msgspec.ValidationError as error:
-            raise self.damaged(path, error) from error
-
-    def damaged(self, path: Path, error: Exception) -> DataError:
-        """What to raise where the content does not fit the records."""
-        return DataError(f"{path} is damaged ({error!r}): run {self.command} again")
+            raise DataError(f"{path} is damaged ({error!r}): run {self.command} again") from error

@@ -9,7 +9,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader
 from rich.table import Table
 
-from podx_bench.harness.record_file import write_whole
+from podx.atomic import write_text
 from podx_bench.pages.table import TextTable
 
 MARKDOWN_FILE, HTML_FILE = "report.md", "report.html"
@@ -87,8 +87,9 @@ def _render(template: str, report: Report) -> str:
 
 def write_report(report: Report, folder: Path) -> Path:
     """Write ``report.md`` and ``report.html``; returns the path of the page."""
-    write_whole(folder / MARKDOWN_FILE, markdown_report(report))
-    write_whole(folder / HTML_FILE, html_report(report))
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / MARKDOWN_FILE, markdown_report(report))
+    write_text(folder / HTML_FILE, html_report(report))
     return folder / HTML_FILE
 
 
