@@ -11,7 +11,7 @@ import pytest
 
 from podx.errors import ConfigError
 from podx_bench.harness.records import Results, SpeedRecord, StreamRecord
-from podx_bench.report.ratios import ratio_table
+from podx_bench.report.ratios import ratio_headline, ratio_table
 from tests.bench.records import speed_record
 
 ROUNDS = {
@@ -94,3 +94,12 @@ def test_the_command_prints_markdown_from_files(run: Results, tmp_path: Path) ->
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "| sequential, source 41, batch 8 (b) | fp32 / int8 | 10.0× / 25.0× | 4.0× / 12.0× |" in done.stdout
+
+
+def test_a_report_opens_with_the_range_of_ratios(run: Results) -> None:
+    assert ratio_headline([run]) == (
+        "On the same requests podx is 10.0 to 10.0 times as fast as encode-once in fp32 and "
+        "25.0 to 25.0 times as fast as encode-once in int8."
+    )
+    alone = dataclasses.replace(run, speed=(timed("podx", 1, 41.0),), stream=())
+    assert ratio_headline([alone]) == ""

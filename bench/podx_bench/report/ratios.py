@@ -120,8 +120,12 @@ def ratio_headline(runs: Sequence[Results]) -> str:
         for engine, precision in cell.precisions.items():
             ratio = paired_ratio(cell.rounds.get(ENCODE_ONCE), cell.rounds[engine])
             ratios.setdefault(precision, []).extend([] if ratio is None else [ratio])
-    said = [f"{min(r):.1f} to {max(r):.1f} times in {precision}" for precision, r in ratios.items() if r]
-    return f"podx is as fast as {ENCODE_ONCE} {' and '.join(said)}, on the same requests." if said else ""
+    said = [
+        f"{min(times):.1f} to {max(times):.1f} times as fast as {ENCODE_ONCE} in {precision}"
+        for precision, times in ratios.items()
+        if times
+    ]
+    return f"On the same requests podx is {' and '.join(said)}." if said else ""
 
 
 def _int8_notes(runs: Sequence[Results]) -> list[str]:
