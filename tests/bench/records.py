@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from podx_bench.harness.records import AccuracyRecord, SpeedRecord
+from podx_bench.harness.records import AccuracyRecord, SpeedRecord, StreamRecord
 
 
 def speed_record(engine: str, ms: float, batch_size: int = 1) -> SpeedRecord:
@@ -27,6 +27,23 @@ def speed_record(engine: str, ms: float, batch_size: int = 1) -> SpeedRecord:
         ratio_vs_encode_once=200 / ms,
         ratio_vs_as_published=None,
         round_ms=(2 * ms, 2 * ms),
+    )
+
+
+def stream_record(engine: str, seconds: tuple[float, ...], ratio: float | None = None, **more: Any) -> StreamRecord:
+    """2,048 users in one call, ten seconds."""
+    return StreamRecord(
+        engine=engine,
+        task="sequential",
+        users=2048,
+        batch_size=32,
+        seconds=10.0,
+        users_per_s=204.8,
+        peak_rss_mb=500.0,
+        ratio_vs_encode_once=ratio,
+        ratio_vs_as_published=None,
+        round_s=seconds,
+        **more,
     )
 
 

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from podx_bench.harness.records import Results, RooflineRecord, StreamRecord
+from podx_bench.harness.records import Results, RooflineRecord
 from podx_bench.report.charts import (
     accuracy_charts,
     colours,
@@ -16,7 +16,7 @@ from podx_bench.report.charts import (
     tail_charts,
     tradeoff_charts,
 )
-from tests.bench.records import ranking_record, speed_record
+from tests.bench.records import ranking_record, speed_record, stream_record
 
 
 def texts(svg: str) -> list[str]:
@@ -43,7 +43,7 @@ def varied(canned: Results) -> Results:
         speed=speed,
         accuracy=(*accuracy, ranking_record("podx", 0.05), ranking_record("podx-int8", 0.049)),
         rooflines=tuple(roofline(size, precision) for size in (1, 32) for precision in ("fp32", "int8")),
-        stream=(StreamRecord("podx", "sequential", 2048, 32, 10.0, 204.8, 500.0, 9.0, None, (10.0,)),),
+        stream=(stream_record("podx", (10.0,), 9.0),),
     )
 
 

@@ -12,7 +12,7 @@ import pytest
 from podx.errors import ConfigError
 from podx_bench.harness.records import Results, SpeedRecord, StreamRecord
 from podx_bench.report.ratios import ratio_headline, ratio_table
-from tests.bench.records import speed_record
+from tests.bench.records import speed_record, stream_record
 
 ROUNDS = {
     "encode-once": (100.0, 900.0, 100.0),
@@ -30,7 +30,7 @@ def timed(engine: str, batch_size: int, tokens: float) -> SpeedRecord:
 
 
 def streamed(engine: str) -> StreamRecord:
-    return StreamRecord(engine, "sequential", 2048, 32, 10.0, 204.8, 500.0, None, None, ROUNDS[engine])
+    return stream_record(engine, ROUNDS[engine])
 
 
 @pytest.fixture

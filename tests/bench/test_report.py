@@ -14,14 +14,14 @@ import pytest
 from podx.errors import ConfigError, DataError
 from podx.text.templates import Task
 from podx_bench.engines import ENGINES
-from podx_bench.harness.records import RESULTS_FILE, GemmRecord, Results, RooflineRecord, StreamRecord
+from podx_bench.harness.records import RESULTS_FILE, GemmRecord, Results, RooflineRecord
 from podx_bench.pages.render import html_report, markdown_report, write_report
 from podx_bench.report.bench import all_tables, bench_report, extra_sections
 from podx_bench.report.compare import comparison, comparison_report
 from podx_bench.report.tables import accuracy_tables, speed_tables
 from podx_bench.scale.records import ScaleRecord, ScaleResults
 from podx_bench.serving.records import ServingRecord, ServingResults
-from tests.bench.records import ranking_record, speed_record
+from tests.bench.records import ranking_record, speed_record, stream_record
 
 
 def test_results_read_back_as_written(canned: Results, tmp_path: Path) -> None:
@@ -70,7 +70,8 @@ def test_results_of_older_runs_are_still_read(path: Path) -> None:
 @pytest.fixture
 def full(canned: Results) -> Results:
     """With everything that a run can hold."""
-    stream = StreamRecord("podx", "sequential", 2048, 32, 10.0, 204.8, 500.0, 9.0, None, (10.0, 11.0), 36.2, 79, 4)
+    facts = {"source_tokens_mean": 36.2, "source_tokens_max": 79, "decoding_steps": 4}
+    stream = stream_record("podx", (10.0, 11.0), 9.0, **facts)
     int8 = dataclasses.replace(
         ranking_record("podx-int8", 0.04), overlap=0.97, overlap_with="podx", overlap_users=100, hr_10_loss=0.0125
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import onnxruntime as ort
 import pytest
@@ -9,8 +11,9 @@ import pytest
 from podx_bench.harness import gemm
 from podx_bench.harness.child import EngineError
 from podx_bench.harness.gemm import COLUMNS, INNER, INT8_LIMIT, ROWS, measure, measure_apart, product_graph
-from podx_bench.harness.records import GemmRecord
-from podx_bench.harness.roofline import Arithmetic, RooflineCell, rate_at, rooflines
+from podx_bench.harness.records import GemmRecord, SpeedRecord
+from podx_bench.harness.roofline import Arithmetic, rate_at, rooflines
+from tests.bench.records import speed_record
 
 T5_SMALL = {
     "d_model": 512, "d_kv": 64, "num_heads": 8, "d_ff": 2048, "num_layers": 6, "num_decoder_layers": 6,
@@ -23,25 +26,31 @@ def record(precision: str, rows: int, rate: float) -> GemmRecord:
     return GemmRecord(precision, "MatMul", rows, 512, 2048, rate, 10, 2)
 
 
+def timed(batch_size: int) -> SpeedRecord:
+    """A record of inputs that have as many tokens with three prompt vectors."""
+    record = speed_record("encode-once", 1.0, batch_size)
+    return dataclasses.replace(record, source_tokens_mean=SOURCE - 3, decoding_steps=4)
+
+
 def test_t5_small_does_the_work_that_was_counted_by_hand() -> None:
     work = Arithmetic.of_backbone(T5_SMALL)
-    assert work.encoder_ops(SOURCE) / 1e9 == pytest.approx(1.55, abs=0.005)
-    assert work.memory_ops(SOURCE) / 1e9 == pytest.approx(0.26, abs=0.005)
-    assert work.beam_ops() / 1e9 == pytest.approx(0.044, abs=0.0005)
+    assert SOURCE * work.encoder_ops / 1e9 == pytest.approx(1.55, abs=0.005)
+    assert SOURCE * work.memory_ops / 1e9 == pytest.approx(0.26, abs=0.005)
+    assert work.beam_ops / 1e9 == pytest.approx(0.044, abs=0.0005)
 
 
 def test_a_gated_feed_forward_part_has_a_third_matrix() -> None:
     plain, gated = (Arithmetic.of_backbone({**T5_SMALL, "feed_forward_proj": kind}) for kind in ("relu", "gated-gelu"))
-    assert gated.encoder_weights - plain.encoder_weights == 6 * 512 * 2048
-    assert gated.beam_weights - plain.beam_weights == 6 * 512 * 2048
-    assert gated.memory_weights == plain.memory_weights
+    assert gated.encoder_ops - plain.encoder_ops == 2 * 6 * 512 * 2048
+    assert gated.beam_ops - plain.beam_ops == 2 * 6 * 512 * 2048
+    assert gated.memory_ops == plain.memory_ops
 
 
 def test_a_decoder_may_be_deeper_and_heads_wider_than_the_model() -> None:
     wide = Arithmetic.of_backbone({**T5_SMALL, "num_decoder_layers": 2, "d_kv": 128})
-    assert wide.memory_weights == 2 * 2 * 512 * 1024
-    assert wide.beam_weights == 2 * (6 * 512 * 1024 + 2 * 512 * 2048)
-    assert wide.encoder_weights == 6 * (4 * 512 * 1024 + 2 * 512 * 2048)
+    assert wide.memory_ops == 2 * 2 * 2 * 512 * 1024
+    assert wide.beam_ops == 2 * 2 * (6 * 512 * 1024 + 2 * 512 * 2048)
+    assert wide.encoder_ops == 2 * 6 * (4 * 512 * 1024 + 2 * 512 * 2048)
 
 
 def test_a_rate_is_of_the_next_larger_shape_and_never_below_a_smaller_ones() -> None:
@@ -55,14 +64,15 @@ def test_a_rate_is_of_the_next_larger_shape_and_never_below_a_smaller_ones() -> 
 def test_a_roofline_is_operations_over_rate() -> None:
     measured = [record("fp32", 20, 100.0), record("fp32", 2000, 200.0), record("int8", 20, 400.0)]
     work = Arithmetic.of_backbone(T5_SMALL)
-    fp32, int8 = rooflines(RooflineCell("sequential", 32, SOURCE, 4, 20), work, measured)
-    total = work.encoder_ops(SOURCE) + work.memory_ops(SOURCE) + 61 * work.beam_ops()
+    fp32, int8 = rooflines(timed(32), work, measured, 3, 20)
+    total = SOURCE * work.encoder_ops + SOURCE * work.memory_ops + 61 * work.beam_ops
     assert fp32.giga_ops == pytest.approx(total / 1e9)
     assert fp32.giga_ops == pytest.approx(4.49, abs=0.01)
     assert fp32.ms_per_user == pytest.approx(1e3 * total / 200e9)  # even 32 first beams are more than 20 rows
     assert int8.ms_per_user == pytest.approx(1e3 * total / 400e9)
-    single, _ = rooflines(RooflineCell("sequential", 1, SOURCE, 4, 20), work, measured)
-    few = 61 * work.beam_ops()
+    single, _ = rooflines(timed(1), work, measured, 3, 20)
+    assert rooflines(speed_record("encode-once", 1.0), work, measured, 3, 20) == []  # its lengths are not known
+    few = 61 * work.beam_ops
     assert single.ms_per_user == pytest.approx(1e3 * ((total - few) / 200e9 + few / 100e9))
 
 

@@ -12,19 +12,16 @@ from podx_bench.harness.record_file import RecordFile
 RESULTS_FILE = "results.json"
 
 
-@dataclass(frozen=True)
-class SpeedRecord:
-    """Latency of one engine on one task and batch size.
+@dataclass(frozen=True, kw_only=True)
+class Timed:
+    """What all measurements of an engine's time say.
 
     Attributes:
-        p50_ms, p95_ms, p99_ms: of one call, that is of one batch.
-        users_per_s, ms_per_user: over all timed calls.
+        batch_size: requests that the engine runs at a time.
+        users_per_s: over all timed calls; of a stream: of the median pass.
         peak_rss_mb: most memory the engine's process has held up to then, loading included (10^6 bytes). Batch sizes
             run in ascending order.
-        load_s: from the start of the process to its first answer.
-        rounds: turns taken; calls: timed calls in them.
         ratio_vs_encode_once, ratio_vs_as_published: baseline's time ÷ own, median over the rounds; None: not run.
-        round_ms: time of each round, all its calls together.
         source_tokens_mean, source_tokens_max: of the timed requests' inputs, prompt vectors and padding not counted.
         decoding_steps: of the deepest item, end of sequence included. These three: None where they are not known.
     """
@@ -32,48 +29,42 @@ class SpeedRecord:
     engine: str
     task: str
     batch_size: int
+    users_per_s: float
+    peak_rss_mb: float
+    ratio_vs_encode_once: float | None
+    ratio_vs_as_published: float | None
+    source_tokens_mean: float | None = None
+    source_tokens_max: int | None = None
+    decoding_steps: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeedRecord(Timed):
+    """Latency of one engine on one task and batch size.
+
+    Attributes:
+        p50_ms, p95_ms, p99_ms: of one call, that is of one batch. ms_per_user: over all timed calls.
+        load_s: from the start of the process to its first answer.
+        rounds: turns taken; calls: timed calls in them. round_ms: time of each round, all its calls together.
+    """
+
     p50_ms: float
     p95_ms: float
     p99_ms: float
-    users_per_s: float
     ms_per_user: float
-    peak_rss_mb: float
     load_s: float
     rounds: int
     calls: int
-    ratio_vs_encode_once: float | None
-    ratio_vs_as_published: float | None
     round_ms: tuple[float, ...]
-    source_tokens_mean: float | None = None
-    source_tokens_max: int | None = None
-    decoding_steps: int | None = None
 
 
-@dataclass(frozen=True)
-class StreamRecord:
-    """One engine given all users in one call and free to order them.
+@dataclass(frozen=True, kw_only=True)
+class StreamRecord(Timed):
+    """One engine given all users in one call and free to order them. ``seconds``: of the median pass of ``round_s``."""
 
-    Attributes:
-        batch_size: how many it runs at a time.
-        seconds: of the median pass; users_per_s: in it. round_s: of each pass.
-        peak_rss_mb: most memory its process has held (10^6 bytes).
-        ratio_vs_encode_once, ratio_vs_as_published: as in :class:`SpeedRecord`.
-        source_tokens_mean, source_tokens_max, decoding_steps: as in :class:`SpeedRecord`.
-    """
-
-    engine: str
-    task: str
     users: int
-    batch_size: int
     seconds: float
-    users_per_s: float
-    peak_rss_mb: float
-    ratio_vs_encode_once: float | None
-    ratio_vs_as_published: float | None
     round_s: tuple[float, ...]
-    source_tokens_mean: float | None = None
-    source_tokens_max: int | None = None
-    decoding_steps: int | None = None
 
 
 @dataclass(frozen=True)

@@ -22,40 +22,29 @@ from pathlib import Path
 from typing import Any
 
 from podx_bench.harness.gemm import GIGA, OPS_PER_PRODUCT
-from podx_bench.harness.records import GemmRecord, RooflineRecord
+from podx_bench.harness.records import GemmRecord, RooflineRecord, SpeedRecord
 
 MILLISECONDS = 1e3
-GATED = "gated"
-"""How T5's ``feed_forward_proj`` begins where the first feed-forward matrix comes twice."""
-ENCODER_ATTENTION, CROSS_MEMORY, DECODER_ATTENTION = 4, 2, 6
-"""Matrices of d_model · inner: of an encoder layer; keys and values of a decoder layer; what else it has."""
 
 
 @dataclass(frozen=True)
 class Arithmetic:
-    """Weights that a row of activations meets.
+    """Operations of the encoder and of the cross-attention's keys and values for a source token, and of a beam-step."""
 
-    Attributes:
-        encoder_weights: for a source token.
-        memory_weights: for a source token, cross-attention keys and values of all decoder layers.
-        beam_weights: for one beam in one decoding step.
-    """
-
-    encoder_weights: int
-    memory_weights: int
-    beam_weights: int
+    encoder_ops: int
+    memory_ops: int
+    beam_ops: int
 
     @classmethod
     def of_backbone(cls, backbone: Mapping[str, Any]) -> Arithmetic:
         """From the fields of a ``T5Config``."""
-        width, inner = backbone["d_model"], backbone["num_heads"] * backbone["d_kv"]
-        matrices = 3 if str(backbone["feed_forward_proj"]).startswith(GATED) else 2
-        forward = matrices * width * backbone["d_ff"]
-        decoder_layers = backbone["num_decoder_layers"]
+        width = backbone["d_model"]
+        square = OPS_PER_PRODUCT * width * backbone["num_heads"] * backbone["d_kv"]
+        matrices = 3 if str(backbone["feed_forward_proj"]).startswith("gated") else 2
+        forward = OPS_PER_PRODUCT * matrices * width * backbone["d_ff"]
+        layers, decoder_layers = backbone["num_layers"], backbone["num_decoder_layers"]
         return cls(
-            encoder_weights=backbone["num_layers"] * (ENCODER_ATTENTION * width * inner + forward),
-            memory_weights=decoder_layers * CROSS_MEMORY * width * inner,
-            beam_weights=decoder_layers * (DECODER_ATTENTION * width * inner + forward),
+            layers * (4 * square + forward), decoder_layers * 2 * square, decoder_layers * (6 * square + forward)
         )
 
     @classmethod
@@ -65,25 +54,10 @@ class Arithmetic:
         Raises:
             CheckpointError: its configuration cannot be read.
         """
-        from podx_train.checkpoint.checkpoint import (
-            CONFIG_FILE,  # brings torch, which the other engines' bench does not need
-        )
+        from podx_train.checkpoint.checkpoint import CONFIG_FILE  # brings torch, which other engines' bench needs not
         from podx_train.model.config import PodConfig
 
-        text = (checkpoint / CONFIG_FILE).read_text(encoding="utf-8")
-        return cls.of_backbone(PodConfig.from_json(text).backbone)
-
-    def encoder_ops(self, tokens: float) -> float:
-        """Operations of the encoder on a source of so many tokens."""
-        return OPS_PER_PRODUCT * self.encoder_weights * tokens
-
-    def memory_ops(self, tokens: float) -> float:
-        """Operations of the cross-attention keys and values of so many source tokens."""
-        return OPS_PER_PRODUCT * self.memory_weights * tokens
-
-    def beam_ops(self, rows: float = 1) -> float:
-        """Operations of so many beam-steps."""
-        return OPS_PER_PRODUCT * self.beam_weights * rows
+        return cls.of_backbone(PodConfig.from_json((checkpoint / CONFIG_FILE).read_text(encoding="utf-8")).backbone)
 
 
 def rate_at(gemm: Sequence[GemmRecord], precision: str, rows: float) -> float | None:
@@ -91,45 +65,32 @@ def rate_at(gemm: Sequence[GemmRecord], precision: str, rows: float) -> float | 
 
     The best rate of the measured shapes up to the first that has as many rows, so that the bound is never too slow.
     """
-    shapes = sorted((record for record in gemm if record.precision == precision), key=lambda record: record.rows)
-    if not shapes:
+    rates = {record.rows: record.giga_ops_per_s for record in gemm if record.precision == precision}
+    if not rates:
         return None
-    enough = next((record.rows for record in shapes if record.rows >= rows), shapes[-1].rows)
-    return GIGA * max(record.giga_ops_per_s for record in shapes if record.rows <= enough)
+    enough = min((measured for measured in rates if measured >= rows), default=max(rates))
+    return GIGA * max(rate for measured, rate in rates.items() if measured <= enough)
 
 
-@dataclass(frozen=True)
-class RooflineCell:
-    """What a roofline is computed for. ``source_tokens``: mean of the inputs, prompt vectors counted."""
+def rooflines(
+    record: SpeedRecord, arithmetic: Arithmetic, gemm: Sequence[GemmRecord], prompt_vectors: int, beams: int
+) -> list[RooflineRecord]:
+    """A roofline for each precision that was measured, of the cell that a record is of; none without its lengths.
 
-    task: str
-    batch_size: int
-    source_tokens: float
-    decoding_steps: int
-    beams: int
-
-
-def rooflines(cell: RooflineCell, arithmetic: Arithmetic, gemm: Sequence[GemmRecord]) -> list[RooflineRecord]:
-    """A roofline for each precision that was measured."""
-    batch, tokens = cell.batch_size, cell.source_tokens
-    later = (cell.decoding_steps - 1) * cell.beams
+    Args:
+        prompt_vectors: that the model puts before each input. beams: of the search.
+    """
+    if record.source_tokens_mean is None or record.decoding_steps is None:
+        return []
+    batch, steps, tokens = record.batch_size, record.decoding_steps, record.source_tokens_mean + prompt_vectors
     parts = (  # (operations a user, rows of each product)
-        (arithmetic.encoder_ops(tokens) + arithmetic.memory_ops(tokens), batch * tokens),
-        (arithmetic.beam_ops(), batch),
-        (arithmetic.beam_ops(later), batch * cell.beams),
+        ((arithmetic.encoder_ops + arithmetic.memory_ops) * tokens, batch * tokens),
+        (arithmetic.beam_ops, batch),
+        (arithmetic.beam_ops * (steps - 1) * beams, batch * beams),
     )
+    giga = sum(ops for ops, _ in parts) / GIGA
     records = []
-    for precision in dict.fromkeys(record.precision for record in gemm):
-        seconds = sum(ops / (rate_at(gemm, precision, rows) or float("inf")) for ops, rows in parts)
-        records.append(
-            RooflineRecord(
-                task=cell.task,
-                batch_size=batch,
-                precision=precision,
-                source_tokens=tokens,
-                decoding_steps=cell.decoding_steps,
-                giga_ops=sum(ops for ops, _ in parts) / GIGA,
-                ms_per_user=seconds * MILLISECONDS,
-            )
-        )
+    for precision in dict.fromkeys(measured.precision for measured in gemm):
+        ms = MILLISECONDS * sum(ops / (rate_at(gemm, precision, rows) or float("inf")) for ops, rows in parts)
+        records.append(RooflineRecord(record.task, batch, precision, tokens, steps, giga, ms))
     return records

@@ -1,8 +1,7 @@
 """The process behind :class:`podx_bench.harness.child.Child`: ``python -m podx_bench.harness.worker``.
 
-It reads one request per line from stdin and writes replies to its original stdout until stdin ends; whatever libraries
-print goes to stderr. It imports only what a request names, so that the process of one engine is free of the others'
-libraries. Ctrl-C is the parent's to handle.
+It answers requests from stdin on its original stdout until stdin ends; whatever libraries print goes to stderr. It
+imports only what a request names, so that the process of one engine is free of the others' libraries.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ import signal
 import sys
 import threading
 import typing
-from collections.abc import Callable
 from typing import IO, Any
 
 import msgspec
@@ -28,60 +26,46 @@ _replies: IO[bytes] | None = None
 
 def tell(progress: str) -> None:
     """Report what is being done to the parent's ``tell``; outside a worker process nothing happens."""
-    if _replies is not None:
-        _reply(Reply(progress=progress))
+    _reply(Reply(progress=progress))
 
 
 def _reply(reply: Reply) -> None:
-    assert _replies is not None  # set before the first request is read
-    with _lock:
-        _replies.write(msgspec.json.encode(reply, enc_hook=encode_value) + b"\n")
-        _replies.flush()
+    if _replies is not None:
+        with _lock:
+            _replies.write(msgspec.json.encode(reply, enc_hook=encode_value) + b"\n")
+            _replies.flush()
 
 
-def _call(function: Callable[..., Any], values: list[Any]) -> Any:
-    """Call with arguments converted by the function's type hints."""
-    where = function.__init__ if inspect.isclass(function) else function
-    hints = typing.get_type_hints(where)
-    names = inspect.signature(function).parameters
-    arguments = [
-        msgspec.convert(value, hints.get(name, Any), dec_hook=decode_value)
-        for name, value in zip(names, values, strict=False)
-    ]
-    return function(*arguments)
-
-
-def _imported(target: str) -> Callable[..., Any]:
-    module, _, attribute = target.partition(":")
-    found: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
-    return found
-
-
-def serve(requests: IO[bytes]) -> None:
-    """Answer requests until they end."""
-    kept: Any = None
-    for line in requests:
-        request = msgspec.json.decode(line, type=Request)
-        try:
-            if request.make is not None:
-                kept, result = _call(_imported(request.make), request.arguments), None
-            elif request.function is not None:
-                result = _call(_imported(request.function), request.arguments)
-            else:
-                result = _call(getattr(kept, request.method or ""), request.arguments)
-            reply = Reply(result=result)
-        except PodxError as error:
-            reply = Reply(error=type(error).__name__, message=str(error))
-        _reply(reply)
+def _call(request: Request, kept: Any) -> Any:
+    """Call what a request names, its arguments converted by the type hints there."""
+    module, colon, name = request.target.rpartition(":")
+    function = getattr(importlib.import_module(module) if colon else kept, name)
+    hints = typing.get_type_hints(function.__init__ if inspect.isclass(function) else function)
+    return function(
+        *(
+            msgspec.convert(value, hints.get(parameter, Any), dec_hook=decode_value)
+            for parameter, value in zip(inspect.signature(function).parameters, request.arguments, strict=False)
+        )
+    )
 
 
 def main() -> None:
-    """Keep the original stdout for replies, give descriptor 1 to stderr, and serve."""
+    """Keep the original stdout for replies, give descriptor 1 to stderr, and answer requests until they end."""
     global _replies
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     _replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
-    serve(sys.stdin.buffer)
+    kept: Any = None
+    for line in sys.stdin.buffer:
+        request = msgspec.json.decode(line, type=Request)
+        try:
+            result = _call(request, kept)
+        except PodxError as error:
+            _reply(Reply(error=(type(error).__name__, str(error))))
+            continue
+        if request.keep:
+            kept, result = result, None
+        _reply(Reply(result))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,6 @@ LONG_CALL_MS = 2_000.0
 """A warm-up call that takes longer is not repeated."""
 SETTLE_S = 0.3
 """Pause before each turn: threads of the engine before may spin on for up to 0.2 s after its last call."""
-PERCENTILES = (50, 95, 99)
 MILLISECONDS = 1e3
 
 Expired = Callable[[], bool]
@@ -40,7 +39,7 @@ class Cell:
     Attributes:
         users: so many requests are used, from ``first_row`` on.
         source_tokens: int64 [users], length of each one's input. decoding_steps: see
-            :class:`podx_bench.results.SpeedRecord`. None: not known.
+            :class:`podx_bench.harness.records.Timed`. None: not known.
     """
 
     task: Task
@@ -70,25 +69,20 @@ def measure_cell(
         if expired():
             return []
         warm_up(processes[name], asked[0][0])
-    done: list[dict[str, Timing]] = []
+    done: dict[str, list[Timing]] = {name: [] for name in names}
+    finished = 0
     for number, batches in enumerate(asked):
         if expired():
             break
         turn = number % len(names)
-        done.append({name: _turn(processes[name], batches) for name in names[turn:] + names[:turn]})
-    if not done:
+        for name in names[turn:] + names[:turn]:
+            time.sleep(SETTLE_S)
+            done[name].append(processes[name].time(batches))
+        finished += 1
+    if not finished:
         return []
-    tokens = source_facts(cell, [row for batches in planned[: len(done)] for batch in batches for row in batch])
-    return [replace(_record(cell, name, processes[name].load_s, done), **tokens) for name in names]
-
-
-def source_facts(cell: Cell, rows: Sequence[int]) -> dict[str, Any]:
-    """What a record says of the inputs of requests (numbers from 0, without ``first_row``) and of the search."""
-    facts: dict[str, Any] = {"decoding_steps": cell.decoding_steps}
-    if cell.source_tokens is None:
-        return facts
-    tokens = cell.source_tokens[np.asarray(rows)]
-    return {**facts, "source_tokens_mean": float(tokens.mean()), "source_tokens_max": int(tokens.max())}
+    rows = [row for batches in planned[:finished] for batch in batches for row in batch]
+    return [_record(cell, name, processes[name].load_s, done, rows) for name in names]
 
 
 def warm_up(process: EngineProcess, batch: Sequence[int]) -> None:
@@ -98,32 +92,44 @@ def warm_up(process: EngineProcess, batch: Sequence[int]) -> None:
             return
 
 
-def _turn(process: EngineProcess, batches: Sequence[Sequence[int]]) -> Timing:
-    time.sleep(SETTLE_S)
-    return process.time(batches)
+def timed_facts(cell: Cell, name: str, done: Mapping[str, Sequence[Timing]], rows: Sequence[int]) -> dict[str, Any]:
+    """Fields that records of an engine's time share, all but the throughput.
+
+    Args:
+        done: what every engine took, by round. rows: the requests timed, from 0 without ``first_row``.
+    """
+    totals = {engine: [sum(timing.ms) for timing in timings] for engine, timings in done.items()}
+    tokens = None if cell.source_tokens is None else cell.source_tokens[np.asarray(rows)]
+    return {
+        "engine": name,
+        "task": cell.task,
+        "batch_size": cell.batch_size,
+        "peak_rss_mb": max(timing.peak_rss_mb for timing in done[name]),
+        "ratio_vs_encode_once": paired_ratio(totals.get(ENCODE_ONCE), totals[name]),
+        "ratio_vs_as_published": paired_ratio(totals.get(AS_PUBLISHED), totals[name]),
+        "source_tokens_mean": None if tokens is None else float(tokens.mean()),
+        "source_tokens_max": None if tokens is None else int(tokens.max()),
+        "decoding_steps": cell.decoding_steps,
+    }
 
 
-def _record(cell: Cell, name: str, load_s: float, rounds: Sequence[Mapping[str, Timing]]) -> SpeedRecord:
-    calls = np.array([ms for timings in rounds for ms in timings[name].ms])
-    p50, p95, p99 = (float(value) for value in np.percentile(calls, PERCENTILES))
+def _record(
+    cell: Cell, name: str, load_s: float, done: Mapping[str, Sequence[Timing]], rows: Sequence[int]
+) -> SpeedRecord:
+    calls = np.array([ms for timing in done[name] for ms in timing.ms])
+    p50, p95, p99 = np.percentile(calls, (50, 95, 99)).tolist()
     per_user = float(calls.mean()) / cell.batch_size
-    totals = {engine: [sum(timings[engine].ms) for timings in rounds] for engine in rounds[0]}
     return SpeedRecord(
-        engine=name,
-        task=cell.task,
-        batch_size=cell.batch_size,
+        **timed_facts(cell, name, done, rows),
         p50_ms=p50,
         p95_ms=p95,
         p99_ms=p99,
         users_per_s=MILLISECONDS / per_user,
         ms_per_user=per_user,
-        peak_rss_mb=max(timings[name].peak_rss_mb for timings in rounds),
         load_s=load_s,
-        rounds=len(rounds),
+        rounds=len(done[name]),
         calls=len(calls),
-        ratio_vs_encode_once=paired_ratio(totals.get(ENCODE_ONCE), totals[name]),
-        ratio_vs_as_published=paired_ratio(totals.get(AS_PUBLISHED), totals[name]),
-        round_ms=tuple(totals[name]),
+        round_ms=tuple(sum(timing.ms) for timing in done[name]),
     )
 
 
@@ -132,7 +138,5 @@ def paired_ratio(baseline: Sequence[float] | None, own: Sequence[float]) -> floa
 
     Where one has run fewer rounds, only the rounds of both count.
     """
-    shared = 0 if baseline is None else min(len(baseline), len(own))
-    if baseline is None or not shared:
-        return None
-    return float(np.median(np.array(baseline[:shared]) / np.array(own[:shared])))
+    ratios = [other / mine for other, mine in zip(baseline or (), own, strict=False)]
+    return float(np.median(ratios)) if ratios else None

@@ -13,17 +13,15 @@ from contextlib import AbstractContextManager, contextmanager
 
 import numpy as np
 
-from podx_bench.engines import AS_PUBLISHED, ENCODE_ONCE
 from podx_bench.engines.process import EngineProcess
 from podx_bench.engines.server import Timing
 from podx_bench.harness.child import Tell
 from podx_bench.harness.records import StreamRecord
-from podx_bench.latency.speed import SETTLE_S, Cell, Expired, paired_ratio, source_facts, warm_up
+from podx_bench.latency.speed import MILLISECONDS, SETTLE_S, Cell, Expired, timed_facts, warm_up
 
 PASS_TIMEOUT_S = 4 * 3600.0
 """A pass of 2,048 users takes the slowest engines most of an hour on two cores."""
 HEARTBEAT_S = 30.0
-MILLISECONDS = 1e3
 
 Start = Callable[[str], AbstractContextManager[EngineProcess]]
 """Starts the process of an engine."""
@@ -76,18 +74,12 @@ def heartbeat(what: str, tell: Tell, every_s: float = HEARTBEAT_S) -> Iterator[N
 
 
 def _record(cell: Cell, name: str, done: Mapping[str, Sequence[Timing]]) -> StreamRecord:
-    seconds = {engine: [sum(timing.ms) / MILLISECONDS for timing in timings] for engine, timings in done.items()}
-    median = float(np.median(seconds[name]))
+    passes = tuple(sum(timing.ms) / MILLISECONDS for timing in done[name])
+    median = float(np.median(passes))
     return StreamRecord(
-        engine=name,
-        task=cell.task,
+        **timed_facts(cell, name, done, range(cell.users)),
         users=cell.users,
-        batch_size=cell.batch_size,
         seconds=median,
         users_per_s=cell.users / median,
-        peak_rss_mb=max(timing.peak_rss_mb for timing in done[name]),
-        ratio_vs_encode_once=paired_ratio(seconds.get(ENCODE_ONCE), seconds[name]),
-        ratio_vs_as_published=paired_ratio(seconds.get(AS_PUBLISHED), seconds[name]),
-        round_s=tuple(seconds[name]),
-        **source_facts(cell, range(cell.users)),
+        round_s=passes,
     )

@@ -23,8 +23,8 @@ from podx_bench.engines.process import EngineProcess
 from podx_bench.harness.child import CALL_TIMEOUT_S, Tell
 from podx_bench.harness.environment import describe
 from podx_bench.harness.gemm import measure_apart
-from podx_bench.harness.records import Results, SpeedRecord, StreamRecord
-from podx_bench.harness.roofline import Arithmetic, RooflineCell, rooflines
+from podx_bench.harness.records import Results, StreamRecord
+from podx_bench.harness.roofline import Arithmetic, rooflines
 from podx_bench.latency.speed import MILLISECONDS, Expired, measure_cell
 from podx_bench.latency.stream import PASS_TIMEOUT_S, measure_stream
 from podx_bench.peers.place import versions
@@ -218,17 +218,10 @@ class BenchRun:
             if len(records) == 0 or records[0].rounds < self._options.rounds:
                 self._note(f"{plan.task}, batch size {batch_size}: the time ended before all rounds were run")
             self._keep(speed=(*self.results.speed, *records))
-            if records:
-                self._rooflines(records[0])
-
-    def _rooflines(self, record: SpeedRecord) -> None:
-        """The roofline of the cell that a record is of."""
-        mean, steps = record.source_tokens_mean, record.decoding_steps
-        if self._arithmetic is None or mean is None or steps is None:
-            return
-        tokens = mean + self._bundle.manifest.prompt_vectors
-        cell = RooflineCell(record.task, record.batch_size, tokens, steps, self._options.beams)
-        self._keep(rooflines=(*self.results.rooflines, *rooflines(cell, self._arithmetic, self.results.gemm)))
+            if records and self._arithmetic is not None:
+                prompts, gemm = self._bundle.manifest.prompt_vectors, self.results.gemm
+                bounds = rooflines(records[0], self._arithmetic, gemm, prompts, self._options.beams)
+                self._keep(rooflines=(*self.results.rooflines, *bounds))
 
     def _stream(self, plan: TaskPlan, part: Part, engines: list[str], work: Path, expired: Expired) -> None:
         size, rounds = self._options.stream_batch, self._options.stream_rounds
