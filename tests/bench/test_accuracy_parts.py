@@ -89,8 +89,8 @@ def test_published_rows_are_those_of_the_paper() -> None:
     assert published.TABLE_5[1].time == "6h55m" and published.TABLE_5[0].epochs == 13
     times = {(r.method, r.task): r.time for r in published.TABLE_6}
     assert times[published.DROPPED, Task.SEQUENTIAL] == "22m17s" and times[published.KEPT, Task.TOPN] == "48m31s"
-    assert published.known_dataset(22_363, 12_101) == published.BEAUTY
-    assert published.known_dataset(3, 12) is None
+    assert published.COUNTS[22_363, 12_101] == published.BEAUTY
+    assert published.COUNTS.get((3, 12)) is None
 
 
 def test_every_published_figure_is_in_the_paper(shared_data: Path) -> None:

@@ -50,13 +50,17 @@ def item_numbers(dataset: Dataset) -> dict[str, int]:
     return {raw: number for number, raw in enumerate(dataset.item_ids, start=1)}
 
 
+def padded(rows: Sequence[Sequence[int]], k: int) -> IntArray:
+    """The first k numbers of each row, [rows, k], 0 where there are fewer."""
+    lists = np.full((len(rows), k), NOT_AN_ITEM, dtype=np.int64)
+    for place, row in enumerate(rows):
+        lists[place, : len(row[:k])] = row[:k]
+    return lists
+
+
 def as_lists(answers: Sequence[Answer], numbers: dict[str, int], k: int) -> IntArray:
     """Item numbers, [answers, k]; 0 for an answer that is no item, and where there are fewer than k."""
-    lists = np.full((len(answers), k), NOT_AN_ITEM, dtype=np.int64)
-    for row, answer in enumerate(answers):
-        items = [NOT_AN_ITEM if raw is None else numbers.get(raw, NOT_AN_ITEM) for raw in answer.items[:k]]
-        lists[row, : len(items)] = items
-    return lists
+    return padded([[numbers.get(raw or "", NOT_AN_ITEM) for raw in answer.items] for answer in answers], k)
 
 
 def answer_metrics(answers: Sequence[Answer], workload: Workload, dataset: Dataset) -> dict[str, float]:

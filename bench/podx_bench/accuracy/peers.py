@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,9 @@ import numpy as np
 
 from podx.bundle.manifest import file_sha256
 from podx.errors import DataError
-from podx.metrics import NOT_AN_ITEM
 from podx.text.templates import Task
 from podx_bench.accuracy.datasets import asked_users, ranked_users
-from podx_bench.accuracy.metrics import IntArray, list_metrics
+from podx_bench.accuracy.metrics import list_metrics, padded
 from podx_bench.accuracy.options import AccuracyOptions
 from podx_bench.accuracy.records import CONSTRAINED, Measurement, PeerRecord
 from podx_bench.harness.options import LEAST_ACCURACY_K
@@ -35,11 +33,14 @@ class PeerFile(msgspec.Struct):
     environment: dict[str, Any] = {}
 
 
-def read_peer(path: Path) -> tuple[PeerFile, dict[str, Any]]:
-    """A peer's file, and what it says of its training.
+def score_peer(path: Path, dataset: Dataset, digest: str, options: AccuracyOptions) -> tuple[PeerRecord, list[str]]:
+    """Score a peer's sequential lists on the users asked for, as far as its file has them; and what to say of it.
+
+    Args:
+        digest: of the dataset.
 
     Raises:
-        DataError: the file cannot be read or lacks a part.
+        DataError: the file is damaged, names users or items the dataset lacks, or has none of the users asked for.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -51,42 +52,18 @@ def read_peer(path: Path) -> tuple[PeerFile, dict[str, Any]]:
             f"{path}: {error}; a peer's file is a JSON object with its 'name', 'users' must be user numbers, and "
             f"'lists' a list of item numbers for each"
         ) from error
-    users, lists = peer.users, peer.lists
-    if len(users) != len(lists) or not users or len(set(users)) != len(users):
-        raise DataError(f"{path} has {len(lists)} lists for {len(users)} users: it needs one list for each, users once")
-    return peer, {key: value for key, value in content.items() if key not in PeerFile.__struct_fields__}
-
-
-def _lists(rows: Sequence[Sequence[int]]) -> IntArray:
-    """The first ten of each list, [users, 10], 0 where there are fewer."""
-    lists = np.full((len(rows), LEAST_ACCURACY_K), NOT_AN_ITEM, dtype=np.int64)
-    for place, row in enumerate(rows):
-        lists[place, : len(row[:LEAST_ACCURACY_K])] = row[:LEAST_ACCURACY_K]
-    return lists
-
-
-def _require_known(path: Path, numbers: Sequence[int], count: int, what: str) -> None:
-    wrong = next((number for number in numbers if not 1 <= number <= count), None)
-    if wrong is not None:
+    lists = dict(zip(peer.users, peer.lists, strict=False))
+    if not len(lists) == len(peer.users) == len(peer.lists) > 0:
         raise DataError(
-            f"{path} names {what} {wrong}, but the dataset numbers its {what}s 1..{count}: give the dataset folder "
-            f"that the peer was trained on"
+            f"{path} has {len(peer.lists)} lists for {len(peer.users)} users: it needs one list for each, users once"
         )
-
-
-def score_peer(path: Path, dataset: Dataset, digest: str, options: AccuracyOptions) -> tuple[PeerRecord, list[str]]:
-    """Score a peer's sequential lists on the users asked for, as far as its file has them; and what to say of it.
-
-    Args:
-        digest: of the dataset.
-
-    Raises:
-        DataError: the file is damaged, names users or items the dataset lacks, or has none of the users asked for.
-    """
-    peer, training = read_peer(path)
-    _require_known(path, peer.users, dataset.user_count, "user")
-    _require_known(path, [number for row in peer.lists for number in row], dataset.item_count, "item")
-    lists = dict(zip(peer.users, peer.lists, strict=True))
+    items = [number for row in peer.lists for number in row]
+    for what, numbers, count in (("user", peer.users, dataset.user_count), ("item", items, dataset.item_count)):
+        if wrong := [number for number in numbers if not 1 <= number <= count]:
+            raise DataError(
+                f"{path} names {what} {wrong[0]}, but the dataset numbers its {what}s 1..{count}: give the dataset "
+                f"folder that the peer was trained on"
+            )
     asked = asked_users(Task.SEQUENTIAL, dataset, options)
     users = np.array([user for user in asked.tolist() if user in lists], dtype=np.int64)
     if not len(users):
@@ -95,9 +72,14 @@ def score_peer(path: Path, dataset: Dataset, digest: str, options: AccuracyOptio
     if len(users) < len(asked):
         notes.append(f"{peer.name}: its file has lists for {len(users):,} of the {len(asked):,} users asked for")
     workload = ranked_users(Task.SEQUENTIAL, dataset, users)
-    metrics = list_metrics(_lists([lists[user] for user in users.tolist()]), workload, dataset)
-    measurement = Measurement(Task.SEQUENTIAL.value, CONSTRAINED, len(users), None, metrics)
+    metrics = list_metrics(padded([lists[user] for user in users.tolist()], LEAST_ACCURACY_K), workload, dataset)
     record = PeerRecord(
-        peer.name, file_sha256(path), digest, dataset.scheme, training, peer.environment, (measurement,)
+        label=peer.name,
+        digest=file_sha256(path),
+        dataset=digest,
+        scheme=dataset.scheme,
+        training={key: value for key, value in content.items() if key not in PeerFile.__struct_fields__},
+        environment=peer.environment,
+        measurements=(Measurement(Task.SEQUENTIAL.value, CONSTRAINED, len(users), None, metrics),),
     )
     return record, notes

@@ -1,6 +1,6 @@
 """What was measured, and the files it is kept in.
 
-Every model, peer and dataset has a file of its own under ``measured``, written after each measurement;
+Every model, dataset and timing has a file of its own under ``measured``, written after each measurement;
 ``accuracy.json`` holds all of a report's, and every report is made from it alone.
 """
 
@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from podx_bench.harness.record_file import RecordFile
+from podx_bench.pages.table import MILLISECONDS
 
 RESULTS_FILE = "accuracy.json"
 COMMAND = "podx bench accuracy"
 CONSTRAINED, UNCONSTRAINED, TEXT = "constrained", "unconstrained", "text"
 """How answers were searched for: inside the catalog, over the whole vocabulary; or an explanation."""
-MILLISECONDS = 1e3
 
-Kept = TypeVar("Kept", bound="DatasetRecord | ModelRecord | PeerRecord | TimingRecord")
+Kept = TypeVar("Kept", bound="DatasetRecord | ModelRecord | TimingRecord")
 
 
 @dataclass(frozen=True)
@@ -78,27 +78,21 @@ class DatasetRecord:
         return widest(self.rows.get(name, ()), task, CONSTRAINED)
 
 
-@dataclass(frozen=True)
-class ModelRecord:
-    """A bundle.
+@dataclass(frozen=True, kw_only=True)
+class PeerRecord:
+    """A method measured from the lists in its file.
 
     Attributes:
-        label: name of its row; bundles with the same label and id scheme are seeds of one method.
-        digest: of its manifest, and so of all its files. dataset: digest of the data it was measured on.
-        facts: shape, precision, size. training: what it was trained with and for how long.
-        templates: discrete words kept at inference, by task; empty: the bare template.
-        environment: machine and versions. options: of measuring: device, threads, batch size.
+        label: name of its row. digest: of the file. dataset: digest of the data. environment: machine and versions.
+        training: seed, minutes, and whatever else of its budget is known.
     """
 
     label: str
     digest: str
     dataset: str
     scheme: str
-    facts: Mapping[str, Any]
     training: Mapping[str, Any]
-    templates: Mapping[str, str]
     environment: Mapping[str, Any]
-    options: Mapping[str, Any]
     measurements: tuple[Measurement, ...] = ()
 
     @property
@@ -111,38 +105,29 @@ class ModelRecord:
         return widest(self.measurements, task, decoding, users)
 
 
-@dataclass(frozen=True)
-class PeerRecord:
-    """A method measured from the lists in its file.
+@dataclass(frozen=True, kw_only=True)
+class ModelRecord(PeerRecord):
+    """A bundle; those with the same label and id scheme are seeds of one method. ``digest``: of its manifest.
 
     Attributes:
-        label: its name. digest: of the file. dataset: digest of the data.
-        training: seed, minutes, and whatever else of its budget the file says.
+        facts: shape, precision, size. options: of measuring: device, threads, batch size.
+        templates: discrete words kept at inference, by task; empty: the bare template.
     """
 
-    label: str
-    digest: str
-    dataset: str
-    scheme: str
-    training: Mapping[str, Any]
-    environment: Mapping[str, Any]
-    measurements: tuple[Measurement, ...] = ()
+    facts: Mapping[str, Any]
+    templates: Mapping[str, str]
+    options: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class TimingRecord:
-    """Time of all models on one task, in turns.
-
-    Attributes:
-        rounds: turns of each. ms_per_user: over all its calls, by the model's key. round_ms: time of each round.
-    """
+    """Time of all models on one task, in turns. ``ms_per_user``: over all ``rounds`` of each, by the model's key."""
 
     task: str
     batch_size: int
     users: int
     rounds: int
     ms_per_user: Mapping[str, float]
-    round_ms: Mapping[str, tuple[float, ...]]
 
 
 @dataclass(frozen=True)
@@ -178,23 +163,19 @@ class AccuracyResults:
 _FILE = RecordFile(RESULTS_FILE, "podx-accuracy", 1, COMMAND, AccuracyResults)
 
 
+@dataclass(frozen=True)
 class MeasuredFile:
-    """The file of one model, peer or dataset. ``name``: its file name."""
+    """The file of one model, dataset or timing."""
 
-    def __init__(self, folder: Path, name: str) -> None:
-        self._path = folder / name
+    path: Path
 
     def load(self, kind: type[Kept]) -> Kept | None:
-        """What an earlier run wrote; None: nothing.
-
-        Raises:
-            DataError: the file cannot be read, or is not such a file.
-        """
-        return self._file(kind).read(self._path) if self._path.exists() else None
+        """What an earlier run wrote; None: nothing. Raises DataError where it is no such file, or damaged."""
+        return self._file(kind).read(self.path) if self.path.exists() else None
 
     def save(self, record: Kept) -> None:
         """Write whole or not at all."""
-        self._file(type(record)).write(self._path.parent, record)
+        self._file(type(record)).write(self.path.parent, record)
 
     def _file(self, kind: type[Kept]) -> RecordFile[Kept]:
-        return RecordFile(self._path.name, "podx-accuracy-part", 1, COMMAND, kind)
+        return RecordFile(self.path.name, "podx-accuracy-part", 1, COMMAND, kind)

@@ -78,33 +78,28 @@ def accuracy_figures(results: AccuracyResults) -> dict[str, Figure]:
 
 def _figure(results: AccuracyResults, task: Task, rows: list[Row]) -> Figure:
     name = dataset_name(results)
-    bars: list[tuple[str, float]] = []
-    colours: list[str] = []
-    errors: list[float] = []
-    for reported in published_rows(name, task) if name else []:
-        bars.append((f"{reported.method} ({REPORTED})", reported.metrics[METRIC]))
-        colours.append(LEAK_REPORTED_COLOUR if reported.method in NUMBERED else OTHER_COLOUR)
-        errors.append(NO_LINE)
-    for row in _each_once(rows):
+    bars = [
+        (
+            f"{row.method} ({REPORTED})",
+            row.metrics[METRIC],
+            LEAK_REPORTED_COLOUR if row.method in NUMBERED else OTHER_COLOUR,
+        )
+        for row in published_rows(name, task)
+    ]
+    errors = [NO_LINE] * len(bars)
+    drawn: set[str] = set()
+    for row in rows:
+        by_scheme = row.kind == MODEL or row.name in FROM_NUMBERS
+        if row.kind == LEARNS_NOTHING and not by_scheme:
+            if row.name in drawn:
+                continue
+            drawn.add(row.name)
         mean, deviation = mean_and_deviation(row.values(METRIC))
-        bars.append((f"{row.name}, {row.dataset.scheme} ids" if _by_scheme(row) else row.name, mean))
-        colours.append(_colour(row))
+        bars.append((f"{row.name}, {row.dataset.scheme} ids" if by_scheme else row.name, mean, _colour(row)))
         errors.append(NO_LINE if deviation is None else deviation)
     title = f"{task}{f', {name}' if name else ''}: HR@10; red: ids leak"
-    return bar_figure(title, UNIT, bars, colours, "{:.4f}".format, errors=errors)
-
-
-def _each_once(rows: list[Row]) -> list[Row]:
-    """Rows without the repetitions of those that learn nothing and know no numbers."""
-    kept: dict[object, Row] = {}
-    for place, row in enumerate(rows):
-        kept.setdefault(place if row.kind != LEARNS_NOTHING or _by_scheme(row) else row.name, row)
-    return list(kept.values())
-
-
-def _by_scheme(row: Row) -> bool:
-    """Whether the figure hangs on how users and items are written."""
-    return row.kind == MODEL or row.name in FROM_NUMBERS
+    colours = [colour for *_, colour in bars]
+    return bar_figure(title, UNIT, [bar[:2] for bar in bars], colours, "{:.4f}".format, errors=errors)
 
 
 def _colour(row: Row) -> str:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +16,6 @@ from podx_bench.accuracy.records import (
     Measurement,
     ModelRecord,
     PeerRecord,
-    widest,
 )
 from podx_bench.pages.table import NONE
 from podx_bench.workload.baselines import NEXT_NUMBER, POPULARITY
@@ -36,7 +34,7 @@ class Row:
 
     Attributes:
         kind: :data:`LEARNS_NOTHING`, :data:`PEER` or :data:`MODEL`.
-        seeds: a measurement per seed. records: the models they are of; empty for other rows.
+        seeds: a measurement per seed. records: the models or files they are of; empty for rows that learn nothing.
         timed: ms per user as taken in turns with the other models; empty where it was not.
     """
 
@@ -44,7 +42,7 @@ class Row:
     kind: str
     dataset: DatasetRecord
     seeds: tuple[Measurement, ...]
-    records: tuple[ModelRecord, ...] = ()
+    records: tuple[PeerRecord, ...] = ()
     timed: tuple[float, ...] = ()
 
     @property
@@ -59,6 +57,11 @@ class Row:
     def milliseconds(self) -> list[float]:
         """Time per user as taken in turns; without that, in each seed's own run."""
         return list(self.timed) or [seed.ms_per_user for seed in self.seeds if seed.ms_per_user is not None]
+
+    def template(self, task: str) -> str:
+        """The discrete template that its models kept at inference; empty: none."""
+        models = (record for record in self.records if isinstance(record, ModelRecord))
+        return next((model.templates[task] for model in models if task in model.templates), "")
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
@@ -76,8 +79,7 @@ def spread(values: Sequence[float], digits: int) -> str:
 
 def leaks(dataset: DatasetRecord) -> bool:
     """Whether item numbers alone tell the held-out item better than popularity does, of the same users."""
-    popular = dataset.find(POPULARITY, Task.SEQUENTIAL)
-    numbered = dataset.find(NEXT_NUMBER, Task.SEQUENTIAL)
+    popular, numbered = (dataset.find(name, Task.SEQUENTIAL) for name in (POPULARITY, NEXT_NUMBER))
     if popular is None or numbered is None:
         return dataset.scheme == SCHEMES[0]
     return bool(numbered.metrics["hr_10"] > popular.metrics["hr_10"])
@@ -86,8 +88,7 @@ def leaks(dataset: DatasetRecord) -> bool:
 def scheme_name(dataset: DatasetRecord) -> str:
     """The id scheme, with how items are written where it does not say so, and a word of warning where it leaks."""
     coded = dataset.codes and dataset.scheme in {scheme.value for scheme in IdScheme}
-    name = f"{dataset.scheme}, items as codes" if coded else dataset.scheme
-    return f"{name} (leaks)" if leaks(dataset) else name
+    return f"{dataset.scheme}{', items as codes' if coded else ''}{' (leaks)' if leaks(dataset) else ''}"
 
 
 def ordered_datasets(results: AccuracyResults) -> list[DatasetRecord]:
@@ -97,46 +98,25 @@ def ordered_datasets(results: AccuracyResults) -> list[DatasetRecord]:
 
 
 def rows_of(results: AccuracyResults, task: str, decoding: str) -> list[Row]:
-    """All rows of a task: by id scheme those that learn nothing, peers, models."""
+    """All rows of a task: by id scheme those that learn nothing, peers, models. Free search was not timed in turns."""
     rows: list[Row] = []
+    timing = None if decoding == UNCONSTRAINED else results.timing(task)
+    times = timing.ms_per_user if timing else {}
     for dataset in ordered_datasets(results):
         if decoding == CONSTRAINED:
             baselines = {name: dataset.find(name, task) for name in dataset.rows}
             rows += [Row(name, LEARNS_NOTHING, dataset, (m,)) for name, m in baselines.items() if m is not None]
-        rows += _method_rows(results.peers, dataset, task, decoding, PEER)
-        rows += [_timed(results, task, row) for row in _method_rows(results.models, dataset, task, decoding, MODEL)]
+        methods: dict[tuple[str, str], list[tuple[Measurement, PeerRecord]]] = {}
+        for record in (*results.peers, *results.models):
+            measurement = record.find(task, decoding)
+            if record.dataset == dataset.digest and measurement is not None:
+                key = (MODEL, PODX + record.label) if isinstance(record, ModelRecord) else (PEER, record.label)
+                methods.setdefault(key, []).append((measurement, record))
+        for (kind, name), pairs in methods.items():
+            seeds, records = zip(*pairs, strict=True)
+            timed = tuple(times[record.key] for record in records if record.key in times)
+            rows.append(Row(name, kind, dataset, seeds, records, timed))
     return rows
-
-
-def _method_rows(
-    records: Iterable[ModelRecord | PeerRecord], dataset: DatasetRecord, task: str, decoding: str, kind: str
-) -> list[Row]:
-    """A row for each label, its seeds put together."""
-    methods: dict[str, list[tuple[Measurement, ModelRecord | PeerRecord]]] = {}
-    for record in records:
-        measurement = widest(record.measurements, task, decoding)
-        if record.dataset == dataset.digest and measurement is not None:
-            methods.setdefault(record.label, []).append((measurement, record))
-    prefix = PODX if kind == MODEL else ""
-    return [
-        Row(
-            prefix + label,
-            kind,
-            dataset,
-            tuple(measurement for measurement, _ in seeds),
-            tuple(record for _, record in seeds if isinstance(record, ModelRecord)),
-        )
-        for label, seeds in methods.items()
-    ]
-
-
-def _timed(results: AccuracyResults, task: str, row: Row) -> Row:
-    """A row with the times that were taken in turns; free search was not timed so."""
-    timing = results.timing(task)
-    if timing is None or any(seed.decoding == UNCONSTRAINED for seed in row.seeds):
-        return row
-    times = (timing.ms_per_user.get(record.key) for record in row.records)
-    return dataclasses.replace(row, timed=tuple(time for time in times if time is not None))
 
 
 def side_by_side(results: AccuracyResults, task: str) -> list[tuple[Row, Row]]:

@@ -126,14 +126,13 @@ class _Run:
         return self._datasets[path]
 
     def _file(self, name: str) -> MeasuredFile:
-        return MeasuredFile(self._out / MEASURED_FOLDER, f"{name}.json")
+        return MeasuredFile(self._out / MEASURED_FOLDER / f"{name}.json")
 
     def _peer(self, peer: PeerInput) -> None:
         data = self._dataset(peer.data)
         record, notes = score_peer(peer.file, self._loaded(peer.data), data.digest, self._options)
         if any((known.digest, known.dataset) == (record.digest, record.dataset) for known in self._results.peers):
             raise ConfigError(f"{peer.file} was given before: the same lists are not another seed")
-        self._file(f"peer-{slug(record.label)}-{record.digest[:DIGEST_LENGTH]}").save(record)
         self._keep(peers=(*self._results.peers, record), notes=(*self._results.notes, *notes))
 
     def _model(self, model: Model) -> None:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from podx.text.templates import ALL_TASKS, Task
 from podx_bench.accuracy.published import (
     BEAUTY,
+    COUNTS,
     DROPPED,
     KEPT,
     LEAK_FREE,
     LOGGED_HR_1,
+    NUMBER,
     NUMBERED,
     POD,
     TABLE_6,
-    known_dataset,
     published_rows,
 )
-from podx_bench.accuracy.records import CONSTRAINED, TEXT, AccuracyResults, DatasetRecord
+from podx_bench.accuracy.records import CONSTRAINED, TEXT, AccuracyResults, DatasetRecord, ModelRecord
 from podx_bench.accuracy.rows import (
     LEARNS_NOTHING,
     MODEL,
@@ -34,11 +36,36 @@ from podx_bench.pages.table import NONE, PERCENT, RANKING_COLUMNS, TEXT_COLUMNS,
 from podx_bench.workload.baselines import NEAR_USERS, NEXT_NUMBER
 
 REPORTED = "reported"
-NUMBER = {Task.SEQUENTIAL: 2, Task.TOPN: 3, Task.EXPLANATION: 4}
-"""The paper's number of each task's table."""
 HITS = (("hr_10", "HR@10"), ("ndcg_10", "NDCG@10"))
 RATES = (("invalid", "invalid %"), ("duplicate", "repeated %"), ("seen", "seen %"), ("outside", "no candidate %"))
+BUDGET = {
+    "seed": "seed", "parameters": "parameters", "precision": "precision", "MB": "bundle_mb", "prompts": "prompts",
+    "updates": "updates", "batch": "batch_size", "best epoch": "best_epoch", "minutes": "minutes",
+    "trained on": "device",
+}  # fmt: skip
+"""Columns of the table of budgets, and what they show of a model or a peer."""
 SECONDS_PER_MINUTE = 60.0
+_NOTE = (
+    "reported: figures of the paper, not measured here. Several seeds: mean ± sample standard deviation. "
+    "ms/user: from raw ids to raw ids; {}."
+)
+_LISTS_NOTE = (
+    "Rows of podx: search inside the catalog; sequential: seen items left out; top-N: candidates alone. The paper's "
+    "rows: search over the whole vocabulary, nothing left out."
+)
+_TEXT_NOTE = (
+    "BLEU-4: of the corpus, unsmoothed, words split at white space. Our ROUGE is rouge-score's F1 without stemming, "
+    "the paper's is over sets of n-grams. Our references are cut to 20 sub-words, as the training targets are."
+)
+_LEAK_NOTE = (
+    "Next number, next ten: test items that are max(history)+1, or among it and the nine after it. Near users: HR@10 "
+    "of what users with near numbers took in training / the same with shuffled user numbers. Explained: held-out pairs "
+    "whose explanation is among the training records."
+)
+_DECODING_NOTE = (
+    "Free: the paper's protocol, the whole vocabulary and nothing excluded. Shares of all answers: invalid names no "
+    "item, repeated was given before in the same list, seen is in the user's history. No answer is replaced."
+)
 
 
 def all_tables(results: AccuracyResults) -> list[TextTable]:
@@ -50,32 +77,39 @@ def all_tables(results: AccuracyResults) -> list[TextTable]:
         *(decoding_table(results, task) for task in (Task.SEQUENTIAL, Task.TOPN)),
         *(template_table(results, task) for task in ALL_TASKS),
         _budget_table(results),
-        _peer_table(results),
     ]
     return [table for table in tables if table is not None and table.rows]
 
 
-def metric_columns(task: Task) -> Sequence[tuple[str, str]]:
+def _columns(task: Task) -> Sequence[tuple[str, str]]:
     """Name and title of each metric of a task."""
     return TEXT_COLUMNS if task is Task.EXPLANATION else RANKING_COLUMNS
 
 
-def digits(task: Task) -> int:
+def _digits(task: Task) -> int:
     """Decimals that the paper's tables have."""
     return 3 if task is Task.EXPLANATION else 4
 
 
-def metric_cells(metrics: Mapping[str, float], task: Task) -> list[str]:
-    """A cell for each metric of a task, as far as they are known."""
-    return [f"{metrics[key]:.{digits(task)}f}" if key in metrics else NONE for key, _ in metric_columns(task)]
+def _reported(metrics: Mapping[str, float], task: Task) -> list[str]:
+    """A cell for each metric of a task, as far as a paper has them."""
+    return [f"{metrics[key]:.{_digits(task)}f}" if key in metrics else NONE for key, _ in _columns(task)]
 
 
-def _figures(row: Row, task: Task) -> tuple[str, ...]:
-    return tuple(spread(row.values(key), digits(task)) for key, _ in metric_columns(task))
+def _measured(row: Row, task: Task) -> list[str]:
+    return [spread(row.values(key), _digits(task)) for key, _ in _columns(task)]
 
 
-def _time(row: Row) -> str:
-    return spread(row.milliseconds(), 1)
+def _cells(row: Row, what: str, figures: Iterable[str]) -> tuple[str, ...]:
+    return (row.name, scheme_name(row.dataset), what, row.users, *figures, spread(row.milliseconds(), 1))
+
+
+def _table(
+    title: str, what: str, columns: Iterable[tuple[str, str]], rows: Iterable[tuple[str, ...]], notes: Iterable[str]
+) -> TextTable:
+    """A table of methods. ``what``: heading of the third column."""
+    header = ("method", "ids", what, "users", *(name for _, name in columns), "ms/user")
+    return TextTable(title, header, tuple(rows), tuple(notes))
 
 
 def _rows(results: AccuracyResults, task: Task) -> list[Row]:
@@ -84,7 +118,7 @@ def _rows(results: AccuracyResults, task: Task) -> list[Row]:
 
 def dataset_name(results: AccuracyResults) -> str | None:
     """The paper's dataset that all of a report's are copies of; None: it is another, or there are several."""
-    names = {known_dataset(record.stats["users"], record.stats["items"]) for record in results.datasets}
+    names = {COUNTS.get((record.stats["users"], record.stats["items"])) for record in results.datasets}
     return names.pop() if len(names) == 1 else None
 
 
@@ -95,21 +129,19 @@ def accuracy_table(results: AccuracyResults, task: Task) -> TextTable | None:
         return None
     name = dataset_name(results)
     rows: list[tuple[str, ...]] = []
-    for reported in published_rows(name, task) if name else []:
+    for reported in published_rows(name, task):
         scheme = "paper (leaks)" if reported.method in NUMBERED and task is not Task.EXPLANATION else "paper"
-        metrics = dict(reported.metrics)
-        if reported.method == POD and task is Task.SEQUENTIAL and reported.dataset in LOGGED_HR_1:
-            metrics["hr_1"] = LOGGED_HR_1[reported.dataset]
-        rows.append((reported.method, scheme, REPORTED, NONE, *metric_cells(metrics, task), NONE))
+        logged = reported.method == POD and task is Task.SEQUENTIAL
+        metrics = {**reported.metrics, **({"hr_1": LOGGED_HR_1[reported.dataset]} if logged else {})}
+        rows.append((reported.method, scheme, REPORTED, NONE, *_reported(metrics, task), NONE))
     for row in measured:
         seeds = NONE if row.kind == LEARNS_NOTHING else str(len(row.seeds))
-        rows.append((row.name, scheme_name(row.dataset), seeds, row.users, *_figures(row, task), _time(row)))
+        rows.append(_cells(row, seeds, _measured(row, task)))
     notes = [_NOTE.format(_time_note(results, task)), _TEXT_NOTE if task is Task.EXPLANATION else _LISTS_NOTE]
     if task is Task.SEQUENTIAL:
         notes += [_warning(record) for record in ordered_datasets(results) if leaks(record)]
-    header = ("method", "ids", "seeds", "users", *(title for _, title in metric_columns(task)), "ms/user")
     title = f"{task} (the paper's Table {NUMBER[task]}{f', {name}' if name else ''})"
-    return TextTable(title, header, tuple(rows), tuple(notes))
+    return _table(title, "seeds", _columns(task), rows, notes)
 
 
 def _time_note(results: AccuracyResults, task: Task) -> str:
@@ -137,25 +169,11 @@ def _warning(dataset: DatasetRecord) -> str:
     )
 
 
-_NOTE = (
-    "reported: figures of the paper, not measured here. Several seeds: mean ± sample standard deviation. "
-    "ms/user: from raw ids to raw ids; {}."
-)
-_LISTS_NOTE = (
-    "Rows of podx: search inside the catalog; sequential: seen items left out; top-N: candidates alone. The paper's "
-    "rows: search over the whole vocabulary, nothing left out."
-)
-_TEXT_NOTE = (
-    "BLEU-4: of the corpus, unsmoothed, words split at white space. Our ROUGE is rouge-score's F1 without stemming, "
-    "the paper's is over sets of n-grams. Our references are cut to 20 sub-words, as the training targets are."
-)
-
-
 def _leak_free_table(results: AccuracyResults) -> TextTable | None:
     """What other papers report without the leak; None: the data is not Beauty."""
     if dataset_name(results) != BEAUTY:
         return None
-    rows = tuple((row.method, *metric_cells(row.metrics, Task.SEQUENTIAL)[1:]) for row in LEAK_FREE)
+    rows = tuple((row.method, *_reported(row.metrics, Task.SEQUENTIAL)[1:]) for row in LEAK_FREE)
     header = ("method", *(title for _, title in RANKING_COLUMNS[1:]))
     note = "Reported, not measured here: sequential recommendation on Beauty, figures as later papers quote them."
     return TextTable("Leak-free figures of other papers, Beauty", header, rows, (note,))
@@ -166,18 +184,14 @@ def leak_table(results: AccuracyResults) -> TextTable:
     rows = []
     for dataset in ordered_datasets(results):
         stats, pairs = dataset.stats, dataset.leaks["pairs"]
-        parts = {name: f"{count:,} ({PERCENT * count / pairs:.2f} %)" for name, count in dataset.leaks.items()}
-        rows.append(
-            (
-                dataset.name,
-                dataset.scheme,
-                f"{pairs:,}",
-                *(parts[name] for name in ("next_number", "within_ten")),
-                f"{stats['near_users_hr10']:.4f} / {stats['near_users_shuffled_hr10']:.4f}",
-                f"{sum(stats['explanations'].values()):,}",
-                *(parts[name] for name in ("explained_test", "explained_validation")),
-            )
+        shares = {name: f"{count:,} ({PERCENT * count / pairs:.2f} %)" for name, count in dataset.leaks.items()}
+        near = f"{stats['near_users_hr10']:.4f} / {stats['near_users_shuffled_hr10']:.4f}"
+        explained = f"{sum(stats['explanations'].values()):,}"
+        numbered, said = (
+            (shares[first], shares[second])
+            for first, second in (("next_number", "within_ten"), ("explained_test", "explained_validation"))
         )
+        rows.append((dataset.name, dataset.scheme, f"{pairs:,}", *numbered, near, explained, *said))
     header = (
         "data", "ids", "test pairs", "next number", "next ten", "near users", "explanations", "explained: test",
         "validation",
@@ -185,85 +199,60 @@ def leak_table(results: AccuracyResults) -> TextTable:
     return TextTable("Held-out pairs that leak", header, tuple(rows), (_LEAK_NOTE,))
 
 
-_LEAK_NOTE = (
-    "Next number, next ten: test items that are max(history)+1, or among it and the nine after it. Near users: HR@10 "
-    "of what users with near numbers took in training / the same with shuffled user numbers. Explained: held-out pairs "
-    "whose explanation is among the training records."
-)
-
-
 def decoding_table(results: AccuracyResults, task: Task) -> TextTable:
     """Constrained and free search side by side, on the same users."""
-    rates = [(key, title) for key, title in RATES if task is Task.TOPN or key != "outside"]
+    rates = RATES if task is Task.TOPN else RATES[:-1]
     rows = []
     for pair in side_by_side(results, task):
         for how, row in zip(("catalog", "free"), pair, strict=True):
-            hits = [spread(row.values(key), 4) for key, _ in HITS]
             shares = [spread([PERCENT * value for value in row.values(key)], 2) for key, _ in rates]
-            rows.append((row.name, scheme_name(row.dataset), how, row.users, *hits, *shares, _time(row)))
-    header = ("method", "ids", "search", "users", *(title for _, title in (*HITS, *rates)), "ms/user")
-    return TextTable(f"Constrained and unconstrained decoding, {task}", header, tuple(rows), (_DECODING_NOTE,))
-
-
-_DECODING_NOTE = (
-    "Free: the paper's protocol, the whole vocabulary and nothing excluded. Shares of all answers: invalid names no "
-    "item, repeated was given before in the same list, seen is in the user's history. No answer is replaced."
-)
+            rows.append(_cells(row, how, [*(spread(row.values(key), 4) for key, _ in HITS), *shares]))
+    title = f"Constrained and unconstrained decoding, {task}"
+    return _table(title, "search", (*HITS, *rates), rows, (_DECODING_NOTE,))
 
 
 def template_table(results: AccuracyResults, task: Task) -> TextTable | None:
     """The paper's Table 6: the discrete template kept at inference or dropped; None: no model keeps one."""
     measured = [row for row in _rows(results, task) if row.kind == MODEL]
-    templates = {record.templates[task] for row in measured for record in row.records if task in record.templates}
+    templates = sorted({row.template(task) for row in measured} - {""})
     if not templates:
         return None
     rows: list[tuple[str, ...]] = [
-        (f"POD, {r.dataset}, {REPORTED}", "paper", r.method, NONE, *metric_cells(r.metrics, task), r.time or NONE)
+        (f"POD, {r.dataset}, {REPORTED}", "paper", r.method, NONE, *_reported(r.metrics, task), r.time or NONE)
         for r in TABLE_6
         if r.task is task
     ]
-    for row in measured:
-        kept = KEPT if any(task in record.templates for record in row.records) else DROPPED
-        rows.append((row.name, scheme_name(row.dataset), kept, row.users, *_figures(row, task), _time(row)))
-    header = ("method", "ids", "template", "users", *(title for _, title in metric_columns(task)), "ms/user")
+    rows += [_cells(row, KEPT if row.template(task) else DROPPED, _measured(row, task)) for row in measured]
     notes = (
         "reported: on Sports; time of the whole test set on a V100S, not per user.",
         f"ms/user: {_time_note(results, task)}.",
-        *(f"Kept: {template}" for template in sorted(templates)),
+        *(f"Kept: {template}" for template in templates),
     )
-    return TextTable(f"Discrete template at inference, {task} (the paper's Table 6)", header, tuple(rows), notes)
+    title = f"Discrete template at inference, {task} (the paper's Table 6)"
+    return _table(title, "template", _columns(task), rows, notes)
 
 
 def _budget_table(results: AccuracyResults) -> TextTable:
-    """What each model was trained with and for how long, a row per bundle."""
+    """What each model and peer was trained with and for how long, a row per bundle or file."""
     schemes = {record.digest: record.scheme for record in results.datasets}
     rows = []
-    for record in results.models:
-        facts, training = record.facts, record.training
-        options, environment = training.get("options") or {}, training.get("environment") or {}
-        seconds = training.get("train_seconds")
-        cells = (
-            training.get("seed"), facts.get("parameters"), facts.get("precision"), facts.get("bundle_mb"),
-            facts.get("prompts"), training.get("updates"), options.get("batch_size"), training.get("best_epoch"),
-            None if seconds is None else f"{seconds / SECONDS_PER_MINUTE:.1f}", environment.get("device"),
-        )  # fmt: skip
-        rows.append((PODX + record.label, schemes.get(record.dataset, record.scheme), *map(_said, cells)))
-    header = (
-        "model", "ids", "seed", "parameters", "precision", "MB", "prompts", "updates", "batch", "best epoch",
-        "minutes", "trained on",
-    )  # fmt: skip
-    return TextTable("Budget of training", header, tuple(rows), ("Minutes: of updates alone, validation not counted.",))
-
-
-def _peer_table(results: AccuracyResults) -> TextTable:
-    """What each peer's file says of its training."""
-    rows = []
-    for record in results.peers:
+    for record in (*results.models, *results.peers):
         training = record.training
-        minutes = training.get("minutes")
-        said = f"{minutes:.1f}" if isinstance(minutes, int | float) else NONE
-        rows.append((record.label, record.scheme, _said(training.get("seed")), _said(training.get("epochs")), said))
-    return TextTable("Peers, as their files say", ("peer", "ids", "seed", "epochs", "minutes"), tuple(rows))
+        known: dict[str, Any] = {**(training.get("environment") or {}), **(training.get("options") or {}), **training}
+        name = record.label
+        if isinstance(record, ModelRecord):
+            known |= record.facts
+            name = PODX + name
+        elif "epochs" in known:
+            known.setdefault("updates", f"{known['epochs']} epochs")
+        if known.get("train_seconds") is not None:
+            known["minutes"] = known["train_seconds"] / SECONDS_PER_MINUTE
+        if isinstance(known.get("minutes"), float):
+            known["minutes"] = f"{known['minutes']:.1f}"
+        scheme = schemes.get(record.dataset, record.scheme)
+        rows.append((name, scheme, *(_said(known.get(key)) for key in BUDGET.values())))
+    note = "Minutes: of updates alone, validation not counted. Of peers: as their files say."
+    return TextTable("Budget of training", ("model", "ids", *BUDGET), tuple(rows), (note,))
 
 
 def _said(value: object) -> str:

@@ -72,5 +72,4 @@ def _time(task: Task, models: Mapping[str, Model], options: AccuracyOptions) -> 
         cell = Cell(task, min(users, options.batch_size), users)
         records = measure_cell(cell, processes, options.rounds, lambda: False)
     times = {record.engine: record.ms_per_user for record in records}
-    rounds = {record.engine: record.round_ms for record in records}
-    return TimingRecord(task.value, cell.batch_size, users, options.rounds, times, rounds)
+    return TimingRecord(task.value, cell.batch_size, users, options.rounds, times)
