@@ -19,8 +19,8 @@ from podx_bench.pages.render import html_report, markdown_report, write_report
 from podx_bench.report.bench import all_tables, bench_report, extra_sections
 from podx_bench.report.compare import comparison, comparison_report
 from podx_bench.report.tables import accuracy_tables, speed_tables
-from podx_bench.scale.records import ScaleRecord, ScaleResults
-from podx_bench.serving.records import ServingRecord, ServingResults
+from podx_bench.scale.records import SCALE_FILE, ScaleRecord, ScaleResults
+from podx_bench.serving.records import SERVING_FILE, ServingRecord, ServingResults
 from tests.bench.records import ranking_record, speed_record, stream_record
 
 
@@ -127,10 +127,15 @@ def test_other_benches_join_a_report(canned: Results, tmp_path: Path) -> None:
         canned.environment,
         {"rounds": 2, "batch": 32, "beams": 20},
         {},
-        tuple(ScaleRecord(n, n, 1, 1, 9, 3, 1, 1, 9, 9, 9, 9, 1.0, 1.0) for n in (1000, 10000)),
+        tuple(ScaleRecord(n, 1, 1, 3, 1, 9, 9, 1.0, 1.0) for n in (1000, 10000)),
     )
     canned.save(tmp_path)
-    options = ["--serving", str(service.save(tmp_path)), "--scale", str(scale.save(tmp_path))]
+    options = [
+        "--serving",
+        str(SERVING_FILE.write(tmp_path, service)),
+        "--scale",
+        str(SCALE_FILE.write(tmp_path, scale)),
+    ]
     for command in (
         ["podx_bench.report", str(tmp_path / RESULTS_FILE)],
         ["podx_bench.report", str(tmp_path / RESULTS_FILE), "--out", str(tmp_path / "compared")],

@@ -17,17 +17,18 @@ from podx.errors import ConfigError, DataError
 from podx_bench.cli.app import app
 from podx_bench.harness.child import EngineError
 from podx_bench.pages.table import NONE
-from podx_bench.scale.catalogs import (
+from podx_bench.scale.records import SCALE_FILE, ScaleOptions, ScaleRecord, ScaleResults, parse_sizes
+from podx_bench.scale.report import scale_charts, scale_table
+from podx_bench.scale.run import TARGETS, run_scale
+from podx_bench.scale.server import (
     CODES,
     FIRST_CODE_TOKEN,
     LEVELS,
     VOCABULARY_NEEDED,
     make_catalog,
+    step_ms,
     synthetic_items,
 )
-from podx_bench.scale.records import SCALE_FILE, ScaleOptions, ScaleRecord, ScaleResults, parse_sizes
-from podx_bench.scale.report import scale_charts, scale_table
-from podx_bench.scale.run import TARGETS, run_scale
 from podx_train.options import Source, TrainOptions
 from podx_train.training.train import train_model
 from tests.bench.conftest import make_dataset
@@ -76,21 +77,20 @@ def test_a_run_measures_every_size(results: tuple[ScaleResults, Path]) -> None:
     found, out = results
     assert [record.items for record in found.records] == [1000, 3000]
     small, large = found.records
-    assert 1000 < small.nodes < large.nodes
     assert small.disk_mb < large.disk_mb
     assert small.search_ratio == 1.0 and large.search_ratio > 0
     for record in found.records:
         figures = dataclasses.asdict(record)
-        graph = {name: figures.pop(name) for name in ("call_ms", "call_ratio", "encoder_ms", "step_ms", "step_ratio")}
+        graph = {name: figures.pop(name) for name in ("call_ms", "call_ratio", "step_ms", "step_ratio")}
         assert set(graph.values()) == {None}
         assert all(value > 0 for value in figures.values())
-        assert record.start_mb < record.loaded_mb <= record.peak_mb and record.used_mb <= record.peak_mb
-    assert [path.name for path in out.iterdir()] == [SCALE_FILE]  # no catalogue is left behind
+        assert record.loaded_mb <= record.peak_mb
+    assert [path.name for path in out.iterdir()] == [SCALE_FILE.name]  # no catalogue is left behind
 
 
 def test_results_survive_the_disk(results: tuple[ScaleResults, Path]) -> None:
     found, out = results
-    read = ScaleResults.load(out / SCALE_FILE)
+    read = SCALE_FILE.read(out / SCALE_FILE.name)
     assert read.records == found.records and read.model == {}
     assert read.options["beams"] == 4 and read.environment["threads"] == 1
 
@@ -118,14 +118,17 @@ def checkpoint(small_vocabulary: Path, tmp_path_factory: pytest.TempPathFactory)
 
 
 def test_a_run_with_a_model_times_its_graph(checkpoint: Path, tmp_path: Path) -> None:
-    found = run_scale(tmp_path / "out", dataclasses.replace(SMALL, calls=5), checkpoint, lambda _: None)
+    found = run_scale(tmp_path / "out", SMALL, checkpoint, lambda _: None)
     small, large = found.records
     assert (small.call_ratio, small.step_ratio) == (1.0, 1.0) and found.model["width"] == 16
-    for record in found.records:
-        assert record.call_ms is not None and record.encoder_ms is not None and record.step_ms is not None
-        assert record.call_ms > record.encoder_ms > 0 and record.step_ms > 0
-    assert large.step_ratio is not None and large.step_ratio > 0
-    assert [path.name for path in (tmp_path / "out").iterdir()] == [SCALE_FILE]
+    for record in found.records:  # a step may take less than nothing where the machine is busy with other work
+        assert record.call_ms is not None and record.call_ms > 0 and record.step_ms is not None
+    assert large.call_ratio is not None and large.call_ratio > 0 and large.step_ratio is not None
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [SCALE_FILE.name]
+
+
+def test_a_step_is_what_the_call_takes_beyond_the_encoder() -> None:
+    assert step_ms(call_ms=30.0, encoder_ms=10.0) == 4.0  # four codes and the end of sequence
 
 
 def test_a_model_with_too_few_tokens_is_refused(small_vocabulary: Path, tmp_path: Path) -> None:
@@ -147,15 +150,14 @@ def test_a_model_with_too_few_tokens_is_refused(small_vocabulary: Path, tmp_path
     ],
 )
 def test_a_file_of_something_else_is_refused(tmp_path: Path, content: str, said: str) -> None:
-    (tmp_path / SCALE_FILE).write_text(content)
+    (tmp_path / SCALE_FILE.name).write_text(content)
     with pytest.raises(DataError, match=said):
-        ScaleResults.load(tmp_path / SCALE_FILE)
+        SCALE_FILE.read(tmp_path / SCALE_FILE.name)
 
 
 def with_graph(results: ScaleResults) -> ScaleResults:
     records = [
-        dataclasses.replace(r, call_ms=80.0, call_ratio=1.0, encoder_ms=40.0, step_ms=8.0, step_ratio=1.03)
-        for r in results.records
+        dataclasses.replace(r, call_ms=80.0, call_ratio=1.0, step_ms=8.0, step_ratio=1.03) for r in results.records
     ]
     return dataclasses.replace(results, records=tuple(records), model={"width": 512})
 
@@ -209,6 +211,6 @@ def test_the_command_prints_the_table(tmp_path: Path) -> None:
     small = ("--batch-size", "2", "--beams", "2", "-k", "2", "--rounds", "1", "--calls", "1", "--threads", "1")
     arguments = ["scale", "--out", str(tmp_path), "--items", "50,100", *small]
     said = CliRunner().invoke(app, arguments, catch_exceptions=False).output
-    assert "Scale of the catalog" in said and SCALE_FILE in said
-    content = json.loads((tmp_path / SCALE_FILE).read_text(encoding="utf-8"))
+    assert "Scale of the catalog" in said and SCALE_FILE.name in said
+    content = json.loads((tmp_path / SCALE_FILE.name).read_text(encoding="utf-8"))
     assert [ScaleRecord(**record).items for record in content["records"]] == [50, 100]

@@ -170,7 +170,6 @@ def test_the_check_tells_rounding_from_wrong_answers() -> None:
         {"clients": (0, 4)},
         {"requests": 0},
         {"max_wait_ms": -1.0},
-        {"tolerance": -1.0},
         {"task": Task.EXPLANATION},
         {"device": "tpu"},
     ],
@@ -198,14 +197,14 @@ def canned() -> ServingResults:
         model={"precision": "fp32", "parameters": 1000},
         dataset={"name": "Beauty <b>", "users": 22363, "items": 12101},
         records=tuple(records),
-        check=CheckRecord(1000, 64, 990, 0, 0, 1, 3.5),
+        check=CheckRecord(1000, 64, 990, 0, 0, 1),
     )
 
 
 def test_results_read_back_as_written(tmp_path: Path) -> None:
-    path = canned().save(tmp_path / "out")
-    assert [file.name for file in path.parent.iterdir()] == [SERVING_FILE]
-    read = ServingResults.load(path)
+    path = SERVING_FILE.write(tmp_path / "out", canned())
+    assert [file.name for file in path.parent.iterdir()] == [SERVING_FILE.name]
+    read = SERVING_FILE.read(path)
     assert (read.records, read.check) == (canned().records, canned().check)
     assert msgspec.convert(read.options, ServingOptions).clients == (1, 8, 64)
 
@@ -220,10 +219,10 @@ def test_results_read_back_as_written(tmp_path: Path) -> None:
     ],
 )
 def test_foreign_files_are_named_errors(text: str, message: str, tmp_path: Path) -> None:
-    path = tmp_path / SERVING_FILE
+    path = tmp_path / SERVING_FILE.name
     path.write_text(text)
     with pytest.raises(DataError, match=message):
-        ServingResults.load(path)
+        SERVING_FILE.read(path)
 
 
 def test_the_table_has_the_yardstick_first_and_the_check_below() -> None:
@@ -281,7 +280,7 @@ def test_the_command_measures_checks_and_writes(folders: tuple[Path, Path], tmp_
     arguments = ["serving", str(bundle), "--data", str(data), "--out", str(tmp_path / "out"), *sizes, "--check", "400"]
     done = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert done.exit_code == 0
-    results = ServingResults.load(tmp_path / "out" / SERVING_FILE)
+    results = SERVING_FILE.read(tmp_path / "out" / SERVING_FILE.name)
     assert {(r.mode, r.clients) for r in results.records} == {
         (FULL_BATCHES, 1), (BATCHER, 1), (BATCHER, 8), (DIRECT, 1), (DIRECT, 8)
     }  # fmt: skip
@@ -291,7 +290,7 @@ def test_the_command_measures_checks_and_writes(folders: tuple[Path, Path], tmp_
     assert (results.check.requests, results.check.lost, results.check.wrong) == (400, 0, 0)
     assert results.check.distinct > 1
     assert (tmp_path / "out" / "report.html").exists() and "podx.Batcher" in done.output
-    assert str(tmp_path) not in (tmp_path / "out" / SERVING_FILE).read_text()
+    assert str(tmp_path) not in (tmp_path / "out" / SERVING_FILE.name).read_text()
 
 
 def test_threads_share_one_recommender_and_its_graphs(folders: tuple[Path, Path]) -> None:
@@ -316,9 +315,9 @@ def test_threads_share_one_recommender_and_its_graphs(folders: tuple[Path, Path]
 
 def test_candidates_are_ranked_through_the_batcher_too(folders: tuple[Path, Path], tmp_path: Path) -> None:
     bundle, data = folders
-    options = ServingOptions(clients=(4,), requests=32, rounds=1, threads=1, task=Task.TOPN, direct=False, check=64)
+    options = ServingOptions(clients=(4,), requests=32, rounds=1, threads=1, task=Task.TOPN, check=64)
     results = run_serving(bundle, data, tmp_path, options)
-    assert [record.mode for record in results.records] == [BATCHER, FULL_BATCHES]
+    assert [record.mode for record in results.records] == [BATCHER, DIRECT, FULL_BATCHES]
     assert results.check is not None and (results.check.lost, results.check.wrong) == (0, 0)
 
 

@@ -75,7 +75,7 @@ def accuracy(
 def serving(
     bundle: Bundle,
     data: Data,
-    out: Annotated[Path, typer.Option("--out", help=f"Folder for {SERVING_FILE} and its report.")],
+    out: Annotated[Path, typer.Option("--out", help=f"Folder for {SERVING_FILE.name} and its report.")],
     options: Options,
 ) -> None:
     """Measure throughput and latency of a bundle against the number of clients that ask at the same time."""
@@ -83,12 +83,12 @@ def serving(
     with _telling(console, "serving") as tell:
         results = run_serving(bundle, data, out, ServingOptions(**options), tell)
     _show(console, [serving_table(results)])
-    _files(console, results=out / SERVING_FILE, report=write_report(serving_report(results), out))
+    _files(console, results=out / SERVING_FILE.name, report=write_report(serving_report(results), out))
 
 
 @with_flags(options=ScaleOptions)
 def scale(
-    out: Annotated[Path, typer.Option("--out", help=f"Folder for {SCALE_FILE}; catalogs lie there meanwhile.")],
+    out: Annotated[Path, typer.Option("--out", help=f"Folder for {SCALE_FILE.name}; catalogs lie there meanwhile.")],
     options: Options,
     checkpoint: Annotated[
         Path | None, typer.Option("--checkpoint", help="Model whose graph is timed, too; it needs T5's vocabulary.")
@@ -99,14 +99,14 @@ def scale(
     with _telling(console, "scale") as tell:
         results = run_scale(out, ScaleOptions(**options), checkpoint, tell)
     _show(console, [scale_table(results)])
-    _files(console, results=out / SCALE_FILE)
+    _files(console, results=out / SCALE_FILE.name)
 
 
 @with_flags(options=ExactnessOptions)
 def exactness(
     bundle: Bundle,
     data: Data,
-    out: Annotated[Path, typer.Option("--out", help=f"Folder for {EXACTNESS_FILE}.")],
+    out: Annotated[Path, typer.Option("--out", help=f"Folder for {EXACTNESS_FILE.name}.")],
     options: Options,
 ) -> None:
     """Measure how often answers are proven to be the model's best, against the width of the search."""
@@ -114,7 +114,7 @@ def exactness(
     with _telling(console, "exactness") as tell:
         results = run_exactness(bundle, data, out, ExactnessOptions(**options), tell)
     _show(console, [exactness_table(results.records)])
-    _files(console, results=out / EXACTNESS_FILE)
+    _files(console, results=out / EXACTNESS_FILE.name)
 
 
 @contextmanager

@@ -9,10 +9,12 @@ users with 10 beams, one of LastFM (3 codes an item, 3,646 items) for 0 % with 1
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
+from operator import eq
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import msgspec
@@ -25,6 +27,7 @@ from podx.recommender import Recommender
 from podx.requests.types import Recommendations
 from podx.text.templates import Task
 from podx_bench.engines.runtime import rank_requests, recommend_requests
+from podx_bench.harness.child import Tell
 from podx_bench.harness.environment import describe
 from podx_bench.harness.options import DEFAULT_K, parse_numbers
 from podx_bench.harness.record_file import RecordFile
@@ -34,7 +37,6 @@ from podx_bench.workload.scenarios import build_workload
 from podx_bench.workload.work import WorkItem
 from podx_train.data.dataset import Dataset
 
-EXACTNESS_FILE = "exactness.json"
 WARM_UP_REQUESTS = 32
 MILLISECONDS = 1e3
 
@@ -84,12 +86,10 @@ class ExactnessResults:
     records: tuple[ExactnessRecord, ...]
 
 
-FILE = RecordFile(EXACTNESS_FILE, "podx-exactness", 1, "podx bench exactness", ExactnessResults)
+EXACTNESS_FILE = RecordFile("exactness.json", "podx-exactness", 1, "podx bench exactness", ExactnessResults)
 
 
-def run_exactness(
-    bundle_path: Path, data: Path, out: Path, options: ExactnessOptions, tell: Callable[[str], None] = lambda _: None
-) -> ExactnessResults:
+def run_exactness(bundle_path: Path, data: Path, out: Path, options: ExactnessOptions, tell: Tell) -> ExactnessResults:
     """Measure every ranking task of a bundle and write ``exactness.json`` into ``out``.
 
     Raises:
@@ -106,7 +106,7 @@ def run_exactness(
             records += measure(recommender, task, workload.requests, options.beams, options.k)
     environment = describe("cpu", options.threads)
     results = ExactnessResults(bundle.manifest.precision, msgspec.to_builtins(options), environment, tuple(records))
-    FILE.write(out, results)
+    EXACTNESS_FILE.write(out, results)
     return results
 
 
@@ -114,55 +114,32 @@ def measure(
     recommender: Recommender, task: Task, requests: Sequence[WorkItem], widths: Sequence[int], k: int
 ) -> list[ExactnessRecord]:
     """A record per width, and one for the search that widens by itself, all on the same requests."""
+
+    def ask(asked: Sequence[WorkItem], search: ItemSearchOptions) -> list[Recommendations]:
+        if task is Task.TOPN:
+            return recommender.rank_batch(rank_requests(asked), k, search)
+        return recommender.recommend_batch(recommend_requests(asked), k, search=search)
+
     searches = {f"{width} beams": ItemSearchOptions(beams=width) for width in widths}
     searches[f"retry from {DEFAULT_BEAMS} beams"] = ItemSearchOptions(beams=DEFAULT_BEAMS, exact="retry")
-    answers, seconds = {}, {}
+    items, records = {}, []
     for name, search in searches.items():
-        _ask(recommender, task, requests[:WARM_UP_REQUESTS], search, k)
+        ask(requests[:WARM_UP_REQUESTS], search)
         start = time.perf_counter()
-        answers[name] = _ask(recommender, task, requests, search, k)
-        seconds[name] = time.perf_counter() - start
-    widest = [_items(answer) for answer in answers[f"{max(widths)} beams"]]
-    return [
-        ExactnessRecord(
-            task=task.value,
-            search=name,
-            users=len(requests),
-            exact=_share([answer.exact is True for answer in lists]),
-            same_as_widest=_share([_items(answer) == other for answer, other in zip(lists, widest, strict=True)]),
-            ms_per_user=seconds[name] * MILLISECONDS / len(requests),
-        )
-        for name, lists in answers.items()
-    ]
-
-
-def _ask(
-    recommender: Recommender, task: Task, requests: Sequence[WorkItem], search: ItemSearchOptions, k: int
-) -> list[Recommendations]:
-    if task is Task.TOPN:
-        return recommender.rank_batch(rank_requests(requests), k, search)
-    return recommender.recommend_batch(recommend_requests(requests), k, search=search)
-
-
-def _items(answer: Recommendations) -> list[str]:
-    return [recommendation.item for recommendation in answer]
-
-
-def _share(flags: Sequence[bool]) -> float:
-    return sum(flags) / len(flags)
+        answers = ask(requests, search)
+        ms = (time.perf_counter() - start) * MILLISECONDS / len(requests)
+        items[name] = [[recommendation.item for recommendation in answer] for answer in answers]
+        exact = fmean(answer.exact is True for answer in answers)
+        records.append(ExactnessRecord(task.value, name, len(requests), exact, 0.0, ms))
+    widest = items[f"{max(widths)} beams"]
+    return [replace(record, same_as_widest=fmean(map(eq, items[record.search], widest))) for record in records]
 
 
 def exactness_table(records: Sequence[ExactnessRecord]) -> TextTable:
     """A row per task and search."""
     rows = tuple(
-        (
-            f"{record.task}, {record.search}",
-            f"{record.users:,}",
-            f"{record.exact:.1%}",
-            f"{record.same_as_widest:.1%}",
-            f"{record.ms_per_user:.2f}",
-        )
-        for record in records
+        (f"{r.task}, {r.search}", f"{r.users:,}", f"{r.exact:.1%}", f"{r.same_as_widest:.1%}", f"{r.ms_per_user:.2f}")
+        for r in records
     )
     notes = (
         "exact: the k items are proven to be the k of highest score in the whole catalog, seen items left out; how "

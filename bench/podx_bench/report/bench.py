@@ -10,9 +10,9 @@ from podx_bench.pages.table import NONE, PERCENT, TextTable, short
 from podx_bench.report.about import environment_rows, precision_name, roofline_tables
 from podx_bench.report.charts import accuracy_charts, latency_charts, stream_charts, tail_charts, tradeoff_charts
 from podx_bench.report.tables import accuracy_tables, short_tables, speed_tables, stream_tables
-from podx_bench.scale.records import ScaleResults
+from podx_bench.scale.records import SCALE_FILE
 from podx_bench.scale.report import scale_charts, scale_table
-from podx_bench.serving.records import ServingResults
+from podx_bench.serving.records import SERVING_FILE
 from podx_bench.serving.report import serving_charts, serving_table
 
 NO_SPEED = "Speed was not measured in this run."
@@ -123,9 +123,9 @@ def extra_sections(serving: Path | None, scale: Path | None) -> tuple[Section, .
     """
     sections = []
     if serving is not None:
-        served = ServingResults.load(serving)
+        served = SERVING_FILE.read(serving)
         sections.append(Section(serving_charts(served.records), (serving_table(served),)))
     if scale is not None:
-        grown = ScaleResults.load(scale)
+        grown = SCALE_FILE.read(scale)
         sections.append(Section(tuple(scale_charts(grown)), (scale_table(grown),)))
     return tuple(sections)

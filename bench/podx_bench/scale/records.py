@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from podx.decoding.options import DEFAULT_BEAMS
 from podx.errors import ConfigError
 from podx.flags import check, option
-from podx_bench.harness.options import usable_cores
+from podx_bench.harness.options import DEFAULT_K
 from podx_bench.harness.record_file import RecordFile
 
-SCALE_FILE = "scale.json"
+EXCLUDED = 10
+"""Items that each user must not get back."""
 
 
 def parse_sizes(text: str) -> tuple[int, ...]:
@@ -33,16 +33,15 @@ def parse_sizes(text: str) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class ScaleOptions:
-    """Options of a run. Ratios are against the smallest catalog; ``excluded``: items each user must not get back."""
+    """Options of a run. Ratios are against the smallest catalog."""
 
     items: tuple[int, ...] = option(
-        (10**4, 10**5, 10**6, 10**7), "Sizes of the synthetic catalogs.", parse=parse_sizes, least=2, most=10**8
+        (10**4, 10**5, 10**6, 10**7), "Sizes of the synthetic catalogs.", parse=parse_sizes, least=EXCLUDED, most=10**8
     )
     batch: int = option(32, "Users of a call.", flag="--batch-size", least=1)
     source: int = option(41, "Tokens of an input.", flag="--source-length", least=1)
-    excluded: int = 10
     beams: int = option(DEFAULT_BEAMS, "Width of the item search.", least=1)
-    k: int = option(10, "Answers per user.", flag="-k,--count", least=1)
+    k: int = option(DEFAULT_K, "Answers per user.", flag="-k,--count", least=1)
     rounds: int = option(5, "Turns of each catalog, one after another.", least=1)
     calls: int = option(3, "Calls of a turn.", least=1)
     threads: int = option(0, "Threads inside an operator; 0 = one per core.", least=0)
@@ -52,13 +51,6 @@ class ScaleOptions:
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
         check(self)
-        if self.excluded < 0 or self.excluded > min(self.items):
-            raise ConfigError(f"excluded must be between 0 and the smallest catalog, not {self.excluded}")
-
-    @property
-    def thread_count(self) -> int:
-        """Threads inside an operator."""
-        return self.threads or usable_cores()
 
 
 @dataclass(frozen=True)
@@ -66,37 +58,26 @@ class ScaleRecord:
     """What a catalog costs. The graph's figures are None where no checkpoint was given.
 
     Attributes:
-        nodes: of the trie.
         build_s: sorting raw ids and tokens, making the trie. write_s: to the disk, checksums included.
-        build_peak_mb: most memory of the process that does both.
         disk_mb: size of the catalog file.
         load_s: in a fresh process: checksum of every file, catalog, and with a checkpoint the graph, to the first
-            answer. verify_s: the checksums alone, after loading.
-        start_mb: resident memory before loading; loaded_mb: after it; used_mb: after all timed calls.
-        peak_mb: the most that was ever resident.
+            answer. loaded_mb: resident memory then; peak_mb: the most that was ever resident.
         search_ms: the trie part of one decoding step, on the CPU: the step graphs' search over given log-probabilities.
-        call_ms: the recommender graph, one call. encoder_ms: the encoder graph alone on the same inputs.
-        step_ms: what the call takes beyond the encoder, per decoding step.
+        call_ms: the recommender graph, one call. step_ms: what it takes beyond the encoder, per decoding step.
         search_ratio, call_ratio, step_ratio: against the smallest catalog in the same round, median of the rounds.
     """
 
     items: int
-    nodes: int
     build_s: float
     write_s: float
-    build_peak_mb: float
     disk_mb: float
     load_s: float
-    verify_s: float
-    start_mb: float
     loaded_mb: float
-    used_mb: float
     peak_mb: float
     search_ms: float
     search_ratio: float
     call_ms: float | None = None
     call_ratio: float | None = None
-    encoder_ms: float | None = None
     step_ms: float | None = None
     step_ratio: float | None = None
 
@@ -110,18 +91,5 @@ class ScaleResults:
     model: Mapping[str, Any]
     records: tuple[ScaleRecord, ...]
 
-    def save(self, folder: Path) -> Path:
-        """Write ``scale.json``; returns its path."""
-        return _FILE.write(folder, self)
 
-    @classmethod
-    def load(cls, path: Path) -> ScaleResults:
-        """Read what :meth:`save` wrote.
-
-        Raises:
-            DataError: the file is missing, is no such file, is damaged, or has another format version.
-        """
-        return _FILE.read(path)
-
-
-_FILE = RecordFile(SCALE_FILE, "podx-scale", 1, "podx bench scale", ScaleResults)
+SCALE_FILE = RecordFile("scale.json", "podx-scale", 1, "podx bench scale", ScaleResults)

@@ -4,38 +4,24 @@ from __future__ import annotations
 
 from podx_bench.pages.drawing import OTHER_COLOURS, OURS_COLOURS, Line, line_chart
 from podx_bench.pages.table import NONE, TextTable, short
-from podx_bench.scale.records import ScaleRecord, ScaleResults
+from podx_bench.scale.records import EXCLUDED, ScaleRecord, ScaleResults
 
-HEADER = (
-    "items", "build s", "write s", "disk MB", "load s", "loaded MB", "peak MB", "trie ms", "×", "step ms", "× ",
-    "call ms", "×  ",
-)  # fmt: skip
+COLUMNS = {
+    "build s": "build_s", "write s": "write_s", "disk MB": "disk_mb", "load s": "load_s", "loaded MB": "loaded_mb",
+    "peak MB": "peak_mb", "trie ms": "search_ms", "×": "search_ratio", "step ms": "step_ms", "× ": "step_ratio",
+    "call ms": "call_ms", "×  ": "call_ratio",
+}  # fmt: skip
+CHARTS = (
+    ("MB", "megabytes", (("on disk", "disk_mb"), ("resident", "loaded_mb"))),
+    ("seconds", "seconds", (("build", "build_s"), ("load", "load_s"))),
+    ("ms of a decoding step", "ms", (("trie part", "search_ms"), ("graph", "step_ms"))),
+)
+"""Title, unit, and the names and fields of the lines."""
 
 
 def scale_table(results: ScaleResults) -> TextTable:
     """A row per size."""
-    return TextTable("Scale of the catalog", HEADER, tuple(map(_row, results.records)), scale_notes(results))
-
-
-def _row(record: ScaleRecord) -> tuple[str, ...]:
-    sizes = (
-        record.build_s, record.write_s, record.disk_mb, record.load_s, record.loaded_mb, record.peak_mb
-    )  # fmt: skip
-    times = (
-        (record.search_ms, record.search_ratio),
-        (record.step_ms, record.step_ratio),
-        (record.call_ms, record.call_ratio),
-    )
-    cells = [
-        cell
-        for ms, ratio in times
-        for cell in (NONE if ms is None else short(ms), NONE if ratio is None else f"{ratio:.2f}×")
-    ]
-    return (f"{record.items:,}", *map(short, sizes), *cells)
-
-
-def scale_notes(results: ScaleResults) -> tuple[str, ...]:
-    """What a reader must know."""
+    rows = tuple((f"{r.items:,}", *(_cell(r, field) for field in COLUMNS.values())) for r in results.records)
     options = results.options
     loaded = "checksums, tables and graph, to the first answer" if results.model else "checksum, tables, 1,000 look-ups"
     notes = [
@@ -48,29 +34,29 @@ def scale_notes(results: ScaleResults) -> tuple[str, ...]:
     if results.model:
         notes.append(
             f"Call: recommend.onnx, {options['batch']} users, {options['source']} tokens each, {options['beams']} "
-            f"beams, {options['excluded']} excluded items. Step: what the call takes beyond the encoder, over 5."
+            f"beams, {EXCLUDED} excluded items. Step: what the call takes beyond the encoder, over 5."
         )
-    return tuple(notes)
+    return TextTable("Scale of the catalog", ("items", *COLUMNS), rows, tuple(notes))
+
+
+def _cell(record: ScaleRecord, field: str) -> str:
+    value = getattr(record, field)
+    if value is None:
+        return NONE
+    return f"{value:.2f}×" if field.endswith("_ratio") else short(value)
 
 
 def scale_charts(results: ScaleResults) -> list[str]:
     """Memory and disk, times of building and loading, time of a step: against the number of items."""
-    records = results.records
-    if len({record.items for record in records}) < 2:
+    sizes = [record.items for record in results.records]
+    if len(set(sizes)) < 2:
         return []  # a line has two points at least
-    first, second = OTHER_COLOURS[0], OURS_COLOURS[0]
-    panels = (
-        ("MB", "megabytes", (("on disk", "disk_mb", first), ("resident", "loaded_mb", second))),
-        ("seconds", "seconds", (("build", "build_s", first), ("load", "load_s", second))),
-        ("ms of a decoding step", "ms", (("trie part", "search_ms", first), ("graph", "step_ms", second))),
-    )
     charts = []
-    for title, unit, series in panels:
+    for title, unit, series in CHARTS:
         lines = []
-        for name, field, colour in series:
-            values = [getattr(record, field) for record in records]
+        for (name, field), colour in zip(series, (OTHER_COLOURS[0], OURS_COLOURS[0]), strict=True):
+            values = [getattr(record, field) for record in results.records]
             if None not in values:
-                points = tuple((float(r.items), value) for r, value in zip(records, values, strict=True))
-                lines.append(Line(name, points, colour))
-        charts.append(line_chart(title, ("items", unit), lines, [record.items for record in records]))
+                lines.append(Line(name, tuple(zip(sizes, values, strict=True)), colour))
+        charts.append(line_chart(title, ("items", unit), lines, sizes))
     return charts

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
+from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import ExitStack
+from operator import truediv
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -16,13 +18,13 @@ from podx.bundle.bundle import Bundle
 from podx.errors import ConfigError
 from podx_bench.harness.child import Child, Tell, run_in_child, thread_environment
 from podx_bench.harness.environment import describe
-from podx_bench.scale.catalogs import VOCABULARY_NEEDED, make_catalog, synthetic_items
-from podx_bench.scale.records import ScaleOptions, ScaleRecord, ScaleResults
+from podx_bench.harness.options import usable_cores
+from podx_bench.scale.records import SCALE_FILE, ScaleOptions, ScaleRecord, ScaleResults
+from podx_bench.scale.server import VOCABULARY_NEEDED, make_catalog, synthetic_items
 
 TARGETS = {name: f"podx_bench.scale.server:{name}" for name in ("build", "Server")}
 TIMEOUT_S = 24 * 3600.0
-Turns = list[list[float]]
-"""Milliseconds of the calls of each round."""
+Figures = dict[str, float]
 
 
 def run_scale(out: Path, options: ScaleOptions, checkpoint: Path | None, tell: Tell) -> ScaleResults:
@@ -38,42 +40,41 @@ def run_scale(out: Path, options: ScaleOptions, checkpoint: Path | None, tell: T
         EngineError: a process died.
     """
     out.mkdir(parents=True, exist_ok=True)
+    base: Path | None = None
+    model: dict[str, Any] = {}
+    figures: dict[int, Figures] = {}
+    servers: dict[int, Child] = {}
     with tempfile.TemporaryDirectory(dir=out, prefix="catalogs-") as scratch, ExitStack() as processes:
-        folder = Path(scratch)
-        base: Path | None = None
-        model: dict[str, Any] = {}
         if checkpoint is not None:
             tell("export the graph")
-            base, model = _export(checkpoint, folder / "base", options)
-        built: dict[int, dict[str, Any]] = {}
-        servers: dict[int, Child] = {}
-        for items in options.items:
+            base = Path(scratch) / "base"
+            model = _export(checkpoint, base, options)
+        for items in sorted(options.items):
+            place = Path(scratch) / f"items-{items}"
+            process: dict[str, Any] = {
+                "name": f"the catalog of {items:,} items",
+                "advice": "leave that size out of --items, or make room",
+                "environment": thread_environment(options.threads or usable_cores()),
+                "timeout": TIMEOUT_S,
+            }
             tell(f"{items:,} items: build")
-            place, process = folder / f"items-{items}", _process(items, options)
-            built[items] = run_in_child(
-                TARGETS["build"], items, place, base, options, returns=dict[str, Any], **process
-            )
+            figures[items] = run_in_child(TARGETS["build"], items, place, base, options, returns=Figures, **process)
             tell(f"{items:,} items: load")
-            server = Child(TARGETS["Server"], place, base is not None, options, **process)
-            servers[items] = processes.enter_context(server)
-            built[items] |= servers[items].call("load", returns=dict[str, Any])
+            server = processes.enter_context(Child(TARGETS["Server"], place, base is not None, options, **process))
+            figures[items] |= server.call("load", returns=Figures)
+            servers[items] = server
         times = _rounds(servers, options, base is not None, tell)
-        smallest = times[min(times)]
         for items, server in servers.items():
-            built[items] |= server.call("memory", returns=dict[str, Any])
-        records = [_record(items, built[items], times[items], smallest) for items in sorted(servers)]
-    results = ScaleResults(
-        environment=describe("cpu", options.threads),
-        options=msgspec.to_builtins(options),
-        model=model,
-        records=tuple(records),
-    )
-    results.save(out)
+            figures[items] |= server.call("memory", returns=Figures)
+    smallest = times[min(times)]
+    records = tuple(_record(items, figures[items], times[items], smallest) for items in servers)
+    results = ScaleResults(describe("cpu", options.threads), msgspec.to_builtins(options), model, records)
+    SCALE_FILE.write(out, results)
     return results
 
 
-def _export(checkpoint: Path, folder: Path, options: ScaleOptions) -> tuple[Path, dict[str, Any]]:
-    """The bundle that the others are made from: the checkpoint's model over the smallest catalog."""
+def _export(checkpoint: Path, folder: Path, options: ScaleOptions) -> dict[str, Any]:
+    """Write the bundle that the others are made from, over the smallest catalog; returns the shape of the model."""
     from podx_export.pipeline import write_bundle  # brings torch, which a run without a checkpoint does not need
     from podx_train.checkpoint.checkpoint import load_checkpoint
 
@@ -88,44 +89,28 @@ def _export(checkpoint: Path, folder: Path, options: ScaleOptions) -> tuple[Path
     catalog = make_catalog(*synthetic_items(min(options.items), options.seed), source.tokenizer.eos_id)
     write_bundle(source, catalog, folder, options.precision)
     shape = Bundle.load(folder).manifest.shape
-    return folder, {**dataclasses.asdict(shape), "width": source.model.backbone.config.d_model}
-
-
-def _process(items: int, options: ScaleOptions) -> dict[str, Any]:
-    """What starting the processes of a catalog has in common."""
-    return {
-        "name": f"the catalog of {items:,} items",
-        "advice": "leave that size out of --items, or make room",
-        "environment": thread_environment(options.thread_count),
-        "timeout": TIMEOUT_S,
-    }
+    return {**dataclasses.asdict(shape), "width": source.model.backbone.config.d_model}
 
 
 def _rounds(
     servers: Mapping[int, Child], options: ScaleOptions, has_graph: bool, tell: Tell
-) -> dict[int, dict[str, Turns]]:
-    """Turns of all catalogs one after another, every second round in reverse order."""
-    times: dict[int, dict[str, Turns]] = {items: {} for items in servers}
+) -> dict[int, dict[str, list[float]]]:
+    """Turns of all catalogs one after another, every second round in reverse order: figures of each round."""
+    times: dict[int, dict[str, list[float]]] = {items: defaultdict(list) for items in servers}
     for command in ("search", "graph") if has_graph else ("search",):
         for turn in range(options.rounds):
             tell(f"time the {command}, round {turn + 1} of {options.rounds}")
             for items in sorted(servers, reverse=bool(turn % 2)):
-                taken: dict[str, list[float]] = servers[items].call(command, returns=dict[str, list[float]])
+                taken: Figures = servers[items].call(command, returns=Figures)
                 for name, ms in taken.items():
-                    times[items].setdefault(name, []).append(ms)
+                    times[items][name].append(ms)
     return times
 
 
 def _record(
-    items: int, measured: Mapping[str, Any], times: Mapping[str, Turns], smallest: Mapping[str, Turns]
+    items: int, figures: Figures, times: Mapping[str, list[float]], smallest: Mapping[str, list[float]]
 ) -> ScaleRecord:
-    typical: dict[str, Any] = {name: median(ms for turn in turns for ms in turn) for name, turns in times.items()}
-    ratios: dict[str, Any] = {
-        name.replace("_ms", "_ratio"): _ratio(times[name], smallest[name]) for name in times if name != "encoder_ms"
-    }
-    return ScaleRecord(items=items, **measured, **typical, **ratios)
-
-
-def _ratio(turns: Turns, others: Turns) -> float:
-    """Median over the rounds of how much longer a round took than the other's same round."""
-    return median(median(mine) / median(other) for mine, other in zip(turns, others, strict=True))
+    """The median of the rounds, and of how much longer each round took than the smallest catalog's."""
+    typical = {name: median(ms) for name, ms in times.items()}
+    ratios = {name.replace("_ms", "_ratio"): median(map(truediv, ms, smallest[name])) for name, ms in times.items()}
+    return ScaleRecord(items=items, **figures, **typical, **ratios)

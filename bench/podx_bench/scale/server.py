@@ -1,53 +1,86 @@
-"""The processes that ``podx bench scale`` measures. Nothing but the runtime is loaded to serve a catalog."""
+"""The processes that ``podx bench scale`` measures, and the synthetic catalogs that they build and serve.
+
+An item has four codes, one from each of four books of 256, as semantic ids have. Nothing but the runtime is loaded to
+serve a catalog.
+"""
 
 from __future__ import annotations
 
-import gc
 import time
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 import podx
 from podx.bundle import signature as sig
 from podx.bundle.bundle import CATALOG_FILE, Bundle
-from podx.bundle.catalog import Catalog
+from podx.bundle.catalog import Catalog, IdTable
 from podx.bundle.manifest import file_sha256
 from podx.decoding.item_filter import ItemFilter
 from podx.decoding.items import ItemSearch, TokenColumns
 from podx.decoding.options import ItemSearchOptions
 from podx.decoding.stepper import FloatArray, IntArray
+from podx.errors import ConfigError
 from podx.graphs.session import GraphSession, SessionOptions
 from podx_bench.harness.memory import MEGABYTE, peak_rss_mb, resident_mb
-from podx_bench.scale.catalogs import (
-    END_TOKEN,
-    FIRST_CODE_TOKEN,
-    LEVELS,
-    START_TOKEN,
-    VOCABULARY_NEEDED,
-    make_catalog,
-    synthetic_items,
-)
-from podx_bench.scale.records import ScaleOptions
+from podx_bench.scale.records import EXCLUDED, ScaleOptions
 
 MILLISECONDS = 1e3
+CODES, LEVELS = 256, 4
 STEPS = LEVELS + 1
 """Of decoding, end of sequence included."""
+START_TOKEN, END_TOKEN = 0, 1
+FIRST_CODE_TOKEN = 3
+"""The tokens before it are T5's pad, end of sequence and unknown."""
+VOCABULARY_NEEDED = FIRST_CODE_TOKEN + LEVELS * CODES
 LOOKED_UP = 1000
 """Raw ids that are looked up after loading, so that the tables are not just mapped."""
+_SPARE = 1.01
+"""Draws per item wanted: some codes are drawn twice."""
+_FIRST_RAW_ID = 10**9
+"""Raw ids have ten characters, as Amazon's have."""
+
+Action = Callable[[], object]
 
 
-def build(items: int, folder: Path, base: Path | None, options: ScaleOptions) -> dict[str, Any]:
+def synthetic_items(count: int, seed: int) -> tuple[npt.NDArray[np.bytes_], npt.NDArray[np.int32]]:
+    """Raw ids bytes [count] and tokens int32 [count, LEVELS] of distinct items, both in random order.
+
+    Raises:
+        ConfigError: there are not so many combinations of codes.
+    """
+    if count > CODES**LEVELS:
+        raise ConfigError(f"there are only {CODES**LEVELS:,} items of {LEVELS} codes: ask for fewer than {count:,}")
+    rng = np.random.default_rng([seed, count])
+    drawn = np.zeros(0, dtype=np.int64)
+    while len(drawn) < count:
+        more = rng.integers(0, CODES**LEVELS, size=int(count * _SPARE) + 1 - len(drawn))
+        drawn = np.unique(np.concatenate([drawn, more]))
+    packed = rng.permutation(drawn)[:count]
+    tokens = np.empty((count, LEVELS), dtype=np.int32)
+    for level in range(LEVELS):
+        tokens[:, level] = FIRST_CODE_TOKEN + level * CODES + packed // CODES ** (LEVELS - 1 - level) % CODES
+    return (_FIRST_RAW_ID + rng.permutation(count)).astype(f"S{len(str(_FIRST_RAW_ID))}"), tokens
+
+
+def make_catalog(raw_ids: npt.NDArray[np.bytes_], tokens: npt.NDArray[np.int32], end_token: int) -> Catalog:
+    """A catalog of items whose tokens are given, all of them listed."""
+    count, length = tokens.shape
+    offsets = np.arange(0, count * length + 1, length, dtype=np.int64)
+    return Catalog(IdTable(raw_ids, "item"), tokens.ravel(), offsets, np.ones(count, dtype=np.bool_), end_token)
+
+
+def build(items: int, folder: Path, base: Path | None, options: ScaleOptions) -> dict[str, float]:
     """Make a catalog, or a bundle that is ``base`` with that catalog, in ``folder``."""
     raw_ids, tokens = synthetic_items(items, options.seed)
     start = time.perf_counter()
     catalog = make_catalog(raw_ids, tokens, END_TOKEN)
-    nodes = catalog.trie.node_count
-    build_s = time.perf_counter() - start
-    start = time.perf_counter()
+    catalog.trie.node_count  # noqa: B018 - makes the trie
+    built = time.perf_counter()
     if base is None:
         folder.mkdir()
         catalog.save(folder / CATALOG_FILE)
@@ -55,9 +88,9 @@ def build(items: int, folder: Path, base: Path | None, options: ScaleOptions) ->
         from podx_export.catalog.update import put_catalog  # brings onnx
 
         put_catalog(Bundle.load(base), folder, catalog)
-    write_s = time.perf_counter() - start
+    written = time.perf_counter()
     disk_mb = (folder / CATALOG_FILE).stat().st_size / MEGABYTE
-    return {"nodes": nodes, "build_s": build_s, "write_s": write_s, "build_peak_mb": peak_rss_mb(), "disk_mb": disk_mb}
+    return {"build_s": built - start, "write_s": written - built, "disk_mb": disk_mb}
 
 
 class _GivenSteps:
@@ -82,48 +115,30 @@ class Server:
     def __init__(self, folder: Path, has_graph: bool, options: ScaleOptions) -> None:
         self._folder, self._has_graph, self._options = folder, has_graph, options
         self._rng = np.random.default_rng(options.seed)
-        self._recommender: podx.Recommender | None = None
-        self._search: Callable[[], object] | None = None
-        self._graphs: tuple[Callable[[], object], ...] | None = None
 
-    def load(self) -> dict[str, Any]:
+    def load(self) -> dict[str, float]:
         """Load as a service does, to the first answer."""
-        start_mb = resident_mb()
         start = time.perf_counter()
-        catalog = self._load_bundle() if self._has_graph else self._load_catalog()
-        load_s = time.perf_counter() - start
-        loaded_mb = resident_mb()
-        start = time.perf_counter()
-        for path in sorted(self._folder.iterdir()):
-            file_sha256(path)
-        verify_s = time.perf_counter() - start
-        self._catalog = catalog
-        return {"load_s": load_s, "verify_s": verify_s, "start_mb": start_mb, "loaded_mb": loaded_mb}
+        if self._has_graph:
+            recommender = podx.load(self._folder, device="cpu", threads=self._options.threads)
+            self._catalog, users = recommender.bundle.catalog, recommender.bundle.users
+            raw = self._catalog.items.raw
+            recommender.recommend(users.ids.raw(1), history=[raw(1), raw(2)], k=self._options.k)
+        else:
+            file_sha256(self._folder / CATALOG_FILE)
+            self._catalog = Catalog.load(self._folder / CATALOG_FILE)
+            numbers = self._rng.integers(1, len(self._catalog) + 1, size=LOOKED_UP)
+            for number in numbers.tolist():
+                self._catalog.items.number(self._catalog.items.raw(number))
+            self._catalog.trie.paths(numbers)
+        return {"load_s": time.perf_counter() - start, "loaded_mb": resident_mb()}
 
-    def _load_bundle(self) -> Catalog:
-        self._recommender = podx.load(self._folder, device="cpu", threads=self._options.threads)
-        bundle = self._recommender.bundle
-        raw = bundle.catalog.items.raw
-        self._recommender.recommend(bundle.users.ids.raw(1), history=[raw(1), raw(2)], k=self._options.k)
-        return bundle.catalog
+    def search(self) -> dict[str, float]:
+        """Time searches over given log-probabilities: ms of a step."""
+        return {"search_ms": self._median_ms(self._search) / STEPS}
 
-    def _load_catalog(self) -> Catalog:
-        file_sha256(self._folder / CATALOG_FILE)
-        catalog = Catalog.load(self._folder / CATALOG_FILE)
-        numbers = self._rng.integers(1, len(catalog) + 1, size=LOOKED_UP)
-        if [catalog.items.number(catalog.items.raw(number)) for number in numbers.tolist()] != numbers.tolist():
-            raise AssertionError("a raw id leads to another number")
-        catalog.trie.paths(numbers)
-        return catalog
-
-    def search(self) -> dict[str, list[float]]:
-        """Time searches over given log-probabilities: ms of each step."""
-        if self._search is None:
-            self._search = self._prepared_search()
-            self._search()
-        return {"search_ms": [ms / STEPS for ms in self._times(self._search)]}
-
-    def _prepared_search(self) -> Callable[[], object]:
+    @cached_property
+    def _search(self) -> Action:
         options, trie = self._options, self._catalog.trie
         columns = TokenColumns.of_catalog(trie, END_TOKEN)
         tokens = 0 if columns.output_tokens is None else len(columns.output_tokens)
@@ -131,28 +146,22 @@ class Server:
         drawn = [self._rng.standard_normal(shape, dtype=np.float32) for _ in range(STEPS)]
         steps = [d - np.log(np.exp(d).sum(axis=-1, keepdims=True)) for d in drawn]
         denied = self._some_items()
-        allowed = [None] * options.batch
         search = ItemSearchOptions(beams=options.beams)
 
         def run() -> object:
-            limits = ItemFilter(trie, list(denied), allowed)
+            limits = ItemFilter(trie, list(denied), [None] * options.batch)
             return ItemSearch(_GivenSteps(steps), trie, columns, limits, search, START_TOKEN, options.k).run()
 
+        run()
         return run
 
-    def graph(self) -> dict[str, list[float]]:
-        """Time the recommender graph and, on the same inputs, the encoder alone: ms of each call, and of a step."""
-        if self._graphs is None:
-            self._recommender = None  # its graph makes room for the one that is timed
-            self._graphs = self._prepared_graphs()
-            for run in self._graphs:
-                run()
-        whole, encoder = self._graphs
-        calls, encoders = self._times(whole), self._times(encoder)
-        step = (median(calls) - median(encoders)) / STEPS
-        return {"call_ms": calls, "encoder_ms": encoders, "step_ms": [step]}
+    def graph(self) -> dict[str, float]:
+        """Time the recommender graph and, on the same inputs, the encoder alone: ms of a call, and of a step."""
+        call, encoder = map(self._median_ms, self._graphs)
+        return {"call_ms": call, "step_ms": step_ms(call, encoder)}
 
-    def _prepared_graphs(self) -> tuple[Callable[[], object], Callable[[], object]]:
+    @cached_property
+    def _graphs(self) -> tuple[Action, Action]:
         options = self._options
         shape = (options.batch, options.source)
         same_for_all = np.random.default_rng(options.seed)
@@ -171,23 +180,32 @@ class Server:
         sessions = SessionOptions(threads=options.threads)
         whole = GraphSession(self._folder / sig.RECOMMEND_FILE, sessions)
         encoder = GraphSession(self._folder / sig.ENCODER_FILE, sessions)
-        return (
-            lambda: whole.run({**text, **limits}, to_host=[sig.ITEMS, sig.SCORES, sig.EXACT]),
-            lambda: encoder.run(text, to_host=()),
-        )
+
+        def call() -> object:
+            return whole.run({**text, **limits}, to_host=[sig.ITEMS, sig.SCORES, sig.EXACT])
+
+        def encode() -> object:
+            return encoder.run(text, to_host=())
+
+        call(), encode()
+        return call, encode
 
     def _some_items(self) -> IntArray:
-        return self._rng.integers(1, len(self._catalog) + 1, size=(self._options.batch, self._options.excluded))
+        return self._rng.integers(1, len(self._catalog) + 1, size=(self._options.batch, EXCLUDED))
 
-    def _times(self, run: Callable[[], object]) -> list[float]:
+    def _median_ms(self, run: Action) -> float:
         times = []
         for _ in range(self._options.calls):
             start = time.perf_counter()
             run()
-            times.append((time.perf_counter() - start) * MILLISECONDS)
-        return times
+            times.append(time.perf_counter() - start)
+        return median(times) * MILLISECONDS
 
-    def memory(self) -> dict[str, Any]:
-        """Resident memory now and at most."""
-        gc.collect()
-        return {"used_mb": resident_mb(), "peak_mb": peak_rss_mb()}
+    def memory(self) -> dict[str, float]:
+        """Resident memory at most."""
+        return {"peak_mb": peak_rss_mb()}
+
+
+def step_ms(call_ms: float, encoder_ms: float) -> float:
+    """What a call takes beyond the encoder, per decoding step."""
+    return (call_ms - encoder_ms) / STEPS

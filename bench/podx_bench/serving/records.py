@@ -11,27 +11,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from podx.decoding.options import DEFAULT_BEAMS
-from podx.errors import ConfigError
 from podx.flags import check, option
 from podx.serving.batcher import DEFAULT_MAX_WAIT_MS
 from podx.text.batches import DEFAULT_BATCH_SIZE
-from podx.text.templates import Task, parse_tasks
-from podx_bench.harness.options import DEFAULT_K, DEVICES, parse_numbers, usable_cores
+from podx.text.templates import Task
+from podx_bench.harness.options import DEFAULT_K, DEVICES, parse_numbers
 from podx_bench.harness.record_file import RecordFile
 
 FULL_BATCHES, BATCHER, DIRECT = "full batches", "batcher", "direct"
-SERVING_FILE = "serving.json"
-
-
-def _single_task(text: str) -> Task:
-    tasks = parse_tasks(text)
-    if len(tasks) != 1:
-        raise ConfigError(f"--task takes one task, not {text!r}: run the command once for each")
-    return tasks[0]
 
 
 @dataclass(frozen=True)
@@ -51,25 +41,16 @@ class ServingOptions:
         DEFAULT_BATCH_SIZE, "Most requests that are merged; also the size of full batches.", least=1
     )
     max_wait_ms: float = option(DEFAULT_MAX_WAIT_MS, "Longest pause of the batcher after a batch.", least=0)
-    task: Task = option(
-        Task.SEQUENTIAL, "sequential or topn.", choices=(Task.SEQUENTIAL, Task.TOPN), parse=_single_task
-    )
+    task: Task = option(Task.SEQUENTIAL, "sequential or topn.", choices=(Task.SEQUENTIAL, Task.TOPN))
     beams: int = option(DEFAULT_BEAMS, "Width of the item search.", least=1)
     k: int = option(DEFAULT_K, "Answers per request.", flag="-k,--count", least=1)
     device: str = option("cpu", "cpu or cuda.", choices=DEVICES)
-    direct: bool = option(True, "Measure calls without the batcher, too.", flag="--direct/--no-direct")
     check: int = option(0, "Push so many requests through the batcher and compare every answer; 0: none.", least=0)
-    tolerance: float = option(1e-4, "Difference of scores that the check takes for rounding.", least=0)
     seed: int = option(0, "Which users are taken.", least=0)
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
         check(self)
-
-    @property
-    def thread_count(self) -> int:
-        """Threads inside an operator."""
-        return self.threads or usable_cores()
 
 
 @dataclass(frozen=True)
@@ -102,10 +83,9 @@ class CheckRecord:
     """Answers of the batcher compared with those of ``recommend_batch`` or ``rank_batch``.
 
     Attributes:
-        requests: pushed through by ``clients`` threads in ``seconds``.
+        requests: pushed through by ``clients`` threads. lost: those that got no answer.
         distinct: different answers among the right ones, scores included; only a swap of two of these can be seen.
-        lost: requests that got no answer.
-        wrong: answers whose scores differ from the right ones by more than ``ServingOptions.tolerance`` at some place.
+        wrong: answers whose scores differ from the right ones by more than rounding at some place.
         rounded: answers with the right scores but other items in some places: a call of another size rounds
             differently, and items of like score change places. Not among ``wrong``.
     """
@@ -116,7 +96,6 @@ class CheckRecord:
     lost: int
     wrong: int
     rounded: int
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -130,18 +109,5 @@ class ServingResults:
     records: tuple[ServingRecord, ...]
     check: CheckRecord | None = None
 
-    def save(self, folder: Path) -> Path:
-        """Write ``serving.json``; returns its path."""
-        return _FILE.write(folder, self)
 
-    @classmethod
-    def load(cls, path: Path) -> ServingResults:
-        """Read what :meth:`save` wrote.
-
-        Raises:
-            DataError: the file is missing, is no such file, is damaged, or has another format version.
-        """
-        return _FILE.read(path)
-
-
-_FILE = RecordFile(SERVING_FILE, "podx-serving", 1, "podx bench serving", ServingResults)
+SERVING_FILE = RecordFile("serving.json", "podx-serving", 1, "podx bench serving", ServingResults)

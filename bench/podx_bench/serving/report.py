@@ -10,74 +10,57 @@ from podx_bench.pages.table import NONE, TextTable, short
 from podx_bench.serving.records import BATCHER, DIRECT, FULL_BATCHES, ServingRecord, ServingResults
 
 YARDSTICK_COLOUR = "#5a6772"
-COLOURS = {BATCHER: OURS_COLOUR, DIRECT: OTHER_COLOUR}
-NAMES = {BATCHER: "podx.Batcher", DIRECT: "direct calls"}
+LINES = {BATCHER: ("podx.Batcher", OURS_COLOUR), DIRECT: ("direct calls", OTHER_COLOUR)}
 HEADER = ("asked through", "clients", "users/s", "× full batches", "p50 ms", "p95 ms", "p99 ms", "requests per call")
 
 
 def serving_table(results: ServingResults) -> TextTable:
     """A row per way of asking and number of clients, the yardstick first."""
     order = (FULL_BATCHES, BATCHER, DIRECT)
-    records = sorted(results.records, key=lambda record: (order.index(record.mode), record.clients))
     rows = tuple(
         (
-            NAMES.get(record.mode, record.mode),
+            LINES[record.mode][0] if record.mode in LINES else record.mode,
             str(record.clients),
             short(record.users_per_s),
             NONE if record.ratio is None else f"{record.ratio:.2f}×",
-            *(short(value) for value in (record.p50_ms, record.p95_ms, record.p99_ms)),
+            *map(short, (record.p50_ms, record.p95_ms, record.p99_ms)),
             f"{record.mean_batch:.1f}",
         )
-        for record in records
+        for record in sorted(results.records, key=lambda record: (order.index(record.mode), record.clients))
     )
-    return TextTable(f"Serving, {results.options['task']}", HEADER, rows, _notes(results))
-
-
-def _notes(results: ServingResults) -> tuple[str, ...]:
-    """What a reader must know, and the check where there was one."""
     options, check = results.options, results.check
-    note = (
-        f"Each client is a thread that asks its next question when it has an answer. p50, p95, p99: from question to "
+    notes = [
+        "Each client is a thread that asks its next question when it has an answer. p50, p95, p99: from question to "
         f"answer; for full batches of a call of {options['max_batch']}. ×: against full batches in the same turn. "
         f"The batcher merges at most {options['max_batch']} and pauses at most {options['max_wait_ms']:g} ms."
-    )
-    if check is None:
-        return (note,)
-    said = (
-        f"Check: {check.requests:,} requests of {check.clients} clients through the batcher, {check.lost} lost, "
-        f"{check.wrong} wrong, {check.rounded} with items of like score in another order "
-        f"({check.distinct:,} different answers expected)."
-    )
-    return (note, said)
+    ]
+    if check is not None:
+        notes.append(
+            f"Check: {check.requests:,} requests of {check.clients} clients through the batcher, {check.lost} lost, "
+            f"{check.wrong} wrong, {check.rounded} with items of like score in another order "
+            f"({check.distinct:,} different answers expected)."
+        )
+    return TextTable(f"Serving, {options['task']}", HEADER, rows, tuple(notes))
 
 
-def serving_charts(records: Sequence[ServingRecord]) -> tuple[str, str]:
-    """Throughput against the number of clients, and against p99 latency."""
-    lines = {mode: sorted((r for r in records if r.mode == mode), key=lambda r: r.clients) for mode in COLOURS}
-    counts = sorted({record.clients for line in lines.values() for record in line})
-    by_clients = [(mode, [(r.clients, r.users_per_s) for r in line]) for mode, line in lines.items()]
-    by_p99 = [(mode, [(r.p99_ms, r.users_per_s) for r in line]) for mode, line in lines.items()]
-    rate, asked = "users per second", f"{', '.join(map(str, counts))} clients"
-    return (
-        _chart(records, "Throughput against clients", ("clients that ask at the same time", rate), by_clients),
-        _chart(records, f"Throughput against p99 latency of {asked}", ("p99, ms, less is better", rate), by_p99),
-    )
-
-
-def _chart(
-    records: Sequence[ServingRecord],
-    title: str,
-    axis_names: tuple[str, str],
-    series: Sequence[tuple[str, Sequence[tuple[float, float]]]],
-) -> str:
-    """A line for each way of asking, and the rate of full batches as a bound."""
-    lines = [Line(NAMES[mode], tuple(points), COLOURS[mode]) for mode, points in series if points]
-    places = [x for line in lines for x, _ in line.points]
-    for record in records:
-        if record.mode == FULL_BATCHES:
-            bound = tuple((x, record.users_per_s) for x in (min(places), max(places)))
-            lines.append(Line(FULL_BATCHES, bound, YARDSTICK_COLOUR, dashed=True))
-    return line_chart(title, axis_names, lines)
+def serving_charts(records: Sequence[ServingRecord]) -> tuple[str, ...]:
+    """Throughput against the number of clients, and against p99 latency, with the rate of full batches as a bound."""
+    asked = sorted((record for record in records if record.mode in LINES), key=lambda record: record.clients)
+    counts = ", ".join(map(str, sorted({record.clients for record in asked})))
+    charts = []
+    for title, name, field in (
+        ("clients", "clients that ask at the same time", "clients"),
+        (f"p99 latency of {counts} clients", "p99, ms, less is better", "p99_ms"),
+    ):
+        points = [(record.mode, (getattr(record, field), record.users_per_s)) for record in asked]
+        modes = {mode: tuple(point for of, point in points if of == mode) for mode in LINES}
+        lines = [Line(LINES[mode][0], line, LINES[mode][1]) for mode, line in modes.items() if line]
+        places = [x for _, (x, _) in points]
+        for bound in (record.users_per_s for record in records if record.mode == FULL_BATCHES):
+            ends = ((min(places), bound), (max(places), bound))
+            lines.append(Line(FULL_BATCHES, ends, YARDSTICK_COLOUR, dashed=True))
+        charts.append(line_chart(f"Throughput against {title}", (name, "users per second"), lines))
+    return tuple(charts)
 
 
 def serving_report(results: ServingResults) -> Report:
@@ -91,8 +74,7 @@ def serving_report(results: ServingResults) -> Report:
         ("data", f"{dataset['name']}: {dataset['users']:,} users, {dataset['items']:,} items"),
         ("search", f"{results.options['beams']} beams, {results.options['k']} answers"),
     )
-    merged = [record for record in results.records if record.mode == BATCHER and record.ratio is not None]
-    best = max(merged, key=lambda record: record.clients)
+    best = max((record for record in results.records if record.mode == BATCHER), key=lambda record: record.clients)
     headline = f"{best.clients} clients get {best.ratio or 0:.2f} times the rate of full batches through podx.Batcher."
     section = Section(serving_charts(results.records), (serving_table(results),))
     return Report("podx bench serving", headline, (section,), (("Model, data and machine", facts),))

@@ -11,7 +11,8 @@ from podx.bundle.bundle import Bundle
 from podx.errors import ConfigError
 from podx_bench.harness.child import Child, Tell, thread_environment
 from podx_bench.harness.environment import describe
-from podx_bench.serving.records import CheckRecord, ServingOptions, ServingRecord, ServingResults
+from podx_bench.harness.options import usable_cores
+from podx_bench.serving.records import SERVING_FILE, CheckRecord, ServingOptions, ServingRecord, ServingResults
 from podx_bench.workload.facts import dataset_facts, model_facts
 from podx_bench.workload.matching import require_match
 from podx_bench.workload.scenarios import build_workload, choose_tasks
@@ -49,15 +50,10 @@ def run_serving(
                 records += process.call("measure", clients, returns=list[ServingRecord])
             records.append(process.call("yardstick", returns=ServingRecord))
             check = process.call("verify", returns=CheckRecord) if options.check else None
-    results = ServingResults(
-        environment=describe(options.device, options.threads),
-        options=msgspec.to_builtins(options),
-        model=model_facts(bundle),
-        dataset=dataset_facts(dataset, data),
-        records=tuple(records),
-        check=check,
-    )
-    results.save(out)
+    environment, asked = describe(options.device, options.threads), msgspec.to_builtins(options)
+    facts = model_facts(bundle), dataset_facts(dataset, data)
+    results = ServingResults(environment, asked, *facts, tuple(records), check)
+    SERVING_FILE.write(out, results)
     return results
 
 
@@ -70,7 +66,7 @@ def serving_process(bundle: Path, work: Path, options: ServingOptions, tell: Tel
         options,
         name="the served recommender",
         advice="ask with fewer clients, or make room",
-        environment=thread_environment(options.thread_count),
+        environment=thread_environment(options.threads or usable_cores()),
         tell=tell,
         timeout=TIMEOUT_S,
     )

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import queue
-import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +15,6 @@ import numpy as np
 
 import podx
 from podx.decoding.options import ItemSearchOptions
-from podx.errors import RequestTimeoutError
 from podx.graphs.session import Device
 from podx.text.templates import Task
 from podx_bench.engines.runtime import rank_requests, recommend_requests
@@ -26,9 +23,10 @@ from podx_bench.serving.records import BATCHER, DIRECT, FULL_BATCHES, CheckRecor
 from podx_bench.workload.work import Work
 
 MILLISECONDS = 1e3
-PERCENTILES = (50, 95, 99)
 REQUEST_TIMEOUT_S = 600.0
 CHECK_CLIENTS = 64
+TOLERANCE = 1e-4
+"""Difference of scores that the check takes for rounding."""
 
 Request = podx.RecommendRequest | podx.RankRequest
 Answer = list[podx.Recommendation]
@@ -43,19 +41,13 @@ class Turn:
     requests: int
     calls: int
 
-    @property
-    def users_per_s(self) -> float:
-        """Requests over the time of the turn."""
-        return self.requests / self.seconds
-
 
 def load(bundle: Path, work: Path, options: ServingOptions) -> Bench:
     """A bench of a bundle on the requests of a file."""
     stored = Work(work)
     asked = [stored[row] for row in range(len(stored))]
     requests = rank_requests(asked) if options.task is Task.TOPN else recommend_requests(asked)
-    recommender = podx.load(bundle, cast(Device, options.device), threads=options.thread_count)
-    return Bench(recommender, requests, options)
+    return Bench(podx.load(bundle, cast(Device, options.device), threads=options.threads), requests, options)
 
 
 class Bench:
@@ -70,21 +62,17 @@ class Bench:
     def batch(self, numbers: Sequence[int]) -> list[Answer]:
         """One call for all."""
         asked: list[Any] = [self._requests[number % len(self._requests)] for number in numbers]
-        k, size = self._options.k, len(numbers)
-        if self._options.task is Task.TOPN:
-            return cast(list[Answer], self._recommender.rank_batch(asked, k, self._search, size))
-        return cast(list[Answer], self._recommender.recommend_batch(asked, k, search=self._search, batch_size=size))
+        ranks = self._options.task is Task.TOPN
+        answer = self._recommender.rank_batch if ranks else self._recommender.recommend_batch
+        return cast(list[Answer], answer(asked, self._options.k, search=self._search, batch_size=len(asked)))
 
     def _through(self, batcher: podx.Batcher, number: int) -> Answer:
         """A question to a batcher."""
         request = self._requests[number % len(self._requests)]
-        try:
-            return batcher.submit(request, self._options.k, search=self._search).result(REQUEST_TIMEOUT_S)
-        except TimeoutError:
-            raise RequestTimeoutError(f"no answer within {REQUEST_TIMEOUT_S:.0f} s: ask with fewer clients") from None
+        return batcher.submit(request, self._options.k, search=self._search).result(REQUEST_TIMEOUT_S)
 
     def _batcher(self, clients: int) -> podx.Batcher:
-        """One that lets all clients wait."""
+        """A batcher that lets all clients wait."""
         options = self._options
         return podx.Batcher(self._recommender, options.max_batch, options.max_wait_ms, max_pending=clients)
 
@@ -93,25 +81,23 @@ class Bench:
         requests, size = self._options.requests, self._options.max_batch
         if mode == FULL_BATCHES:
             calls = -(-requests // size)
-            ms, seconds = closed_loop(lambda n: self.batch(range(n * size, (n + 1) * size)), calls, 1)
-            return Turn(ms, seconds, calls * size, calls)
+            timed = closed_loop(lambda n: self.batch(range(n * size, (n + 1) * size)), calls, 1)
+            return Turn(*timed, calls * size, calls)
         if mode == DIRECT:
-            ms, seconds = closed_loop(lambda number: self.batch([number]), requests, clients)
-            return Turn(ms, seconds, requests, requests)
+            return Turn(*closed_loop(lambda number: self.batch([number]), requests, clients), requests, requests)
         with self._batcher(clients) as batcher:
-            ms, seconds = closed_loop(lambda number: self._through(batcher, number), requests, clients)
-            return Turn(ms, seconds, requests, batcher.stats.batches)
+            timed = closed_loop(lambda number: self._through(batcher, number), requests, clients)
+            return Turn(*timed, requests, batcher.stats.batches)
 
     def measure(self, clients: int) -> list[ServingRecord]:
         """A record of every way of asking but full batches, by so many clients."""
         rounds = self._options.rounds
-        modes = [FULL_BATCHES, BATCHER, *([DIRECT] if self._options.direct else [])]
-        turns: dict[str, list[Turn]] = {mode: [] for mode in modes}
-        for number, mode in itertools.product(range(rounds), modes):
+        turns: dict[str, list[Turn]] = {FULL_BATCHES: [], BATCHER: [], DIRECT: []}
+        for number, mode in itertools.product(range(rounds), turns):
             tell(f"{clients} clients, {mode}, round {number + 1} of {rounds}")
             turns[mode].append(self.take_turn(mode, clients))
         self._full += turns[FULL_BATCHES]
-        return [record_of(mode, clients, turns[mode], turns[FULL_BATCHES]) for mode in modes[1:]]
+        return [record_of(mode, clients, turns[mode], turns[FULL_BATCHES]) for mode in (BATCHER, DIRECT)]
 
     def yardstick(self) -> ServingRecord:
         """The record of all full batches so far."""
@@ -121,31 +107,26 @@ class Bench:
         """Push ``options.check`` requests through a batcher and compare every answer with the right one."""
         asked, size = self._options.check, self._options.max_batch
         count = min(len(self._requests), asked)
-        right: list[Answer] = []
-        for first in range(0, count, size):
-            tell(f"check: {first} of {count} answers by direct calls")
-            right += self.batch(range(first, min(first + size, count)))
-        given: dict[int, Answer] = {}
+        tell(f"check: {count} answers by direct calls")
+        batches = [self.batch(range(first, min(first + size, count))) for first in range(0, count, size)]
+        right, given = list(itertools.chain(*batches)), dict[int, Answer]()
+        tell(f"check: {asked} answers through the batcher")
         with self._batcher(CHECK_CLIENTS) as batcher:
 
             def keep(number: int) -> None:
-                with contextlib.suppress(RequestTimeoutError):  # it counts as lost
+                with contextlib.suppress(TimeoutError):  # it counts as lost
                     given[number] = self._through(batcher, number % count)
-                if len(given) % (size * CHECK_CLIENTS) == 0:
-                    tell(f"check: {len(given)} of {asked} answers through the batcher")
 
-            _, seconds = closed_loop(keep, asked, CHECK_CLIENTS)
+            closed_loop(keep, asked, CHECK_CLIENTS)
         pairs = [(right[number % count], answer) for number, answer in given.items()]
-        alike = [pair for pair in pairs if same_scores(*pair, self._options.tolerance)]
-        rounded = [pair for pair in alike if [a.item for a in pair[0]] != [b.item for b in pair[1]]]
+        alike = [pair for pair in pairs if same_scores(*pair, TOLERANCE)]
         return CheckRecord(
             requests=asked,
             clients=CHECK_CLIENTS,
             distinct=len({tuple(answer) for answer in right}),
             lost=asked - len(given),
             wrong=len(pairs) - len(alike),
-            rounded=len(rounded),
-            seconds=seconds,
+            rounded=sum([a.item for a in expected] != [a.item for a in answer] for expected, answer in alike),
         )
 
 
@@ -155,39 +136,26 @@ def closed_loop(ask: Callable[[int], Any], requests: int, clients: int) -> tuple
     Returns:
         milliseconds of each question, and the seconds from the first question to the last answer.
     """
-    numbers: queue.SimpleQueue[int] = queue.SimpleQueue()
-    for number in range(requests):
-        numbers.put(number)
-    start_line = threading.Barrier(clients + 1)
 
-    def client(_: int) -> list[float]:
-        start_line.wait()
-        taken: list[float] = []
-        while True:
-            try:
-                number = numbers.get_nowait()
-            except queue.Empty:
-                return taken
-            start = time.perf_counter()
-            ask(number)
-            taken.append((time.perf_counter() - start) * MILLISECONDS)
+    def timed(number: int) -> float:
+        start = time.perf_counter()
+        ask(number)
+        return (time.perf_counter() - start) * MILLISECONDS
 
     with ThreadPoolExecutor(clients) as pool:
-        running = [pool.submit(client, number) for number in range(clients)]
-        start_line.wait()
         start = time.perf_counter()
-        taken = [ms for future in running for ms in future.result()]
-        return tuple(taken), time.perf_counter() - start
+        ms = tuple(pool.map(timed, range(requests)))
+        return ms, time.perf_counter() - start
 
 
 def record_of(mode: str, clients: int, turns: Sequence[Turn], yardstick: Sequence[Turn] | None) -> ServingRecord:
     """The figures of some turns, and of the yardstick's turns beside them."""
     ratio = None
     if yardstick is not None:
-        pairs = zip(turns, yardstick, strict=True)
-        ratio = float(np.median([turn.users_per_s / beside.users_per_s for turn, beside in pairs]))
+        rates, others = ([turn.requests / turn.seconds for turn in each] for each in (turns, yardstick))
+        ratio = float(np.median(np.divide(rates, others)))
     requests = sum(turn.requests for turn in turns)
-    p50, p95, p99 = (float(value) for value in np.percentile([ms for turn in turns for ms in turn.ms], PERCENTILES))
+    p50, p95, p99 = np.percentile([ms for turn in turns for ms in turn.ms], (50, 95, 99)).tolist()
     rate, calls = requests / sum(turn.seconds for turn in turns), sum(turn.calls for turn in turns)
     return ServingRecord(mode, clients, requests, len(turns), rate, p50, p95, p99, requests / calls, ratio)
 
