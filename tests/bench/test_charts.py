@@ -4,24 +4,34 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Callable
 
 import pytest
 
 from podx_bench.harness.records import Results, RooflineRecord
 from podx_bench.report.charts import (
-    accuracy_charts,
+    accuracy_chart,
     colours,
-    latency_charts,
-    stream_charts,
-    tail_charts,
-    tradeoff_charts,
+    latency_chart,
+    stream_chart,
+    tail_chart,
+    tradeoff_chart,
 )
 from tests.bench.records import ranking_record, speed_record, stream_record
+
+SEQUENTIAL = "sequential"
 
 
 def texts(svg: str) -> list[str]:
     """Everything written in a drawing."""
     return re.findall(r"<text[^>]*>([^<]*)</text>", svg)
+
+
+def drawn(kind: Callable[[Results, str], str | None], results: Results) -> str:
+    """The sequential task's chart of a kind."""
+    chart = kind(results, SEQUENTIAL)
+    assert chart is not None
+    return chart
 
 
 def roofline(batch_size: int, precision: str) -> RooflineRecord:
@@ -48,7 +58,7 @@ def varied(canned: Results) -> Results:
 
 
 def test_latency_is_drawn_over_batch_sizes_with_the_roofline_of_every_precision(varied: Results) -> None:
-    (chart,) = latency_charts(varied)
+    chart = drawn(latency_chart, varied)
     written = texts(chart)
     assert {"encode-once", "podx", "podx-int8", "roofline fp32", "roofline int8"} <= set(written)
     assert {"1", "32", "batch size"} <= set(written)
@@ -57,58 +67,59 @@ def test_latency_is_drawn_over_batch_sizes_with_the_roofline_of_every_precision(
 def test_a_roofline_of_a_precision_that_nothing_has_is_left_out(varied: Results) -> None:
     ours = tuple(record for record in varied.speed if record.engine == "podx")
     fp32 = {**varied.options, "engines": ["podx"]}
-    (chart,) = latency_charts(dataclasses.replace(varied, variants={}, options=fp32, speed=ours))
+    chart = drawn(latency_chart, dataclasses.replace(varied, variants={}, options=fp32, speed=ours))
     assert "roofline fp32" in texts(chart) and "roofline int8" not in texts(chart)
     peers = {**varied.options, "engines": ["podx", "ctranslate2-int8"]}
-    (chart,) = latency_charts(dataclasses.replace(varied, variants={}, options=peers, speed=ours))
+    chart = drawn(latency_chart, dataclasses.replace(varied, variants={}, options=peers, speed=ours))
     assert "roofline int8" in texts(chart)
 
 
 def test_one_batch_size_gives_bars(varied: Results) -> None:
-    (chart,) = latency_charts(dataclasses.replace(varied, speed=varied.speed[:3]))
+    chart = drawn(latency_chart, dataclasses.replace(varied, speed=varied.speed[:3]))
     assert "sequential, batch size 1" in texts(chart)
     assert {"200", "40", "20", "roofline fp32"} <= set(texts(chart))
-    assert tail_charts(dataclasses.replace(varied, speed=varied.speed[:3])) == []
+    assert tail_chart(dataclasses.replace(varied, speed=varied.speed[:3]), SEQUENTIAL) is None
 
 
 def test_tails_are_drawn_against_throughput(varied: Results) -> None:
-    (chart,) = tail_charts(varied)
+    chart = drawn(tail_chart, varied)
     assert {"users per second", "p99 of a call, ms", "podx-int8"} <= set(texts(chart))
 
 
 def test_speed_is_drawn_against_accuracy_on_the_same_users(varied: Results) -> None:
-    (chart,) = tradeoff_charts(varied)
+    chart = drawn(tradeoff_chart, varied)
     assert {"podx", "podx-int8", "HR@10"} <= set(texts(chart))
     assert not {"encode-once", "popularity"} & set(texts(chart))  # fewer users; no speed
     alone = dataclasses.replace(varied, accuracy=varied.accuracy[:3])
-    assert tradeoff_charts(alone) == []
+    assert tradeoff_chart(alone, SEQUENTIAL) is None
 
 
 def test_a_model_that_hits_nothing_is_judged_by_agreement(varied: Results) -> None:
     int8 = dataclasses.replace(ranking_record("podx-int8", 0.0), overlap=0.97, overlap_with="podx", overlap_users=100)
     other = dataclasses.replace(ranking_record("encode-once", 0.0), overlap=0.5, overlap_with="elsewhere")
     untrained = dataclasses.replace(varied, accuracy=(ranking_record("podx", 0.0), int8, other))
-    (chart,) = tradeoff_charts(untrained)
+    chart = drawn(tradeoff_chart, untrained)
     assert "share of podx's top 10" in texts(chart) and "encode-once" not in texts(chart)
 
 
 def test_streams_are_drawn_where_there_are_any(varied: Results, canned: Results) -> None:
-    (chart,) = stream_charts(varied)
+    chart = drawn(stream_chart, varied)
     assert {"sequential: 2,048 users in one call", "205"} <= set(texts(chart))
-    assert stream_charts(canned) == []
+    assert stream_chart(canned, SEQUENTIAL) is None
 
 
 def test_rows_that_learn_nothing_have_a_colour_of_their_own(varied: Results) -> None:
     palette = colours(varied)
     assert len({palette[name] for name in ("encode-once", "podx", "podx-int8", "popularity")}) == 4
     assert palette["popularity"] == palette["random"]
-    (chart,) = accuracy_charts(varied)
+    chart = drawn(accuracy_chart, varied)
     assert palette["popularity"] in chart and palette["podx-int8"] in chart
 
 
 def test_text_is_large_enough_for_a_phone(varied: Results) -> None:
     """A phone shows a drawing about 360 px wide; its smallest text should then have 9 px or more."""
-    for chart in (*latency_charts(varied), *tail_charts(varied), *accuracy_charts(varied), *tradeoff_charts(varied)):
+    for kind in (latency_chart, tail_chart, accuracy_chart, tradeoff_chart):
+        chart = drawn(kind, varied)
         width = float(re.search(r'viewBox="0 0 ([\d.]+)', chart).group(1))  # type: ignore[union-attr]
         sizes = [float(size) for size in re.findall(r"font-size: ([\d.]+)px", chart)]
         assert sizes and min(sizes) * 360 / width >= 9

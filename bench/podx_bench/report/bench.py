@@ -8,7 +8,7 @@ from podx_bench.harness.records import AccuracyRecord, Results, SpeedRecord
 from podx_bench.pages.render import OURS, Facts, Report, Section
 from podx_bench.pages.table import NONE, PERCENT, TextTable, short
 from podx_bench.report.about import environment_rows, precision_name, roofline_tables
-from podx_bench.report.charts import accuracy_charts, latency_charts, stream_charts, tail_charts, tradeoff_charts
+from podx_bench.report.charts import report_charts
 from podx_bench.report.tables import accuracy_tables, short_tables, speed_tables, stream_tables
 from podx_bench.scale.records import SCALE_FILE
 from podx_bench.scale.report import scale_charts, scale_table
@@ -42,12 +42,6 @@ def bench_report(results: Results, extra: tuple[Section, ...] = ()) -> Report:
 def engine_rows(results: Results) -> Facts:
     """Engines and what they are."""
     return [(f"`{name}`", summary) for name, summary in results.engines.items()]
-
-
-def report_charts(results: Results) -> list[str]:
-    """Every chart that the run can fill, each drawn once; the first one tells most."""
-    kinds = (latency_charts, stream_charts, accuracy_charts, tradeoff_charts, tail_charts)
-    return [chart for kind in kinds for chart in kind(results)]
 
 
 def all_tables(results: Results) -> list[TextTable]:

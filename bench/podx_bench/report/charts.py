@@ -1,4 +1,4 @@
-"""The charts of a run, made from its results alone: each function gives one chart per task that it can fill."""
+"""The charts of a run, made from its results alone: each function draws one of a task, or None without its records."""
 
 from __future__ import annotations
 
@@ -25,23 +25,26 @@ LEAST_PLACES = 2
 """Points that a line, and engines that a comparison, must have."""
 
 
+def report_charts(results: Results) -> list[str]:
+    """Every chart that the run can fill; the first one tells most."""
+    kinds = (latency_chart, stream_chart, accuracy_chart, tradeoff_chart, tail_chart)
+    return [chart for kind in kinds for task in results.options["tasks"] if (chart := kind(results, task))]
+
+
 def colours(results: Results) -> dict[str, str]:
     """A colour for every engine, the same one in all charts of a run."""
     palette = dict.fromkeys(SUMMARIES, BASELINE_COLOUR)
     engines = [name for name in results.options["engines"] if name not in palette]
     ours = [name for name in engines if name.startswith(OURS)]
-    others = [name for name in engines if name not in ours]
-    for tints, names in ((OURS_COLOURS, ours), (OTHER_COLOURS, others)):
+    for tints, names in ((OURS_COLOURS, ours), (OTHER_COLOURS, [name for name in engines if name not in ours])):
         palette |= {name: tints[place % len(tints)] for place, name in enumerate(names)}
     return palette
 
 
-def _speed(results: Results, task: str) -> list[SpeedRecord]:
-    return [record for record in results.speed if record.task == task]
-
-
-def _sizes(records: Sequence[SpeedRecord]) -> list[int]:
-    return sorted({record.batch_size for record in records})
+def _speed(results: Results, task: str) -> tuple[list[SpeedRecord], list[int]]:
+    """The task's records and their batch sizes."""
+    records = [record for record in results.speed if record.task == task]
+    return records, sorted({record.batch_size for record in records})
 
 
 def _lines(
@@ -55,28 +58,27 @@ def _lines(
     ]
 
 
-def latency_charts(results: Results) -> list[str]:
+def latency_chart(results: Results, task: str) -> str | None:
     """Time per user against batch size; bars where there is only one batch size."""
-    charts, palette = [], colours(results)
-    for task in results.options["tasks"]:
-        records, bounds = _speed(results, task), _roofline_lines(results, task)
-        sizes = _sizes(records)
-        if len(sizes) >= LEAST_PLACES:
-            lines = _lines(results, records, lambda record: (record.batch_size, record.ms_per_user))
-            title = f"{task}: ms per user, less is better"
-            charts.append(line_chart(title, ("batch size", "ms per user"), [*lines, *bounds], sizes))
-        elif records:
-            bars = [(record.engine, record.ms_per_user) for record in records]
-            tints = [palette[record.engine] for record in records]
-            least = [(line.name, line.points[0][1]) for line in bounds]
-            title = f"{task}, batch size {sizes[0]}"
-            charts.append(svg(bar_figure(title, "ms per user, less is better", bars, tints, short, least)))
-    return charts
+    records, sizes = _speed(results, task)
+    if not records:
+        return None
+    bounds = _roofline_lines(results, task)
+    if len(sizes) >= LEAST_PLACES:
+        lines = _lines(results, records, lambda record: (record.batch_size, record.ms_per_user))
+        title = f"{task}: ms per user, less is better"
+        return line_chart(title, ("batch size", "ms per user"), [*lines, *bounds], sizes)
+    palette = colours(results)
+    bars = [(record.engine, record.ms_per_user) for record in records]
+    tints = [palette[record.engine] for record in records]
+    least = [(line.name, line.points[0][1]) for line in bounds]
+    title = f"{task}, batch size {sizes[0]}"
+    return svg(bar_figure(title, "ms per user, less is better", bars, tints, short, least))
 
 
 def _roofline_lines(results: Results, task: str) -> list[Line]:
     """The roofline in every precision that an engine of the run has."""
-    precisions = {results.model["precision"], *(model["precision"] for model in results.variants.values())}
+    precisions = {model["precision"] for model in (results.model, *results.variants.values())}
     precisions |= {name.rpartition("-")[2] for name in results.options["engines"]}
     points: dict[str, list[tuple[float, float]]] = {}
     for record in results.rooflines:
@@ -88,52 +90,46 @@ def _roofline_lines(results: Results, task: str) -> list[Line]:
     ]
 
 
-def tail_charts(results: Results) -> list[str]:
+def tail_chart(results: Results, task: str) -> str | None:
     """p99 of a call against throughput, a line through the batch sizes of each engine."""
-    charts = []
-    for task in results.options["tasks"]:
-        records = _speed(results, task)
-        if len(_sizes(records)) >= LEAST_PLACES:
-            lines = _lines(results, records, lambda record: (record.users_per_s, record.p99_ms))
-            title = f"{task}: throughput and p99, down and right is better"
-            charts.append(line_chart(title, ("users per second", "p99 of a call, ms"), lines))
-    return charts
+    records, sizes = _speed(results, task)
+    if len(sizes) < LEAST_PLACES:
+        return None
+    lines = _lines(results, records, lambda record: (record.users_per_s, record.p99_ms))
+    title = f"{task}: throughput and p99, down and right is better"
+    return line_chart(title, ("users per second", "p99 of a call, ms"), lines)
 
 
-def stream_charts(results: Results) -> list[str]:
+def stream_chart(results: Results, task: str) -> str | None:
     """Throughput of every engine that got all users in one call."""
-    charts, palette = [], colours(results)
-    for task in results.options["tasks"]:
-        records = [record for record in results.stream if record.task == task]
-        if records:
-            bars = [(record.engine, record.users_per_s) for record in records]
-            title, tints = f"{task}: {records[0].users:,} users in one call", [palette[r.engine] for r in records]
-            charts.append(svg(bar_figure(title, "users per second, more is better", bars, tints, short)))
-    return charts
+    records, palette = [record for record in results.stream if record.task == task], colours(results)
+    if not records:
+        return None
+    bars = [(record.engine, record.users_per_s) for record in records]
+    title, tints = f"{task}: {records[0].users:,} users in one call", [palette[r.engine] for r in records]
+    return svg(bar_figure(title, "users per second, more is better", bars, tints, short))
 
 
-def tradeoff_charts(results: Results) -> list[str]:
+def tradeoff_chart(results: Results, task: str) -> str | None:
     """Accuracy against speed at the largest batch size, of ranking tasks.
 
     Only engines whose accuracy was measured on the same users are drawn: those of the most users. The accuracy is
     HR@10, or, where a model hits nothing, how much of podx's top ten an engine finds.
     """
-    charts, palette = [], colours(results)
-    for task in results.options["tasks"]:
-        size = max(_sizes(_speed(results, task)), default=0)
-        speed = {r.engine: r.users_per_s for r in _speed(results, task) if r.batch_size == size}
-        rows = [r for r in results.accuracy if r.task == task and r.engine in speed]
-        rows = [r for r in rows if r.users == max(row.users for row in rows)]
-        if task == Task.EXPLANATION or len(rows) < LEAST_PLACES:
-            continue
-        hits = any(row.metrics["hr_10"] for row in rows)
-        places = [(row.engine, row.metrics["hr_10"] if hits else _shared(row)) for row in rows]
-        points = [Line(name, ((speed[name], y),), palette[name]) for name, y in places if y is not None]
-        if len(points) >= LEAST_PLACES:
-            title = f"{task}: speed and accuracy, up and right is better"
-            what = "HR@10" if hits else f"share of {OURS}'s top 10"
-            charts.append(point_chart(title, (f"users per second, batch size {size}", what), points))
-    return charts
+    records, sizes = _speed(results, task)
+    speed = {record.engine: record.users_per_s for record in records if record.batch_size == sizes[-1]}
+    rows = [record for record in results.accuracy if record.task == task and record.engine in speed]
+    rows = [row for row in rows if row.users == max(other.users for other in rows)]
+    if task == Task.EXPLANATION:
+        return None
+    hits, palette = any(row.metrics["hr_10"] for row in rows), colours(results)
+    places = [(row.engine, row.metrics["hr_10"] if hits else _shared(row)) for row in rows]
+    points = [Line(name, ((speed[name], y),), palette[name]) for name, y in places if y is not None]
+    if len(points) < LEAST_PLACES:
+        return None
+    title = f"{task}: speed and accuracy, up and right is better"
+    what = "HR@10" if hits else f"share of {OURS}'s top 10"
+    return point_chart(title, (f"users per second, batch size {sizes[-1]}", what), points)
 
 
 def _shared(record: AccuracyRecord) -> float | None:
@@ -143,14 +139,11 @@ def _shared(record: AccuracyRecord) -> float | None:
     return record.overlap if record.overlap_with == OURS else None
 
 
-def accuracy_charts(results: Results) -> list[str]:
+def accuracy_chart(results: Results, task: str) -> str | None:
     """HR@10 of every row, of ranking tasks."""
-    charts, palette = [], colours(results)
-    for task in results.options["tasks"]:
-        rows = [r for r in results.accuracy if r.task == task]
-        if rows and task != Task.EXPLANATION:
-            bars = [(f"{r.engine}, {r.users:,} users", r.metrics["hr_10"]) for r in rows]
-            tints = [palette.get(r.engine, BASELINE_COLOUR) for r in rows]
-            figure = bar_figure(f"{task}, test split", "HR@10, more is better", bars, tints, "{:.4f}".format)
-            charts.append(svg(figure))
-    return charts
+    rows, palette = [record for record in results.accuracy if record.task == task], colours(results)
+    if not rows or task == Task.EXPLANATION:
+        return None
+    bars = [(f"{row.engine}, {row.users:,} users", row.metrics["hr_10"]) for row in rows]
+    tints = [palette.get(row.engine, BASELINE_COLOUR) for row in rows]
+    return svg(bar_figure(f"{task}, test split", "HR@10, more is better", bars, tints, "{:.4f}".format))

@@ -13,7 +13,7 @@ from podx.text.templates import ALL_TASKS, Task
 from podx_bench.harness.records import Results
 from podx_bench.pages.render import Report, Section
 from podx_bench.pages.table import NOT_MEASURED, TextTable
-from podx_bench.report.bench import report_charts
+from podx_bench.report.charts import report_charts
 from podx_bench.report.columns import (
     MS_PER_USER,
     RATIOS,
