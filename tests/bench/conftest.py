@@ -101,7 +101,7 @@ def context(tmp_path: Path) -> EngineContext:
 @pytest.fixture
 def work(tmp_path: Path) -> Path:
     """Four requests on disk."""
-    path = tmp_path / "work.npz"
+    path = tmp_path / "work.jsonl"
     write_work(path, [WorkItem(f"u{n}", (f"i{n}", "ü"), exclude=("old",) * n) for n in range(4)])
     return path
 

@@ -25,9 +25,8 @@ from podx_bench.workload.baselines import (
     popularity_order,
     random_candidates,
 )
-from podx_bench.workload.engine import EngineKind
 from podx_bench.workload.scenarios import Workload
-from podx_bench.workload.work import Answer
+from podx_bench.workload.work import Answer, EngineKind
 from podx_train.data.dataset import Dataset
 
 USERS = np.array([1, 2, 3])

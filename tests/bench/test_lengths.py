@@ -109,7 +109,9 @@ def test_parts_of_a_task_lie_one_behind_another(dataset: Dataset) -> None:
 
 
 def test_too_few_of_the_exact_length_is_said(dataset: Dataset) -> None:
-    plan = plan_task(Task.SEQUENTIAL, dataset, bundle_of(dataset), BenchOptions(source_length=8, accuracy=False))
+    plan = plan_task(
+        Task.SEQUENTIAL, dataset, bundle_of(dataset), BenchOptions(source_length=8, speed_users=64, accuracy=False)
+    )
     assert plan.notes == (
         "sequential: 2 of the 3 timed inputs have exactly 8 tokens, the others up to 2 fewer; 64 users were asked for",
     )

@@ -13,18 +13,15 @@ import pytest
 
 import podx_bench
 from podx.errors import ConfigError, DeviceError
-from podx_bench.engines import ENGINES, EngineContext, select
-from podx_bench.engines.peers import PEERS
+from podx_bench.engines import ENGINES, PEERS, EngineContext, select
 from podx_bench.engines.process import EngineProcess
 from podx_bench.peers import place
-from podx_bench.peers.cache import cache_folder, content_key, made_once
-from podx_bench.peers.convert import MODULES
-from podx_bench.peers.prepare import prepare_peer
+from podx_bench.peers.prepare import cache_folder, content_key, made_once, prepare_peer
 from podx_bench.peers.searching import Hypotheses, Plan, in_batches, pad
 from podx_bench.workload.work import Answer
 
 PACKAGE = Path(podx_bench.__file__).parent
-BENCH_SIDE = {"plain.py", "prepare.py"}
+BENCH_SIDE = "prepare.py"
 
 FOREIGN_ENGINE = '''
 """An engine that tells which interpreter runs it, and what its context says."""
@@ -187,7 +184,7 @@ def test_what_no_peer_can_do_is_an_error(
 
 
 def test_peers_measure_speed_alone_and_say_what_they_lack() -> None:
-    assert {kind.name for kind in PEERS} == MODULES.keys()
+    assert {kind.name for kind in PEERS} == place.MODULES.keys()
     for kind in PEERS:
         assert kind.speed_only and kind.needs_checkpoint and ENGINES[kind.name] is kind
         assert "no prompt vectors, whole-word embeddings or catalog" in kind.summary
@@ -210,16 +207,15 @@ def test_the_peers_side_imports_neither_the_training_half_nor_the_bench_side() -
         for name in (
             "harness/child.py",
             "harness/worker.py",
-            "engines/server.py",
+            "engines/process.py",
             "workload/work.py",
-            "workload/engine.py",
         )
     ]
-    own = [path for path in (PACKAGE / "peers").glob("*.py") if path.name not in BENCH_SIDE]
-    assert len(own) >= 6
+    own = [path for path in (PACKAGE / "peers").glob("*.py") if path.name != BENCH_SIDE]
+    assert len(own) >= 5
     for path in (*shared, *own):
         foreign = [name for name in _imports(path) if name.startswith(("podx_train", "podx_export"))]
-        foreign += [name for name in _imports(path) if name in {f"podx_bench.peers.{part[:-3]}" for part in BENCH_SIDE}]
+        foreign += [name for name in _imports(path) if name == "podx_bench.peers.prepare"]
         assert foreign == [], path.name
 
 

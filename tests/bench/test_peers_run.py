@@ -17,11 +17,11 @@ from transformers import GenerationConfig, T5ForConditionalGeneration
 
 from podx.errors import CheckpointError, ConfigError
 from podx.text.templates import Task
-from podx_bench.engines import compiled
+from podx_bench.engines import eager as eager_engines
 from podx_bench.engines.eager import EagerEngine
 from podx_bench.harness.child import EngineError
 from podx_bench.peers import place, prepare
-from podx_bench.peers.plain import t5_config, write_plain
+from podx_bench.peers.prepare import t5_config, write_plain
 from podx_bench.peers.searching import PeerEngine, Plan, Search, Source, pad
 from podx_bench.run.options import BenchOptions
 from podx_bench.run.run import Inputs, run_bench
@@ -38,7 +38,7 @@ SEARCHER = """
 import json, sys
 from importlib import import_module
 from pathlib import Path
-from podx_bench.peers.convert import MODULES
+from podx_bench.peers.place import MODULES
 from podx_bench.peers.searching import Plan
 asked = json.load(sys.stdin)
 plan = Plan(**{**asked["plan"], "folder": Path(asked["plan"]["folder"])})
@@ -164,7 +164,7 @@ REALLY_COMPILE = os.environ.get("PODX_TEST_COMPILE")
     [
         {"backend": "eager"},  # the graphs alone, without the C++ code that is made of them
         pytest.param(
-            compiled.COMPILE_OPTIONS,
+            eager_engines.COMPILE_OPTIONS,
             marks=pytest.mark.skipif(not REALLY_COMPILE, reason="takes minutes: set PODX_TEST_COMPILE=1"),
             id="c++",
         ),
@@ -173,11 +173,11 @@ REALLY_COMPILE = os.environ.get("PODX_TEST_COMPILE")
 def test_the_compiled_engine_answers_as_the_eager_one_and_compiles_nothing_later(
     options: dict[str, Any], made: Made, loaded: Checkpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(compiled, "COMPILE_OPTIONS", options)
+    monkeypatch.setattr(eager_engines, "COMPILE_OPTIONS", options)
     torch._dynamo.reset()
     counters.clear()
     eager = EagerEngine(context_of(made), "encode-once", constrained=True)
-    engine = compiled.compiled_engine(context_of(made))
+    engine = EagerEngine(context_of(made), "encode-once", constrained=True, compiled=True)
     graphs = counters["stats"]["unique_graphs"]
     assert graphs > 1 and not counters["graph_break"]
     items = loaded.item_ids
@@ -238,5 +238,5 @@ def test_a_conversion_that_fails_tells_what_the_library_said(tmp_path: Path, env
     (tmp_path / "plain").mkdir()
     (tmp_path / "plain" / "config.json").write_text('{"model_type": "t5"}')
     (tmp_path / "out").mkdir()
-    with pytest.raises(EngineError, match=r"(?s)ctranslate2 cannot convert the model: run `make peers`.*safetensors"):
+    with pytest.raises(EngineError, match=r"(?s)conversion for ctranslate2 died.*run `make peers`.*safetensors"):
         prepare.convert("ctranslate2", tmp_path / "plain", tmp_path / "out")

@@ -331,9 +331,9 @@ def test_what_cannot_be_measured_is_named(folders: tuple[Path, Path], tmp_path: 
 
 
 def test_an_error_of_the_process_is_raised_here(tmp_path: Path) -> None:
-    write_work(tmp_path / "work.npz", [WorkItem("user", ("item",))])
+    write_work(tmp_path / "work.jsonl", [WorkItem("user", ("item",))])
     with pytest.raises(BundleError, match="nowhere"):
-        serving_process(Path("nowhere"), tmp_path / "work.npz", ServingOptions(), lambda _: None)
+        serving_process(Path("nowhere"), tmp_path / "work.jsonl", ServingOptions(), lambda _: None)
 
 
 def test_a_process_that_dies_is_told_with_its_last_words(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from podx.text.templates import Task
-from podx_bench.engines.server import Timing
+from podx_bench.engines.process import Timing
 from podx_bench.latency import speed
 from podx_bench.latency.speed import Cell, measure_cell, paired_ratio, plan_rounds
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from podx.text.templates import Task
-from podx_bench.engines.server import Timing
+from podx_bench.engines.process import Timing
 from podx_bench.latency import speed, stream
 from podx_bench.latency.speed import Cell
 from podx_bench.latency.stream import heartbeat, measure_stream

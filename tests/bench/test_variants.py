@@ -13,6 +13,7 @@ import pytest
 import podx
 from podx.bundle.signature import ModelShape
 from podx.errors import ConfigError
+from podx.graphs.catalog_search import SearchGraph
 from podx.text.templates import Task
 from podx_bench.engines import ENGINES, EngineContext, select
 from podx_bench.engines.runtime import RuntimeEngine
@@ -90,9 +91,9 @@ class Recorder:
         return [[podx.Recommendation("item", 0.0)] for _ in requests]
 
 
-@pytest.mark.parametrize(("graph", "asked"), [("auto", {}), ("steps", {"search_graph": "steps"})])
+@pytest.mark.parametrize("graph", ["auto", "steps"])
 def test_the_step_graphs_are_asked_for_by_name(
-    graph: str, asked: dict[str, str], context: EngineContext, monkeypatch: pytest.MonkeyPatch
+    graph: SearchGraph, context: EngineContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[dict[str, Any]] = []
 
@@ -102,7 +103,7 @@ def test_the_step_graphs_are_asked_for_by_name(
 
     monkeypatch.setattr(podx, "load", load)
     RuntimeEngine(context, "catalog", graph)
-    assert given == [{"threads": 1, "spin": False, **asked}]
+    assert given == [{"threads": 1, "spin": False, "search_graph": graph}]
 
 
 @pytest.mark.parametrize(("own", "expected"), [(None, 5), (2, 2)])

@@ -13,9 +13,8 @@ from podx_bench.accuracy.metrics import answer_metrics, as_lists, item_numbers, 
 from podx_bench.harness.options import LEAST_ACCURACY_K
 from podx_bench.harness.records import AccuracyRecord
 from podx_bench.workload.baselines import baseline_lists
-from podx_bench.workload.engine import EngineKind
 from podx_bench.workload.scenarios import Workload
-from podx_bench.workload.work import Answer
+from podx_bench.workload.work import Answer, EngineKind
 from podx_train.data.dataset import Dataset
 
 BATCH_SIZE, EAGER_BATCH_SIZE = 64, 16

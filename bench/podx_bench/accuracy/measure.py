@@ -191,7 +191,7 @@ def _started(job: Job, workload: Workload, model: ModelInput, options: AccuracyO
     """A process that has loaded the model and the requests."""
     context = job.context(model.bundle, options, options.batch_size)
     with tempfile.TemporaryDirectory(prefix="podx-accuracy-") as name:
-        work = Path(name) / "work.npz"
+        work = Path(name) / "work.jsonl"
         write_work(work, workload.requests)
         with EngineProcess(model.label, context, work, loads=job.engine) as process:
             yield process

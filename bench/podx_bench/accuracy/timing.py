@@ -64,7 +64,7 @@ def _time(task: Task, models: Mapping[str, Model], options: AccuracyOptions) -> 
         for number, (key, model) in enumerate(models.items()):
             workload = build_workload(task, model.dataset, model.bundle, options.timed_users, options.seed)
             users = min(users, len(workload))
-            work = Path(name) / f"work{number}.npz"
+            work = Path(name) / f"work{number}.jsonl"
             write_work(work, workload.requests)
             job = Job(task, TEXT if task is Task.EXPLANATION else CONSTRAINED, users)
             context = job.context(model.given.bundle, options, None)

@@ -8,95 +8,117 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
+from typing import Any
 
 from podx.errors import ConfigError
-from podx.text.templates import Task
-from podx_bench.engines.peers import PEERS
-from podx_bench.workload.engine import Engine, EngineContext, EngineKind
+from podx.text.templates import ALL_TASKS, Task
+from podx_bench.peers import place
+from podx_bench.workload.work import Engine, EngineContext, EngineKind
 
-__all__ = ["DEFAULT_ENGINES", "ENGINES", "Engine", "EngineContext", "EngineKind", "engine_kind", "select"]
+__all__ = ["DEFAULT_ENGINES", "ENGINES", "PEERS", "Engine", "EngineContext", "EngineKind", "engine_kind", "select"]
 
-AS_PUBLISHED = "as-published"
-ENCODE_ONCE = "encode-once"
-ENCODE_ONCE_FREE = "encode-once-unconstrained"
-COMPILED = "torch-compile"
+AS_PUBLISHED, ENCODE_ONCE, ENCODE_ONCE_FREE = "as-published", "encode-once", "encode-once-unconstrained"
 OURS = "podx"
-OURS_IN_STEPS = "podx-steps"
-ANY_GRAPH, STEP_GRAPHS = "auto", "steps"
-
 _ITEM_TASKS = (Task.SEQUENTIAL, Task.TOPN)
 
 
-def _made_by(target: str, *arguments: str | bool) -> Callable[[EngineContext], Engine]:
-    """Makes an engine by ``module:callable``, imported when it is called: other engines' processes are free of it."""
-
-    def make(context: EngineContext) -> Engine:
-        module, _, name = target.partition(":")
-        engine: Engine = getattr(importlib.import_module(f"podx_bench.engines.{module}"), name)(context, *arguments)
-        return engine
-
-    return make
+def _call(target: str, *arguments: Any) -> Any:
+    """Call ``module:callable``, imported now and not before: other engines' processes are free of it."""
+    module, _, name = target.partition(":")
+    return getattr(importlib.import_module(f"podx_bench.{module}"), name)(*arguments)
 
 
+def _made_by(target: str, *arguments: Any) -> Callable[[EngineContext], Engine]:
+    return lambda context: _call(target, context, *arguments)
+
+
+def _eager(
+    name: str, summary: str, make: Callable[[EngineContext], Engine], tasks: tuple[Task, ...], reference: str | None
+) -> EngineKind:
+    return EngineKind(name, summary, make, tasks, needs_checkpoint=True, slow=True, reference=reference)
+
+
+def _peer(name: str, summary: str) -> EngineKind:
+    """An engine on another library, see :mod:`podx_bench.peers`."""
+    return EngineKind(
+        name,
+        f"{summary}. It takes no prompt vectors, whole-word embeddings or catalog: it gets as many source tokens, "
+        "beams and decoding steps as podx and searches the whole vocabulary, so only its speed is comparable",
+        _made_by("peers.searching:peer_engine", name),
+        _ITEM_TASKS,
+        needs_checkpoint=True,
+        slow=True,
+        speed_only=True,
+        prepare=partial(_call, "peers.prepare:prepare_peer", name),
+        interpreter=place.interpreter,
+    )
+
+
+PEERS = (
+    _peer("optimum", "Optimum's ORTModelForSeq2SeqLM: graphs on ONNX Runtime, transformers generate around them"),
+    _peer("ctranslate2", "CTranslate2, float32"),
+    _peer("ctranslate2-int8", "CTranslate2, int8 weights, activations quantised as it runs"),
+    _peer(
+        "ort-beamsearch",
+        "ONNX Runtime's BeamSearch operator, encoder and decoder step exported by torch as its subgraphs",
+    ),
+)
 _KINDS = (
-    EngineKind(
+    _eager(
         AS_PUBLISHED,
         "PyTorch as encode-once, prefix function included, but with the encoder run on every beam's copy of the input "
         "as in POD's published code, and for explanations its three equal groups of beams",
-        _made_by("eager:EagerEngine", AS_PUBLISHED, True),
-        needs_checkpoint=True,
-        slow=True,
-        reference=ENCODE_ONCE,
+        _made_by("engines.eager:EagerEngine", AS_PUBLISHED, True),
+        ALL_TASKS,
+        ENCODE_ONCE,
     ),
-    EngineKind(
+    _eager(
         ENCODE_ONCE,
         "PyTorch, transformers generate held to the catalog by a prefix function",
-        _made_by("eager:EagerEngine", ENCODE_ONCE, True),
-        needs_checkpoint=True,
-        slow=True,
+        _made_by("engines.eager:EagerEngine", ENCODE_ONCE, True),
+        ALL_TASKS,
+        None,
     ),
-    EngineKind(
+    _eager(
         ENCODE_ONCE_FREE,
         "PyTorch, transformers generate over the whole vocabulary, items read from the text",
-        _made_by("eager:EagerEngine", ENCODE_ONCE, False),
+        _made_by("engines.eager:EagerEngine", ENCODE_ONCE, False),
         _ITEM_TASKS,
-        needs_checkpoint=True,
-        slow=True,
+        None,
     ),
-    EngineKind(
-        COMPILED,
+    _eager(
+        "torch-compile",
         "PyTorch as encode-once, encoder and decoder step compiled by torch.compile with the weights frozen in",
-        _made_by("compiled:compiled_engine"),
+        _made_by("engines.eager:EagerEngine", ENCODE_ONCE, True, True),
         _ITEM_TASKS,
-        needs_checkpoint=True,
-        slow=True,
-        reference=ENCODE_ONCE,
+        ENCODE_ONCE,
     ),
     EngineKind(
         OURS,
         "podx on ONNX Runtime, search inside the catalog's trie and in one graph, scores over the catalog's tokens",
-        _made_by("runtime:RuntimeEngine", "catalog"),
+        _made_by("engines.runtime:RuntimeEngine", "catalog"),
         reference=ENCODE_ONCE,
     ),
     EngineKind(
-        OURS_IN_STEPS,
+        "podx-steps",
         "podx as above, but a graph call for each decoding step and the search outside the graphs",
-        _made_by("runtime:RuntimeEngine", "catalog", STEP_GRAPHS),
+        _made_by("engines.runtime:RuntimeEngine", "catalog", "steps"),
         _ITEM_TASKS,
         reference=OURS,
     ),
     EngineKind(
         "podx-vocabulary",
         "podx as above, but scores over the whole vocabulary as transformers computes them",
-        _made_by("runtime:RuntimeEngine", "vocabulary"),
+        _made_by("engines.runtime:RuntimeEngine", "vocabulary"),
         _ITEM_TASKS,
         reference=ENCODE_ONCE,
     ),
     EngineKind(
         "podx-unconstrained",
         "podx on ONNX Runtime, search over the whole vocabulary, items read from the text",
-        _made_by("runtime:RuntimeEngine", "text"),
+        _made_by("engines.runtime:RuntimeEngine", "text"),
         _ITEM_TASKS,
         slow=True,
         reference=ENCODE_ONCE_FREE,

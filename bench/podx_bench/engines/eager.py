@@ -1,6 +1,6 @@
-"""The eager baselines: the checkpoint in PyTorch, searched by transformers.
+"""The eager baselines: the checkpoint in PyTorch, searched by transformers; as it is, or compiled by ``torch.compile``.
 
-Both are held to the same items as podx, so that all engines do the same search and their lists can be compared; *as
+All are held to the same items as podx, so that all engines do the same search and their lists can be compared; *as
 published* differs from *encode-once* only in the work that the published code repeats.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,13 +19,17 @@ from podx.bundle.catalog import IdTable
 from podx.errors import ConfigError, DeviceError
 from podx.text.inputs import Batch
 from podx.text.templates import Task
-from podx_bench.workload.engine import EngineContext
 from podx_bench.workload.matching import require_same
-from podx_bench.workload.work import Answer, WorkItem
+from podx_bench.workload.work import Answer, EngineContext, WorkItem
 from podx_train.checkpoint.checkpoint import load_checkpoint
 from podx_train.eager.generation import EXPLANATION_SEARCH, EagerRecommender, Mode, SearchOptions
 
 CUDA = "cuda"
+COMPILE_OPTIONS: dict[str, Any] = {"options": {"freezing": True}}
+"""Weights frozen in: the faster of the two ways on a CPU, for matrices are then packed once."""
+WARM_UP = ((2, 2), (3, 3), (1, 2), (1, 3), (5, 1))
+"""Requests and items of each call before the first request: the compiler treats one request apart from several, and
+takes a size for fixed until it has met a second."""
 
 
 class EagerEngine:
@@ -34,17 +38,14 @@ class EagerEngine:
     Args:
         mode: how often the encoder runs, see :mod:`podx_train.eager.generation`.
         constrained: search inside the catalog, or over the whole vocabulary.
-
-    Attributes:
-        backbone: the T5 that is run.
-        user_ids, item_ids: raw ids that requests may name.
+        compiled: have encoder and decoder step compiled when they are first called.
 
     Raises:
-        DeviceError: torch has no CUDA.
+        ConfigError: there is no checkpoint. DeviceError: torch has no CUDA.
         CheckpointError: the checkpoint is damaged, or the bundle was made from another one.
     """
 
-    def __init__(self, context: EngineContext, mode: str, constrained: bool) -> None:
+    def __init__(self, context: EngineContext, mode: Mode, constrained: bool, compiled: bool = False) -> None:
         if context.device == CUDA and not torch.cuda.is_available():
             raise DeviceError(
                 "CUDA was asked for, but torch finds no usable GPU: install a CUDA build of torch on a machine with an "
@@ -61,14 +62,18 @@ class EagerEngine:
         require_same(context.bundle, checkpoint)
         catalog = checkpoint.catalog()
         model = checkpoint.model.to(torch.device(context.device))
-        self._recommender = EagerRecommender(model, checkpoint.tokenizer, catalog, cast(Mode, mode))
+        self._recommender = EagerRecommender(model, checkpoint.tokenizer, catalog, mode)
         self._encoder = Bundle.load(context.bundle, verify=False).input_encoder()  # export may choose other words
-        self.backbone = model.backbone
-        self.user_ids, self.item_ids = checkpoint.user_ids, checkpoint.item_ids
         self._users, self._items = IdTable.of(checkpoint.user_ids, "user"), catalog.items
+        if compiled:
+            modules: tuple[Any, ...] = (model.backbone.encoder, model.backbone)
+            for module in modules:
+                module.forward = torch.compile(module.forward, dynamic=True, **COMPILE_OPTIONS)
+            for requests, length in WARM_UP:
+                self.run([WorkItem(checkpoint.user_ids[0], tuple(checkpoint.item_ids[:length]))] * requests)
 
     def run(self, requests: Sequence[WorkItem]) -> list[Answer]:
-        """See :class:`podx_bench.workload.engine.Engine`. Many requests are run in their own order, as a user would."""
+        """See :class:`podx_bench.workload.work.Engine`. Many requests are run in their own order, as a user would."""
         size = self._context.batch_size or len(requests)
         parts = (requests[first : first + size] for first in range(0, len(requests), size))
         return [answer for part in parts for answer in self._run_batch(part)]
@@ -76,8 +81,8 @@ class EagerEngine:
     def _run_batch(self, requests: Sequence[WorkItem]) -> list[Answer]:
         task = self._context.task
         items = [_numbers(self._items, request.items) for request in requests]
-        users = [int(_numbers(self._users, (request.user,))[0]) for request in requests]
-        records = [self._encoder.encode(task, user, own) for user, own in zip(users, items, strict=True)]
+        users = _numbers(self._users, [request.user for request in requests]).tolist()
+        records = [self._encoder.encode(task, user, read) for user, read in zip(users, items, strict=True)]
         batch = self._encoder.collate(records)
         if task is Task.EXPLANATION:
             answers = [Answer(text=text) for text in self._recommender.explain(batch, self._text_search).texts]

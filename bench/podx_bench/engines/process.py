@@ -1,16 +1,27 @@
-"""The parent's handle on an engine's process."""
+"""An engine in a process of its own: the parent's handle on it, and the object that lives in it."""
 
 from __future__ import annotations
 
+import gc
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from podx_bench.engines import EngineContext, engine_kind
-from podx_bench.engines.server import SERVER, TimedAnswers, Timing
-from podx_bench.harness.child import CALL_TIMEOUT_S, Child, thread_environment
-from podx_bench.workload.work import Answer
+from podx_bench.harness.child import CALL_TIMEOUT_S, Child, EngineError, thread_environment
+from podx_bench.harness.memory import peak_rss_mb
+from podx_bench.workload.work import Answer, Work
 
-ADVICE = "ask for fewer users or smaller batches, or leave the engine out of --engines"
+MILLISECONDS = 1e3
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Of one turn. ``ms``: per call; ``peak_rss_mb``: of the process so far."""
+
+    ms: tuple[float, ...]
+    peak_rss_mb: float
 
 
 class EngineProcess(Child):
@@ -33,12 +44,12 @@ class EngineProcess(Child):
     ) -> None:
         kind = engine_kind(loads or name)
         super().__init__(
-            SERVER,
+            "podx_bench.engines.process:EngineServer",
             loads or name,
             kind.prepare(context) if kind.prepare else context,
             work,
             name=f"engine {name}",
-            advice=ADVICE,
+            advice="ask for fewer users or smaller batches, or leave the engine out of --engines",
             environment=thread_environment(context.threads, context.spin),
             interpreter=kind.interpreter() if kind.interpreter else None,
             timeout=call_timeout,
@@ -46,10 +57,37 @@ class EngineProcess(Child):
 
     def time(self, batches: Sequence[Sequence[int]]) -> Timing:
         """Time one call per batch of request numbers."""
-        timing: Timing = self.call("time", batches, returns=Timing)
-        return timing
+        return self.call("time", batches, returns=Timing)
 
     def answer(self, rows: Sequence[int]) -> tuple[list[Answer], float]:
         """Answers to requests, one call for all, and the seconds it took."""
-        answers: TimedAnswers = self.call("answer", list(rows), returns=TimedAnswers)
-        return list(answers.answers), answers.seconds
+        return self.call("answer", rows, returns=tuple[list[Answer], float])
+
+
+class EngineServer:
+    """Loads an engine and lets it answer once, so that nothing is left to be loaded later.
+
+    Args:
+        engine: name of its kind.
+        work: file of requests, see :func:`podx_bench.workload.work.write_work`.
+    """
+
+    def __init__(self, engine: str, context: EngineContext, work: Path) -> None:
+        self._requests = Work(work)
+        self._engine = engine_kind(engine).make(context)
+        self.answer([0])
+
+    def time(self, batches: list[list[int]]) -> Timing:
+        """Time one call per batch of request numbers."""
+        gc.collect()
+        return Timing(tuple(self.answer(rows)[1] * MILLISECONDS for rows in batches), peak_rss_mb())
+
+    def answer(self, rows: list[int]) -> tuple[list[Answer], float]:
+        """Answers of one call, and its seconds."""
+        requests = [self._requests[row] for row in rows]
+        start = time.perf_counter()
+        answers = self._engine.run(requests)
+        seconds = time.perf_counter() - start
+        if len(answers) != len(requests):
+            raise EngineError(f"{len(answers)} answers to {len(requests)} requests: the engine is at fault")
+        return answers, seconds

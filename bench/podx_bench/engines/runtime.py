@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import cast
 
 import podx
 from podx.decoding.options import ItemSearchOptions, ScoreOver
+from podx.graphs.catalog_search import SearchGraph
 from podx.graphs.session import Device
 from podx.recommender import UNCONSTRAINED_ITEMS
 from podx.text.templates import Task
-from podx_bench.engines import ANY_GRAPH
-from podx_bench.workload.engine import EngineContext
-from podx_bench.workload.work import Answer, WorkItem
-
-TEXT = "text"
+from podx_bench.workload.work import Answer, EngineContext, WorkItem
 
 
 class RuntimeEngine:
@@ -29,41 +26,34 @@ class RuntimeEngine:
         BundleError: the bundle is damaged. DeviceError: ONNX Runtime does not have the device.
     """
 
-    def __init__(self, context: EngineContext, search: str, graph: str = ANY_GRAPH) -> None:
-        self._context = context
-        self._search = search
-        device = cast(Device, context.device)
-        chosen: dict[str, Any] = {} if graph == ANY_GRAPH else {"search_graph": graph}
-        self._recommender = podx.load(context.bundle, device, threads=context.threads, spin=context.spin, **chosen)
+    def __init__(self, context: EngineContext, search: str, graph: SearchGraph = "auto") -> None:
+        self._context, self._search = context, search
+        self._recommender = podx.load(
+            context.bundle,
+            cast(Device, context.device),
+            threads=context.threads,
+            spin=context.spin,
+            search_graph=graph,
+        )
 
     def run(self, requests: Sequence[WorkItem]) -> list[Answer]:
-        """See :class:`podx_bench.workload.engine.Engine`."""
-        if self._context.task is Task.EXPLANATION:
+        """See :class:`podx_bench.workload.work.Engine`."""
+        context, recommender = self._context, self._recommender
+        k, size, top_n = context.k, context.batch_size or len(requests), context.task is Task.TOPN
+        if context.task is Task.EXPLANATION:
             asked = [podx.ExplainRequest(request.user, request.items[0]) for request in requests]
-            texts = self._recommender.explain_batch(asked, batch_size=self._batch_size(requests))
-            return [Answer(scores=(text.score,), text=text.text) for text in texts]
-        if self._search == TEXT:
-            return self._generate(requests)
-        return self._recommend(requests)
-
-    def _recommend(self, requests: Sequence[WorkItem]) -> list[Answer]:
-        search = ItemSearchOptions(beams=self._context.beams, score_over=cast(ScoreOver, self._search))
-        k, size = self._context.k, self._batch_size(requests)
-        if self._context.task is Task.TOPN:
-            lists = self._recommender.rank_batch(rank_requests(requests), k, search, batch_size=size)
+            return [Answer(text=found.text) for found in recommender.explain_batch(asked, batch_size=size)]
+        if self._search == "text":
+            wanted = rank_requests(requests) if top_n else recommend_requests(requests)
+            options = replace(UNCONSTRAINED_ITEMS, beams=context.beams)
+            texts = recommender.generate_items_batch(wanted, k, options, batch_size=size)
+            return [Answer(tuple(answer.item for answer in answers)) for answers in texts]
+        search = ItemSearchOptions(beams=context.beams, score_over=cast(ScoreOver, self._search))
+        if top_n:
+            lists = recommender.rank_batch(rank_requests(requests), k, search, batch_size=size)
         else:
-            lists = self._recommender.recommend_batch(recommend_requests(requests), k, search=search, batch_size=size)
-        return [Answer(tuple(one.item for one in found), tuple(one.score for one in found)) for found in lists]
-
-    def _generate(self, requests: Sequence[WorkItem]) -> list[Answer]:
-        search = replace(UNCONSTRAINED_ITEMS, beams=self._context.beams)
-        asked = rank_requests(requests) if self._context.task is Task.TOPN else recommend_requests(requests)
-        size = self._batch_size(requests)
-        lists = self._recommender.generate_items_batch(asked, self._context.k, search, batch_size=size)
-        return [Answer(tuple(one.item for one in found), tuple(one.score for one in found)) for found in lists]
-
-    def _batch_size(self, requests: Sequence[WorkItem]) -> int:
-        return self._context.batch_size or len(requests)
+            lists = recommender.recommend_batch(recommend_requests(requests), k, search=search, batch_size=size)
+        return [Answer(tuple(answer.item for answer in answers)) for answers in lists]
 
 
 def recommend_requests(requests: Sequence[WorkItem]) -> list[podx.RecommendRequest]:

@@ -17,8 +17,7 @@ import numpy.typing as npt
 
 from podx.text.templates import Task
 from podx_bench.engines import AS_PUBLISHED, ENCODE_ONCE
-from podx_bench.engines.process import EngineProcess
-from podx_bench.engines.server import Timing
+from podx_bench.engines.process import EngineProcess, Timing
 from podx_bench.harness.records import SpeedRecord
 
 WARM_UP_CALLS = 2

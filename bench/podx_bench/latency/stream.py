@@ -13,8 +13,7 @@ from contextlib import AbstractContextManager, contextmanager
 
 import numpy as np
 
-from podx_bench.engines.process import EngineProcess
-from podx_bench.engines.server import Timing
+from podx_bench.engines.process import EngineProcess, Timing
 from podx_bench.harness.child import Tell
 from podx_bench.harness.records import StreamRecord
 from podx_bench.latency.speed import MILLISECONDS, SETTLE_S, Cell, Expired, timed_facts, warm_up

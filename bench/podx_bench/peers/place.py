@@ -1,4 +1,4 @@
-"""Where the peers' environment is, and what is in it."""
+"""The peers' modules; where their environment is, and what is in it. Imported on both sides."""
 
 from __future__ import annotations
 
@@ -9,8 +9,14 @@ from pathlib import Path
 from podx.errors import ConfigError
 
 VARIABLE = "PODX_PEERS"
-FOLDER = ".venv-peers"
-COMMAND = "make peers"
+MODULES = {
+    "ctranslate2": "podx_bench.peers.ctranslate",
+    "ctranslate2-int8": "podx_bench.peers.ctranslate",
+    "optimum": "podx_bench.peers.optimum_ort",
+    "ort-beamsearch": "podx_bench.peers.beamsearch",
+}
+"""Peer → module with its ``convert(name, plain, out)``, which writes into the empty folder ``out`` what its
+``open_search(name, plan)`` loads."""
 PACKAGES = ("ctranslate2", "numpy", "onnxruntime", "optimum", "optimum-onnx", "torch", "transformers")
 CHECKOUT = Path(__file__).resolve().parents[3]
 """Where `make` puts environments, if podx runs from a checkout."""
@@ -18,7 +24,7 @@ CHECKOUT = Path(__file__).resolve().parents[3]
 
 def environment() -> Path:
     """Folder of the peers' environment: what the variable ``PODX_PEERS`` names, or ``.venv-peers`` in the checkout."""
-    return Path(os.environ.get(VARIABLE) or CHECKOUT / FOLDER)
+    return Path(os.environ.get(VARIABLE) or CHECKOUT / ".venv-peers")
 
 
 def interpreter() -> Path:
@@ -30,7 +36,7 @@ def interpreter() -> Path:
     python = environment() / "bin" / "python"
     if not python.is_file():
         raise ConfigError(
-            f"the peers' environment is missing, there is no {python}: run `{COMMAND}` in the checkout, or set "
+            f"the peers' environment is missing, there is no {python}: run `make peers` in the checkout, or set "
             f"{VARIABLE} to the folder of one, or leave the peers out of --engines"
         )
     return python
@@ -39,5 +45,5 @@ def interpreter() -> Path:
 def versions() -> dict[str, str]:
     """Versions of the peers' libraries, by name; those that are not installed are left out."""
     folders = [str(folder) for folder in environment().glob("lib/python*/site-packages")]
-    found = {one.metadata["Name"]: one.version for one in distributions(path=folders)}
-    return {name: found[name] for name in PACKAGES if name in found}
+    installed = {package.metadata["Name"]: package.version for package in distributions(path=folders)}
+    return {name: installed[name] for name in PACKAGES if name in installed}

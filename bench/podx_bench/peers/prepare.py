@@ -1,24 +1,38 @@
-"""What is done in the bench's own process before a peer's process starts: the checkpoint is converted for it."""
+"""What is done in the bench's own process before a peer's starts: the checkpoint is written as a plain T5, which every
+library can read (prompts and whole words stay behind), and converted for the peer.
+
+Both are kept from run to run, in folders named after what they were made from.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
+from safetensors.torch import save_file
+
+from podx.atomic import partial_folder
 from podx.bundle.bundle import TOKENIZER_FILE
 from podx.errors import ConfigError, DeviceError
 from podx_bench.harness.child import run_in_child
 from podx_bench.peers import place
-from podx_bench.peers.cache import cache_folder, content_key, made_once
-from podx_bench.peers.plain import PLAIN_VERSION, write_plain
-from podx_bench.workload.engine import EngineContext
 from podx_bench.workload.matching import require_same
-from podx_train.checkpoint.checkpoint import CONFIG_FILE, WEIGHTS_FILE, load_checkpoint
+from podx_bench.workload.work import EngineContext
+from podx_train.checkpoint.checkpoint import CONFIG_FILE, WEIGHTS_FILE, Checkpoint, load_checkpoint
+from podx_train.model.config import PodConfig
 
-CONVERTER = "podx_bench.peers.convert:convert"
 CONVERT_TIMEOUT_S = 1800.0
-PLAIN_FOLDER = "plain"
+PLAIN_VERSION = "1"
+"""To be raised when what is written changes: it is part of the cache's key."""
+KEY_LENGTH = 16
+"""Characters of the hash: enough to tell any checkpoints apart that one machine ever sees."""
 
 
 def prepare_peer(name: str, context: EngineContext) -> EngineContext:
@@ -48,9 +62,8 @@ def plain_folder(bundle: Path, checkpoint: Path) -> Path:
     """The checkpoint as a plain T5, made if need be; checked once per run to be the bundle's."""
     loaded = load_checkpoint(checkpoint)
     require_same(bundle, loaded)
-    files = [checkpoint / name for name in (CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE)]
-    key = content_key(files, PLAIN_VERSION)
-    return made_once(cache_folder() / key / PLAIN_FOLDER, lambda folder: write_plain(loaded, folder))
+    key = content_key([checkpoint / name for name in (CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE)], PLAIN_VERSION)
+    return made_once(cache_folder() / key / "plain", lambda folder: write_plain(loaded, folder))
 
 
 def convert(name: str, plain: Path, out: Path) -> None:
@@ -60,13 +73,80 @@ def convert(name: str, plain: Path, out: Path) -> None:
         EngineError: it failed; the message has its last words.
     """
     run_in_child(
-        CONVERTER,
+        f"{place.MODULES[name]}:convert",
         name,
         plain,
         out,
         returns=None,
         name=f"the conversion for {name}",
-        advice=f"run `{place.COMMAND}` again if its environment is incomplete, or leave {name} out of --engines",
+        advice=f"run `make peers` again if its environment is incomplete, or leave {name} out of --engines",
         interpreter=place.interpreter(),
         timeout=CONVERT_TIMEOUT_S,
     )
+
+
+def write_plain(checkpoint: Checkpoint, folder: Path) -> None:
+    """Write configuration, weights and tokeniser of the backbone.
+
+    Raises:
+        ConfigError: other versions of transformers cannot describe this T5.
+    """
+    tensors = {name: weight.detach().contiguous() for name, weight in checkpoint.model.backbone.named_parameters()}
+    save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})  # tied weights once
+    shutil.copyfile(checkpoint.tokenizer.path, folder / TOKENIZER_FILE)
+    # rows of the embedding beyond the pieces get names of their own, so that there is a name for every row
+    rows = checkpoint.config.backbone["vocab_size"] - checkpoint.tokenizer.vocab_size
+    tokenizer = {"tokenizer_class": "T5Tokenizer", "extra_ids": rows}
+    for file, content in (("tokenizer_config.json", tokenizer), (CONFIG_FILE, t5_config(checkpoint.config))):
+        (folder / file).write_text(json.dumps(content, indent=2), encoding="utf-8")
+
+
+def t5_config(config: PodConfig) -> dict[str, Any]:
+    """The backbone's ``config.json`` as transformers before version 5 reads it.
+
+    Raises:
+        ConfigError: the decoder's outputs are scaled although the output layer is not tied, or the other way round:
+            older versions of transformers have one switch for both.
+    """
+    if config.backbone["scale_decoder_outputs"] != config.tied_output:
+        raise ConfigError(
+            "the peers cannot run this model: with them, T5 scales its decoder's outputs where the output layer is the "
+            "token embedding and nowhere else; leave them out of --engines"
+        )
+    return {
+        **config.backbone,
+        "architectures": ["T5ForConditionalGeneration"],
+        "is_encoder_decoder": True,
+        "model_type": "t5",
+        "tie_word_embeddings": config.tied_output,
+        "use_cache": True,
+    }
+
+
+def cache_folder() -> Path:
+    """Folder of all conversions, in the user's cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "podx" / "peers"
+
+
+def content_key(files: Sequence[Path], *more: str) -> str:
+    """Name for what is made from these files: it follows from their bytes and ``more``, not from where they lie."""
+    digest = hashlib.sha256()
+    for text in more:
+        digest.update(text.encode() + b"\0")
+    for path in files:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:KEY_LENGTH]
+
+
+def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
+    """``folder``, made if it is not there: under a temporary name, then renamed, so that it is never there in part."""
+    if not folder.is_dir():
+        with partial_folder(folder.with_name(f"{folder.name}-{os.getpid()}")) as partial:
+            make(partial)
+            try:
+                partial.rename(folder)
+            except OSError:
+                if not folder.is_dir():  # another run has made it meanwhile: either will do
+                    raise
+    return folder

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 
 from podx.bundle.bundle import Bundle
-from podx.text.templates import Task
-from podx_bench.workload.engine import EngineContext
-from podx_bench.workload.work import Answer, WorkItem
+from podx_bench.peers.place import MODULES
+from podx_bench.workload.work import Answer, EngineContext, WorkItem
 
 Source = list[int]
 Hypotheses = list[list[int]]
@@ -33,7 +34,7 @@ class Plan:
         folder: what its ``convert`` wrote.
         beams, k: width of the search, and hypotheses returned.
         steps: decoding steps, the last of which alone may end a sequence.
-        threads, spin: as in :class:`podx_bench.workload.engine.EngineContext`.
+        threads, spin: as in :class:`podx_bench.workload.work.EngineContext`.
         batch_size: records to be run at a time; None: all that are given.
         pad_id: token that fills up short records.
     """
@@ -52,44 +53,41 @@ class PeerEngine:
     """A peer as an engine: raw ids to tokens, the peer's search, tokens to raw ids."""
 
     def __init__(self, context: EngineContext, open_search: Callable[[Plan], Search]) -> None:
+        assert context.checkpoint is not None  # prepare_peer has put the converted folder there
         bundle = Bundle.load(context.bundle, verify=False)
         catalog = bundle.catalog
         self._task, self._bundle = context.task, bundle
         self._encoder = bundle.input_encoder()
-        self._item_of_text = {catalog.text(item): item for item in range(1, len(catalog) + 1)}
-        self.plan = make_plan(context, bundle)
-        self._search = open_search(self.plan)
+        self._item_of_text = {catalog.text(item): catalog.items.raw(item) for item in range(1, len(catalog) + 1)}
+        plan = Plan(
+            folder=context.checkpoint,
+            beams=context.beams,
+            k=context.k,
+            steps=catalog.trie.depth + 1,
+            threads=context.threads,
+            spin=context.spin,
+            batch_size=context.batch_size,
+            pad_id=bundle.tokenizer.pad_id,
+        )
+        self._search = open_search(plan)
 
     def run(self, requests: Sequence[WorkItem]) -> list[Answer]:
-        """See :class:`podx_bench.workload.engine.Engine`."""
-        return [self._answer(found) for found in self._search([self.source(request) for request in requests])]
+        """See :class:`podx_bench.workload.work.Engine`."""
+        decode = self._bundle.tokenizer.decode
+        lists = self._search([self._source(request) for request in requests])
+        return [Answer(tuple(self._item_of_text.get(decode(tokens).strip()) for tokens in found)) for found in lists]
 
-    def source(self, request: WorkItem) -> Source:
+    def _source(self, request: WorkItem) -> Source:
         """Tokens of a request, the first of them repeated where podx has its prompt vectors."""
         items = [self._bundle.catalog.items.number(raw) or 0 for raw in request.items]
         user = self._bundle.users.ids.number(request.user) or 0
-        tokens: Source = self._encoder.encode(Task(self._task), user, items).input_ids.tolist()
+        tokens: Source = self._encoder.encode(self._task, user, items).input_ids.tolist()
         return tokens[:1] * self._bundle.manifest.prompt_vectors + tokens
 
-    def _answer(self, found: Hypotheses) -> Answer:
-        texts = [self._bundle.tokenizer.decode(tokens).strip() for tokens in found]
-        items = [self._item_of_text.get(text) for text in texts]
-        return Answer(tuple(None if item is None else self._bundle.catalog.items.raw(item) for item in items))
 
-
-def make_plan(context: EngineContext, bundle: Bundle) -> Plan:
-    """The plan that makes a peer's work podx's."""
-    assert context.checkpoint is not None  # prepare_peer has put the converted folder there
-    return Plan(
-        folder=context.checkpoint,
-        beams=context.beams,
-        k=context.k,
-        steps=bundle.catalog.trie.depth + 1,
-        threads=context.threads,
-        spin=context.spin,
-        batch_size=context.batch_size,
-        pad_id=bundle.tokenizer.pad_id,
-    )
+def peer_engine(context: EngineContext, name: str) -> PeerEngine:
+    """The engine of a peer, in the environment that has its library."""
+    return PeerEngine(context, partial(import_module(MODULES[name]).open_search, name))
 
 
 Padded = Callable[[np.ndarray, np.ndarray], list[Hypotheses]]

@@ -167,7 +167,7 @@ class BenchRun:
         kinds = {name: kind for name, kind in self._kinds.items() if plan.task in kind.tasks}
         spans = iter(slices(span, sum([options.speed, options.accuracy, plan.streamed is not None])))
         with tempfile.TemporaryDirectory(prefix="podx-bench-") as name:
-            work = Path(name) / "work.npz"
+            work = Path(name) / "work.jsonl"
             write_work(work, plan.requests)
             if options.speed or options.accuracy:
                 with ExitStack() as stack:

@@ -43,7 +43,7 @@ def run_serving(
     users = max(LEAST_USERS, options.requests, options.check)
     records: list[ServingRecord] = []
     with tempfile.TemporaryDirectory(prefix="podx-serving-") as folder:
-        work = Path(folder) / "work.npz"
+        work = Path(folder) / "work.jsonl"
         write_work(work, build_workload(options.task, dataset, bundle, users, options.seed).requests)
         with serving_process(bundle_path, work, options, tell) as process:
             for clients in options.clients:

@@ -9,6 +9,8 @@ ones too.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
@@ -34,26 +36,26 @@ def popularity_order(dataset: Dataset) -> IntArray:
     return np.argsort(-counts, kind="stable").astype(np.int64) + 1
 
 
-def _row(items: IntArray, k: int) -> IntArray:
-    return np.concatenate([items[:k], np.full(max(0, k - len(items)), NOT_AN_ITEM, dtype=np.int64)])
+def _table(lists: Sequence[IntArray], k: int) -> IntArray:
+    """The first k of each list, short ones filled up, [lists, k]."""
+    table = np.full((len(lists), k), NOT_AN_ITEM, dtype=np.int64)
+    for row, items in zip(table, lists, strict=True):
+        row[: len(items)] = items[:k]
+    return table
 
 
 def popular_unseen(dataset: Dataset, users: IntArray, k: int) -> IntArray:
     """The k most popular items that each user has not seen before the test, [users, k]."""
     order = popularity_order(dataset)
-    rows = []
-    for user in users.tolist():
-        seen = dataset.history(user, TEST)
-        head = order[: k + len(seen)]  # enough to lose every seen item and keep k
-        rows.append(_row(head[~np.isin(head, seen)], k))
-    return np.stack(rows)
+    seen = [dataset.history(user, TEST) for user in users.tolist()]
+    heads = [order[: k + len(items)] for items in seen]  # enough to lose every seen item and keep k
+    return _table([head[~np.isin(head, items)] for head, items in zip(heads, seen, strict=True)], k)
 
 
 def popular_candidates(dataset: Dataset, candidates: tuple[IntArray, ...], k: int) -> IntArray:
     """Each request's k most popular candidates, [requests, k]."""
-    place = np.empty(dataset.item_count + 1, dtype=np.int64)
-    place[popularity_order(dataset)] = np.arange(dataset.item_count)
-    return np.stack([_row(items[np.argsort(place[items])], k) for items in candidates])
+    place = np.argsort(popularity_order(dataset))
+    return _table([items[np.argsort(place[items - 1])] for items in candidates], k)
 
 
 def next_numbers(dataset: Dataset, users: IntArray, k: int) -> IntArray:
@@ -65,7 +67,7 @@ def next_numbers(dataset: Dataset, users: IntArray, k: int) -> IntArray:
 
 def near_users(dataset: Dataset, users: IntArray, k: int) -> IntArray:
     """Unseen training items of users with near numbers, each vote weighing 1 / difference of numbers; [users, k]."""
-    rows = []
+    lists = []
     for user in users.tolist():
         first, last = max(1, user - NEIGHBOUR_REACH), min(dataset.user_count, user + NEIGHBOUR_REACH)
         near = [other for other in range(first, last + 1) if other != user]
@@ -73,28 +75,23 @@ def near_users(dataset: Dataset, users: IntArray, k: int) -> IntArray:
         weights = np.repeat([1.0 / abs(other - user) for other in near], [len(items) for items in taken])
         votes = np.bincount(np.concatenate(taken), weights, minlength=dataset.item_count + 1)
         votes[dataset.history(user, TEST)] = 0.0
-        best = np.argsort(-votes, kind="stable")[:k].astype(np.int64)
-        rows.append(_row(best[votes[best] > 0], k))
-    return np.stack(rows)
+        best = np.argsort(-votes, kind="stable")[:k]
+        lists.append(best[votes[best] > 0])
+    return _table(lists, k)
 
 
 def random_candidates(candidates: tuple[IntArray, ...], k: int, seed: int) -> IntArray:
     """k of each request's candidates in random order, [requests, k]."""
     random = np.random.default_rng(seed)
-    return np.stack([_row(random.permutation(items), k) for items in candidates])
+    return _table([random.permutation(items) for items in candidates], k)
 
 
 def baseline_lists(dataset: Dataset, workload: Workload, k: int, seed: int) -> dict[str, IntArray]:
     """Lists of every such row that fits the task, by name."""
     if workload.task is Task.SEQUENTIAL:
-        users = workload.users
-        return {
-            POPULARITY: popular_unseen(dataset, users, k),
-            NEXT_NUMBER: next_numbers(dataset, users, k),
-            NEAR_USERS: near_users(dataset, users, k),
-        }
+        rows = {POPULARITY: popular_unseen, NEXT_NUMBER: next_numbers, NEAR_USERS: near_users}
+        return {name: row(dataset, workload.users, k) for name, row in rows.items()}
     if workload.task is Task.TOPN:
-        candidates = workload.candidates
-        popular = popular_candidates(dataset, candidates, k)
-        return {POPULARITY: popular, RANDOM: random_candidates(candidates, k, seed)}
+        popular = popular_candidates(dataset, workload.candidates, k)
+        return {POPULARITY: popular, RANDOM: random_candidates(workload.candidates, k, seed)}
     return {}

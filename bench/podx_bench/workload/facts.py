@@ -10,32 +10,23 @@ from podx.bundle.bundle import Bundle
 from podx_train.data.dataset import Dataset
 
 MEGABYTE = 1e6
+_OF_MANIFEST = ("podx_version", "prompts", "user_prompts", "scheme", "precision", "max_history")
 
 
 def model_facts(bundle: Bundle) -> dict[str, Any]:
     """What the manifest says of the model, and its files' size; of how it was trained, only what names no path."""
     manifest = bundle.manifest
     training = manifest.provenance.get("training") or {}
-    return {
-        "podx_version": manifest.podx_version,
+    size = sum(file.stat().st_size for file in bundle.path.iterdir() if file.is_file())
+    return {name: getattr(manifest, name) for name in _OF_MANIFEST} | {
         "shape": dataclasses.asdict(manifest.shape),
         "tasks": [task.value for task in manifest.tasks],
-        "prompts": manifest.prompts,
-        "user_prompts": manifest.user_prompts,
-        "scheme": manifest.scheme,
-        "precision": manifest.precision,
-        "max_history": manifest.max_history,
         "parameters": manifest.provenance.get("parameters"),
         "parity": dict(manifest.parity),
-        "bundle_mb": round(_folder_mb(bundle.path), 1),
+        "bundle_mb": round(size / MEGABYTE, 1),
         "training_seed": training.get("seed"),
         "best_epoch": training.get("best_epoch"),
     }
-
-
-def _folder_mb(folder: Path) -> float:
-    """Size of a folder's files, MB (10^6 bytes)."""
-    return sum(file.stat().st_size for file in folder.iterdir() if file.is_file()) / MEGABYTE
 
 
 def dataset_facts(dataset: Dataset, path: Path) -> dict[str, Any]:

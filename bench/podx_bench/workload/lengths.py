@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +22,6 @@ from podx_train.data.dataset import Dataset
 
 SLACK_TOKENS = 2
 """How much shorter than asked an input may be where too few have the exact length."""
-
-IntArray = npt.NDArray[np.int64]
 
 
 class LengthMeter:
@@ -39,13 +37,12 @@ class LengthMeter:
         items = [self._bundle.catalog.items.number(raw) or 0 for raw in request.items]
         return len(self._encoder.encode(self._task, user, items))
 
-    def all(self, requests: Sequence[WorkItem]) -> IntArray:
+    def all(self, requests: Sequence[WorkItem]) -> npt.NDArray[np.int64]:
         """Tokens of each request, int64 [requests]."""
         return np.array([self.of(request) for request in requests], dtype=np.int64)
 
 
-@dataclass(frozen=True)
-class FixedLength:
+class FixedLength(NamedTuple):
     """Requests of one length. ``exact``: how many have just that length; the others are up to two tokens shorter."""
 
     requests: tuple[WorkItem, ...]
@@ -77,19 +74,16 @@ def fixed_length(
     Raises:
         ConfigError: no request has such a length.
     """
-    found: dict[int, list[WorkItem]] = {length - short: [] for short in range(SLACK_TOKENS + 1)}
-    seen: list[int] = []
+    by_length: dict[int, list[WorkItem]] = {}
     for request in build_workload(task, dataset, bundle, None, seed).requests:
-        own = trimmed(request, length, meter) if task is Task.SEQUENTIAL else request
-        seen.append(meter.of(own))
-        if seen[-1] in found:
-            found[seen[-1]].append(own)
-        if len(found[length]) == count:
+        cut = trimmed(request, length, meter) if task is Task.SEQUENTIAL else request
+        by_length.setdefault(meter.of(cut), []).append(cut)
+        if len(by_length.get(length, ())) == count:
             break
-    chosen = [request for short in range(SLACK_TOKENS + 1) for request in found[length - short]][:count]
+    chosen = [cut for short in range(SLACK_TOKENS + 1) for cut in by_length.get(length - short, ())][:count]
     if not chosen:
         raise ConfigError(
-            f"no {task} input has {length - SLACK_TOKENS} to {length} tokens: they have {min(seen)} to {max(seen)}; "
-            f"choose --source-length among these, and give each task a run of its own"
+            f"no {task} input has {length - SLACK_TOKENS} to {length} tokens: they have {min(by_length)} to "
+            f"{max(by_length)}; choose --source-length among these, and give each task a run of its own"
         )
-    return FixedLength(tuple(chosen), min(len(found[length]), count))
+    return FixedLength(tuple(chosen), min(len(by_length.get(length, ())), count))

@@ -16,24 +16,20 @@ def require_match(bundle: Bundle, dataset: Dataset) -> None:
     Raises:
         ConfigError: with the first difference.
     """
-    pairs = (
-        ("items", bundle.catalog.items.raw_ids, dataset.item_ids),
-        ("users", bundle.users.ids.raw_ids, dataset.user_ids),
-    )
-    for what, own, theirs in pairs:
-        if len(own) != len(theirs):
-            raise ConfigError(
-                f"the bundle knows {len(own)} {what}, the dataset has {len(theirs)}: "
-                f"give the dataset folder that the model was trained on"
-            )
-        numbered = [bytes(raw).decode() for raw in own]
-        if numbered != list(theirs):
-            number = next(n for n, (a, b) in enumerate(zip(numbered, theirs, strict=True)) if a != b)
-            raise ConfigError(
-                f"the bundle's {what} differ from the dataset's: number {number + 1} is {numbered[number]!r} in one "
-                f"and {theirs[number]!r} in the other; give the dataset folder, of the same ID scheme, that the model "
-                f"was trained on"
-            )
+    advice = "give the dataset folder, of the same ID scheme, that the model was trained on"
+    for what, table, ids in (
+        ("items", bundle.catalog.items, dataset.item_ids),
+        ("users", bundle.users.ids, dataset.user_ids),
+    ):
+        known = [bytes(raw).decode() for raw in table.raw_ids]
+        if len(known) != len(ids):
+            raise ConfigError(f"the bundle knows {len(known)} {what}, the dataset has {len(ids)}: {advice}")
+        for number, (ours, theirs) in enumerate(zip(known, ids, strict=True), start=1):
+            if ours != theirs:
+                raise ConfigError(
+                    f"the bundle's {what} differ from the dataset's: number {number} is {ours!r} in one and {theirs!r} "
+                    f"in the other; {advice}"
+                )
 
 
 def require_same(bundle_path: Path, checkpoint: Checkpoint) -> None:

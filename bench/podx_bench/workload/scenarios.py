@@ -30,9 +30,8 @@ class Workload:
     """The test records of a task, in the order in which they are used.
 
     Attributes:
-        task: whose.
         requests: what engines are asked.
-        users: user number of each request.
+        users: user number of each request, int64 [requests].
         targets: held-out item of each request, by number; for explanations the item explained.
         candidates: item numbers of each request's candidates; empty but for top-N.
         references: the held-out sentence of each request; empty but for explanations.
@@ -50,14 +49,8 @@ class Workload:
 
     def head(self, count: int | None) -> Workload:
         """The first requests; None: all."""
-        return Workload(
-            self.task,
-            self.requests[:count],
-            self.users[:count],
-            self.targets[:count],
-            self.candidates[:count],
-            self.references[:count],
-        )
+        parts = (self.requests, self.users, self.targets, self.candidates, self.references)
+        return Workload(self.task, *(part[:count] for part in parts))  # type: ignore[arg-type]
 
 
 def user_order(dataset: Dataset, seed: int) -> npt.NDArray[np.int64]:
@@ -99,45 +92,39 @@ def build_workload(
     """
     if task is Task.EXPLANATION:
         return _explanations(dataset, bundle.tokenizer, count, None if file_order else seed)
-    order = np.arange(1, dataset.user_count + 1) if file_order else user_order(dataset, seed)
-    users = order[:count]
-    targets = np.array([dataset.test_item(int(user)) for user in users], dtype=np.int64)
+    users = (np.arange(1, dataset.user_count + 1) if file_order else user_order(dataset, seed))[:count]
+    targets = np.array([dataset.test_item(user) for user in users.tolist()], dtype=np.int64)
+    names = [dataset.user_ids[user - 1] for user in users.tolist()]
+    candidates: tuple[npt.NDArray[np.int64], ...] = ()
     if task is Task.TOPN:
-        candidates = tuple(evaluation_topn(dataset, int(user), TEST) for user in users)
-        requests = tuple(
-            WorkItem(dataset.user_ids[user - 1], _raw(dataset, items))
-            for user, items in zip(users, candidates, strict=True)
-        )
-        return Workload(task, requests, users, targets, candidates)
-    limit = bundle.manifest.max_history
-    requests = tuple(_sequential(dataset, int(user), limit) for user in users)
-    return Workload(task, requests, users, targets)
+        candidates = tuple(evaluation_topn(dataset, user, TEST) for user in users.tolist())
+        requests = [WorkItem(name, _raw(dataset, items)) for name, items in zip(names, candidates, strict=True)]
+    else:
+        limit = bundle.manifest.max_history
+        histories = [_raw(dataset, dataset.history(user, TEST)) for user in users.tolist()]
+        requests = [WorkItem(name, h[-limit:], h[:-limit]) for name, h in zip(names, histories, strict=True)]
+    return Workload(task, tuple(requests), users, targets, candidates)
 
 
 def _raw(dataset: Dataset, items: npt.NDArray[np.integer]) -> tuple[str, ...]:
     return tuple(dataset.item_ids[item - 1] for item in items.tolist())
 
 
-def _sequential(dataset: Dataset, user: int, limit: int) -> WorkItem:
-    history = _raw(dataset, dataset.history(user, TEST))
-    return WorkItem(dataset.user_ids[user - 1], history[-limit:], exclude=history[:-limit])
-
-
 def _explanations(dataset: Dataset, tokenizer: Tokenizer, count: int | None, seed: int | None) -> Workload:
     """Test records in a seeded order, or as they lie. References are cut to the sub-words that targets are cut to."""
-    chosen = dataset.explanations[TEST][:count]
+
+    def names(record: ExplanationRecord) -> tuple[str, str]:
+        return dataset.user_ids[record.user - 1], dataset.item_ids[record.item - 1]
+
+    records = dataset.explanations[TEST]
     if seed is not None:
-        records = sorted(dataset.explanations[TEST], key=lambda r: _raw_key(dataset, r))
-        order = np.random.default_rng(seed).permutation(len(records))[:count]
-        chosen = [records[place] for place in order.tolist()]
+        records = sorted(records, key=lambda record: (*names(record), record.explanation))
+        records = [records[place] for place in np.random.default_rng(seed).permutation(len(records)).tolist()]
+    records = records[:count]
     return Workload(
         Task.EXPLANATION,
-        tuple(WorkItem(dataset.user_ids[r.user - 1], (dataset.item_ids[r.item - 1],)) for r in chosen),
-        np.array([r.user for r in chosen], dtype=np.int64),
-        np.array([r.item for r in chosen], dtype=np.int64),
-        references=tuple(tokenizer.decode(tokenizer.encode(r.explanation)[:EXPLANATION_TOKENS]) for r in chosen),
+        tuple(WorkItem(user, (item,)) for user, item in map(names, records)),
+        np.array([r.user for r in records], dtype=np.int64),
+        np.array([r.item for r in records], dtype=np.int64),
+        references=tuple(tokenizer.decode(tokenizer.encode(r.explanation)[:EXPLANATION_TOKENS]) for r in records),
     )
-
-
-def _raw_key(dataset: Dataset, record: ExplanationRecord) -> tuple[str, str, str]:
-    return dataset.user_ids[record.user - 1], dataset.item_ids[record.item - 1], record.explanation

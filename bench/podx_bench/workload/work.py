@@ -1,18 +1,19 @@
-"""The work that every engine is given: requests in raw ids, written once to a file that all engine processes read.
+"""What an engine is to the bench, and the requests that every engine is given, in raw ids.
 
-Kept apart from :mod:`podx_bench.scenarios`, which makes it from a dataset, so that the process of an engine without
-torch loads nothing of the training half.
+Nothing of the training half is imported here, so that the process of an engine without torch loads none of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
+from typing import Protocol
 
-import numpy as np
+import msgspec
 
-_LISTS = ("items", "exclude")
+from podx.text.templates import ALL_TASKS, Task
 
 
 @dataclass(frozen=True)
@@ -36,43 +37,91 @@ class Answer:
 
     Attributes:
         items: raw ids, best first; None where the generated text names no item of the catalog.
-        scores: of the items or of the text; empty where the engine computes none.
         text: the explanation; None for the other tasks.
     """
 
     items: tuple[str | None, ...] = ()
-    scores: tuple[float, ...] = ()
     text: str | None = None
 
 
 def write_work(path: Path, requests: Sequence[WorkItem]) -> None:
-    """Write requests as ``.npz``: one table of raw ids, and numbers into it."""
-    table: dict[str, int] = {}
-    users = [table.setdefault(request.user, len(table)) for request in requests]
-    arrays = {"users": np.array(users, dtype=np.int32)}
-    for name in _LISTS:
-        lists = [getattr(request, name) for request in requests]
-        flat = [table.setdefault(raw, len(table)) for raw_ids in lists for raw in raw_ids]
-        arrays[name] = np.array(flat, dtype=np.int32)
-        arrays[f"{name}_start"] = np.concatenate([[0], np.cumsum([len(raw_ids) for raw_ids in lists])])
-    arrays["raw_ids"] = np.array([raw.encode() for raw in table], dtype=np.bytes_)
-    np.savez(path, **arrays)  # type: ignore[arg-type]
+    """Write requests for the engines' processes, a line of JSON each."""
+    path.write_bytes(msgspec.json.Encoder().encode_lines(requests))
 
 
 class Work:
-    """What :func:`write_work` wrote. A request is made when it is looked at, so holding many costs little memory."""
+    """What :func:`write_work` wrote. A request is read when it is looked at, so holding many costs little memory."""
 
     def __init__(self, path: Path) -> None:
-        with np.load(path, allow_pickle=False) as arrays:
-            self._arrays = dict(arrays)
+        self._file = path.open("rb")
+        self._starts = [0, *accumulate(len(line) for line in self._file)]
 
     def __len__(self) -> int:
-        return len(self._arrays["users"])
+        return len(self._starts) - 1
 
     def __getitem__(self, row: int) -> WorkItem:
-        user = bytes(self._arrays["raw_ids"][self._arrays["users"][row]]).decode()
-        return WorkItem(user, self._list("items", row), self._list("exclude", row))
+        self._file.seek(self._starts[row])
+        return msgspec.json.decode(self._file.readline(), type=WorkItem)
 
-    def _list(self, name: str, row: int) -> tuple[str, ...]:
-        first, last = self._arrays[f"{name}_start"][row : row + 2]
-        return tuple(bytes(raw).decode() for raw in self._arrays["raw_ids"][self._arrays[name][first:last]])
+
+class Engine(Protocol):
+    """Something that answers requests; made ready when it is constructed. Lives in a process of its own."""
+
+    def run(self, requests: Sequence[WorkItem]) -> list[Answer]:
+        """Answer a batch, from raw ids to raw ids; the work is finished when this returns. This is what is timed."""
+
+
+@dataclass(frozen=True)
+class EngineContext:
+    """What an engine is made from.
+
+    Attributes:
+        bundle: folder of the exported model; checkpoint: folder of the trained one.
+        task: what it will be asked.
+        threads: threads it may use; spin: whether those that wait may spin.
+        beams: width of the item search; k: answers per request.
+        batch_size: how many requests to run at a time where one call brings more, in whichever order suits the engine;
+            None: run what a call brings as one batch.
+    """
+
+    bundle: Path
+    checkpoint: Path | None
+    task: Task
+    device: str
+    threads: int
+    spin: bool
+    beams: int
+    k: int
+    batch_size: int | None = None
+
+
+@dataclass(frozen=True)
+class EngineKind:
+    """An engine that can be asked for by name.
+
+    Attributes:
+        name: on the command line and in every file; summary: what it is, for the report.
+        make: builds it and loads its model. It imports its libraries itself: other engines' processes are free of them.
+        tasks: what it can answer.
+        needs_checkpoint: whether it reads the checkpoint rather than the bundle.
+        slow: whether accuracy is measured on ``eager_users`` users only.
+        reference: engine whose lists its own are compared with; None: it is the reference.
+        speed_only: whether its answers are no recommendations, so that it takes no part in accuracy.
+        bundle: folder of a bundle of its own; None: that of the run.
+        loads: engine that its process loads, by name; None: this one. Names made for a run alone need it.
+        prepare: makes what the engine loads, in the bench's own process, and returns the context for the engine's.
+        interpreter: finds the Python that the engine's process runs on, or raises ConfigError; None: this one.
+    """
+
+    name: str
+    summary: str
+    make: Callable[[EngineContext], Engine]
+    tasks: tuple[Task, ...] = ALL_TASKS
+    needs_checkpoint: bool = False
+    slow: bool = False
+    reference: str | None = None
+    speed_only: bool = False
+    bundle: Path | None = None
+    loads: str | None = None
+    prepare: Callable[[EngineContext], EngineContext] | None = None
+    interpreter: Callable[[], Path] | None = None
