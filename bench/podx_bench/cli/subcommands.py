@@ -67,8 +67,8 @@ def accuracy(
         chosen, peers = parse_models(models or ()), tuple(parse_peer(text) for text in peer or ())
         with counting(console) as progress:
             results = run_accuracy(chosen, peers, out, AccuracyOptions(**options), progress, data or ())
-    _show(console, all_tables(results), results.notes)
-    _files(console, results=out / RESULTS_FILE, report=write_accuracy(results, out))
+    report = write_accuracy(results, out)
+    _show(console, all_tables(results), results.notes, results=out / RESULTS_FILE, report=report)
 
 
 @with_flags(options=ServingOptions)
@@ -82,8 +82,8 @@ def serving(
     console = wide_console()
     with _telling(console, "serving") as tell:
         results = run_serving(bundle, data, out, ServingOptions(**options), tell)
-    _show(console, [serving_table(results)])
-    _files(console, results=out / SERVING_FILE.name, report=write_report(serving_report(results), out))
+    report = write_report(serving_report(results), out)
+    _show(console, [serving_table(results)], results=out / SERVING_FILE.name, report=report)
 
 
 @with_flags(options=ScaleOptions)
@@ -98,8 +98,7 @@ def scale(
     console = wide_console()
     with _telling(console, "scale") as tell:
         results = run_scale(out, ScaleOptions(**options), checkpoint, tell)
-    _show(console, [scale_table(results)])
-    _files(console, results=out / SCALE_FILE.name)
+    _show(console, [scale_table(results)], results=out / SCALE_FILE.name)
 
 
 @with_flags(options=ExactnessOptions)
@@ -113,8 +112,7 @@ def exactness(
     console = wide_console()
     with _telling(console, "exactness") as tell:
         results = run_exactness(bundle, data, out, ExactnessOptions(**options), tell)
-    _show(console, [exactness_table(results.records)])
-    _files(console, results=out / EXACTNESS_FILE.name)
+    _show(console, [exactness_table(results.records)], results=out / EXACTNESS_FILE.name)
 
 
 @contextmanager
@@ -124,15 +122,13 @@ def _telling(console: Console, what: str) -> Iterator[Tell]:
         yield status.update if console.is_terminal else plain_lines()
 
 
-def _show(console: Console, tables: Iterable[TextTable], notes: Iterable[str] = ()) -> None:
+def _show(console: Console, tables: Iterable[TextTable], notes: Iterable[str] = (), **files: Path) -> None:
+    """Tables with their notes, notes of the run, and where the files lie."""
     for table in tables:
         console.print(rich_table(table))
         for note in table.notes:
             console.print(note, markup=False)
     for note in notes:
         console.print(f"note: {note}", markup=False)
-
-
-def _files(console: Console, **files: Path) -> None:
     for name, path in files.items():
         console.print(f"{name}: {path}", soft_wrap=True, markup=False)

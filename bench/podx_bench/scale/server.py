@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from statistics import median
 
@@ -37,12 +37,6 @@ START_TOKEN, END_TOKEN = 0, 1
 FIRST_CODE_TOKEN = 3
 """The tokens before it are T5's pad, end of sequence and unknown."""
 VOCABULARY_NEEDED = FIRST_CODE_TOKEN + LEVELS * CODES
-LOOKED_UP = 1000
-"""Raw ids that are looked up after loading, so that the tables are not just mapped."""
-_SPARE = 1.01
-"""Draws per item wanted: some codes are drawn twice."""
-_FIRST_RAW_ID = 10**9
-"""Raw ids have ten characters, as Amazon's have."""
 
 Action = Callable[[], object]
 
@@ -57,14 +51,14 @@ def synthetic_items(count: int, seed: int) -> tuple[npt.NDArray[np.bytes_], npt.
         raise ConfigError(f"there are only {CODES**LEVELS:,} items of {LEVELS} codes: ask for fewer than {count:,}")
     rng = np.random.default_rng([seed, count])
     drawn = np.zeros(0, dtype=np.int64)
-    while len(drawn) < count:
-        more = rng.integers(0, CODES**LEVELS, size=int(count * _SPARE) + 1 - len(drawn))
+    while len(drawn) < count:  # one per cent more than wanted, as some codes are drawn twice
+        more = rng.integers(0, CODES**LEVELS, size=int(count * 1.01) + 1 - len(drawn))
         drawn = np.unique(np.concatenate([drawn, more]))
     packed = rng.permutation(drawn)[:count]
     tokens = np.empty((count, LEVELS), dtype=np.int32)
     for level in range(LEVELS):
         tokens[:, level] = FIRST_CODE_TOKEN + level * CODES + packed // CODES ** (LEVELS - 1 - level) % CODES
-    return (_FIRST_RAW_ID + rng.permutation(count)).astype(f"S{len(str(_FIRST_RAW_ID))}"), tokens
+    return (10**9 + rng.permutation(count)).astype("S10"), tokens  # ten characters, as Amazon's ids have
 
 
 def make_catalog(raw_ids: npt.NDArray[np.bytes_], tokens: npt.NDArray[np.int32], end_token: int) -> Catalog:
@@ -127,7 +121,8 @@ class Server:
         else:
             file_sha256(self._folder / CATALOG_FILE)
             self._catalog = Catalog.load(self._folder / CATALOG_FILE)
-            numbers = self._rng.integers(1, len(self._catalog) + 1, size=LOOKED_UP)
+            # tables that are only mapped take no memory yet: look up some
+            numbers = self._rng.integers(1, len(self._catalog) + 1, size=1000)
             for number in numbers.tolist():
                 self._catalog.items.number(self._catalog.items.raw(number))
             self._catalog.trie.paths(numbers)
@@ -180,13 +175,8 @@ class Server:
         sessions = SessionOptions(threads=options.threads)
         whole = GraphSession(self._folder / sig.RECOMMEND_FILE, sessions)
         encoder = GraphSession(self._folder / sig.ENCODER_FILE, sessions)
-
-        def call() -> object:
-            return whole.run({**text, **limits}, to_host=[sig.ITEMS, sig.SCORES, sig.EXACT])
-
-        def encode() -> object:
-            return encoder.run(text, to_host=())
-
+        call = partial(whole.run, {**text, **limits}, to_host=[sig.ITEMS, sig.SCORES, sig.EXACT])
+        encode = partial(encoder.run, text, to_host=())
         call(), encode()
         return call, encode
 

@@ -19,8 +19,6 @@ from podx_bench.workload.scenarios import build_workload, choose_tasks
 from podx_bench.workload.work import write_work
 from podx_train.data.dataset import Dataset
 
-LEAST_USERS = 256
-"""So that few requests repeat, however few are timed."""
 TIMEOUT_S = 24 * 3600.0
 """Of a number of clients, or of the check."""
 
@@ -40,7 +38,7 @@ def run_serving(
     bundle, dataset = Bundle.load(bundle_path), Dataset.load(data)
     require_match(bundle, dataset)
     choose_tasks(bundle, dataset, (options.task,))
-    users = max(LEAST_USERS, options.requests, options.check)
+    users = max(256, options.requests, options.check)  # few requests repeat, however few are timed
     records: list[ServingRecord] = []
     with tempfile.TemporaryDirectory(prefix="podx-serving-") as folder:
         work = Path(folder) / "work.jsonl"
