@@ -7,13 +7,13 @@ import.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 from typing import Any
 
 from podx.errors import ConfigError
-from podx.text.templates import ALL_TASKS, Task
+from podx.text.templates import Task
 from podx_bench.peers import place
 from podx_bench.workload.work import Engine, EngineContext, EngineKind
 
@@ -21,7 +21,6 @@ __all__ = ["DEFAULT_ENGINES", "ENGINES", "PEERS", "Engine", "EngineContext", "En
 
 AS_PUBLISHED, ENCODE_ONCE, ENCODE_ONCE_FREE = "as-published", "encode-once", "encode-once-unconstrained"
 OURS = "podx"
-_ITEM_TASKS = (Task.SEQUENTIAL, Task.TOPN)
 
 
 def _call(target: str, *arguments: Any) -> Any:
@@ -30,100 +29,75 @@ def _call(target: str, *arguments: Any) -> Any:
     return getattr(importlib.import_module(f"podx_bench.{module}"), name)(*arguments)
 
 
-def _made_by(target: str, *arguments: Any) -> Callable[[EngineContext], Engine]:
-    return lambda context: _call(target, context, *arguments)
+def _kind(name: str, summary: str, target: str, *arguments: Any, **more: Any) -> EngineKind:
+    """An engine made by calling ``target`` with its context and the arguments."""
+    return EngineKind(name, summary, lambda context: _call(target, context, *arguments), **more)
 
 
-def _eager(
-    name: str, summary: str, make: Callable[[EngineContext], Engine], tasks: tuple[Task, ...], reference: str | None
-) -> EngineKind:
-    return EngineKind(name, summary, make, tasks, needs_checkpoint=True, slow=True, reference=reference)
-
-
-def _peer(name: str, summary: str) -> EngineKind:
-    """An engine on another library, see :mod:`podx_bench.peers`."""
-    return EngineKind(
+_EAGER, _OURS, _PEER = "engines.eager:EagerEngine", "engines.runtime:RuntimeEngine", "peers.searching:peer_engine"
+_BY_EAGER: dict[str, Any] = {"needs_checkpoint": True, "slow": True}
+_ITEMS: dict[str, Any] = {"tasks": (Task.SEQUENTIAL, Task.TOPN)}
+PEERS = tuple(
+    _kind(
         name,
         f"{summary}. It takes no prompt vectors, whole-word embeddings or catalog: it gets as many source tokens, "
         "beams and decoding steps as podx and searches the whole vocabulary, so only its speed is comparable",
-        _made_by("peers.searching:peer_engine", name),
-        _ITEM_TASKS,
-        needs_checkpoint=True,
-        slow=True,
+        _PEER,
+        name,
         speed_only=True,
         prepare=partial(_call, "peers.prepare:prepare_peer", name),
         interpreter=place.interpreter,
+        **_ITEMS,
+        **_BY_EAGER,
     )
-
-
-PEERS = (
-    _peer("optimum", "Optimum's ORTModelForSeq2SeqLM: graphs on ONNX Runtime, transformers generate around them"),
-    _peer("ctranslate2", "CTranslate2, float32"),
-    _peer("ctranslate2-int8", "CTranslate2, int8 weights, activations quantised as it runs"),
-    _peer(
-        "ort-beamsearch",
-        "ONNX Runtime's BeamSearch operator, encoder and decoder step exported by torch as its subgraphs",
-    ),
+    for name, summary in {
+        "optimum": "Optimum's ORTModelForSeq2SeqLM: graphs on ONNX Runtime, transformers generate around them",
+        "ctranslate2": "CTranslate2, float32",
+        "ctranslate2-int8": "CTranslate2, int8 weights, activations quantised as it runs",
+        "ort-beamsearch": "ONNX Runtime's BeamSearch operator, encoder and decoder step exported by torch as its "
+        "subgraphs",
+    }.items()
 )
+# fmt: off
 _KINDS = (
-    _eager(
+    _kind(
         AS_PUBLISHED,
         "PyTorch as encode-once, prefix function included, but with the encoder run on every beam's copy of the input "
         "as in POD's published code, and for explanations its three equal groups of beams",
-        _made_by("engines.eager:EagerEngine", AS_PUBLISHED, True),
-        ALL_TASKS,
-        ENCODE_ONCE,
+        _EAGER, AS_PUBLISHED, True, **_BY_EAGER, reference=ENCODE_ONCE,
     ),
-    _eager(
-        ENCODE_ONCE,
-        "PyTorch, transformers generate held to the catalog by a prefix function",
-        _made_by("engines.eager:EagerEngine", ENCODE_ONCE, True),
-        ALL_TASKS,
-        None,
+    _kind(
+        ENCODE_ONCE, "PyTorch, transformers generate held to the catalog by a prefix function",
+        _EAGER, ENCODE_ONCE, True, **_BY_EAGER,
     ),
-    _eager(
-        ENCODE_ONCE_FREE,
-        "PyTorch, transformers generate over the whole vocabulary, items read from the text",
-        _made_by("engines.eager:EagerEngine", ENCODE_ONCE, False),
-        _ITEM_TASKS,
-        None,
+    _kind(
+        ENCODE_ONCE_FREE, "PyTorch, transformers generate over the whole vocabulary, items read from the text",
+        _EAGER, ENCODE_ONCE, False, **_ITEMS, **_BY_EAGER,
     ),
-    _eager(
+    _kind(
         "torch-compile",
         "PyTorch as encode-once, encoder and decoder step compiled by torch.compile with the weights frozen in",
-        _made_by("engines.eager:EagerEngine", ENCODE_ONCE, True, True),
-        _ITEM_TASKS,
-        ENCODE_ONCE,
+        _EAGER, ENCODE_ONCE, True, True, **_ITEMS, **_BY_EAGER, reference=ENCODE_ONCE,
     ),
-    EngineKind(
+    _kind(
         OURS,
         "podx on ONNX Runtime, search inside the catalog's trie and in one graph, scores over the catalog's tokens",
-        _made_by("engines.runtime:RuntimeEngine", "catalog"),
-        reference=ENCODE_ONCE,
+        _OURS, "catalog", reference=ENCODE_ONCE,
     ),
-    EngineKind(
-        "podx-steps",
-        "podx as above, but a graph call for each decoding step and the search outside the graphs",
-        _made_by("engines.runtime:RuntimeEngine", "catalog", "steps"),
-        _ITEM_TASKS,
-        reference=OURS,
+    _kind(
+        "podx-steps", "podx as above, but a graph call for each decoding step and the search outside the graphs",
+        _OURS, "catalog", "steps", **_ITEMS, reference=OURS,
     ),
-    EngineKind(
-        "podx-vocabulary",
-        "podx as above, but scores over the whole vocabulary as transformers computes them",
-        _made_by("engines.runtime:RuntimeEngine", "vocabulary"),
-        _ITEM_TASKS,
-        reference=ENCODE_ONCE,
+    _kind(
+        "podx-vocabulary", "podx as above, but scores over the whole vocabulary as transformers computes them",
+        _OURS, "vocabulary", **_ITEMS, reference=ENCODE_ONCE,
     ),
-    EngineKind(
-        "podx-unconstrained",
-        "podx on ONNX Runtime, search over the whole vocabulary, items read from the text",
-        _made_by("engines.runtime:RuntimeEngine", "text"),
-        _ITEM_TASKS,
-        slow=True,
-        reference=ENCODE_ONCE_FREE,
+    _kind(
+        "podx-unconstrained", "podx on ONNX Runtime, search over the whole vocabulary, items read from the text",
+        _OURS, "text", **_ITEMS, slow=True, reference=ENCODE_ONCE_FREE,
     ),
 )
+# fmt: on
 ENGINES = {kind.name: kind for kind in (*_KINDS, *PEERS)}
 DEFAULT_ENGINES = (AS_PUBLISHED, ENCODE_ONCE, ENCODE_ONCE_FREE, OURS)
 

@@ -25,12 +25,10 @@ class Timing:
 
 
 class EngineProcess(Child):
-    """An engine in a process of its own. A context manager: leaving it ends the process.
+    """The parent's handle on an engine. A context manager: leaving it ends the process.
 
     Args:
-        name: the engine's.
-        context: what it is made from.
-        work: file with its requests.
+        work: file with its requests, see :func:`podx_bench.workload.work.write_work`.
         call_timeout: seconds after which a call is given up.
         loads: engine that the process loads, where ``name`` is one of this run alone.
 
@@ -65,12 +63,7 @@ class EngineProcess(Child):
 
 
 class EngineServer:
-    """Loads an engine and lets it answer once, so that nothing is left to be loaded later.
-
-    Args:
-        engine: name of its kind.
-        work: file of requests, see :func:`podx_bench.workload.work.write_work`.
-    """
+    """Loads an engine and lets it answer once, so that nothing is left to be loaded later."""
 
     def __init__(self, engine: str, context: EngineContext, work: Path) -> None:
         self._requests = Work(work)

@@ -57,7 +57,6 @@ def open_search(name: str, plan: Plan) -> Search:
                 attention_mask=torch.from_numpy(attention_mask),
                 generation_config=settings,
             )
-        found: list[Hypotheses] = sequences[:, 1:].reshape(len(input_ids), plan.k, -1).tolist()
-        return found
+        return sequences[:, 1:].reshape(len(input_ids), plan.k, -1).tolist()
 
     return in_batches(search, plan)

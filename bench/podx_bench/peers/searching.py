@@ -34,8 +34,7 @@ class Plan:
         folder: what its ``convert`` wrote.
         beams, k: width of the search, and hypotheses returned.
         steps: decoding steps, the last of which alone may end a sequence.
-        threads, spin: as in :class:`podx_bench.workload.work.EngineContext`.
-        batch_size: records to be run at a time; None: all that are given.
+        threads, spin, batch_size: as in :class:`podx_bench.workload.work.EngineContext`.
         pad_id: token that fills up short records.
     """
 
