@@ -8,15 +8,9 @@ import numpy as np
 import pytest
 
 from podx.text.templates import Task
-from podx_bench.accuracy.agreement import (
-    agreement,
-    baseline_records,
-    compared,
-    comparison_order,
-    hit_loss,
-    score,
-)
+from podx_bench.accuracy.agreement import baseline_records, compared, comparison_order, score
 from podx_bench.accuracy.metrics import as_lists, collect_answers, item_numbers, text_metrics
+from podx_bench.harness.records import AccuracyRecord
 from podx_bench.workload.baselines import (
     near_users,
     next_numbers,
@@ -126,23 +120,32 @@ def test_bleu_is_neither_smoothed_nor_tokenised() -> None:
     assert text_metrics(["a b c d."], ["a b c d ."])["bleu_4"] == 0.0
 
 
+def comparison(answers: list[Answer], others: list[Answer], task: Task, dataset: Dataset) -> AccuracyRecord:
+    """What is said of an engine's answers beside another's."""
+    record = score("int8", workload(task), answers, 1.0, dataset) if task is not Task.EXPLANATION else TEXTS
+    return compared(record, {"int8": answers, "fp32": others}, "fp32", workload(task), dataset)
+
+
+TEXTS = AccuracyRecord("int8", Task.EXPLANATION, 2, 1.0, {})
+
+
 def test_agreement_is_on_the_users_both_answered(dataset: Dataset) -> None:
     own = [Answer(items=("item-1", "item-2")), Answer(items=("item-3", "item-4")), Answer(items=("item-5",))]
     other = [Answer(items=("item-2", "item-1")), Answer(items=("item-3", "item-9"))]
-    assert agreement(own, other, dataset, Task.SEQUENTIAL) == (0.75, 2)
+    found = comparison(own, other, Task.SEQUENTIAL, dataset)
+    assert (found.overlap, found.overlap_users) == (0.75, 2)
     texts, others = [Answer(text="a"), Answer(text="b")], [Answer(text="a"), Answer(text="c")]
-    assert agreement(texts, others, dataset, Task.EXPLANATION) == (0.5, 2)
+    found = comparison(texts, others, Task.EXPLANATION, dataset)
+    assert (found.overlap, found.overlap_users, found.hr_10_loss) == (0.5, 2, None)
 
 
 def test_what_a_precision_costs_is_a_share_of_the_hits_of_its_reference(dataset: Dataset) -> None:
     # targets 5, 7, 2
     exact = [Answer(items=("item-5",)), Answer(items=("item-7",)), Answer(items=("item-1",))]
     coarse = [Answer(items=("item-5",)), Answer(items=("item-1",))]
-    assert hit_loss(coarse, exact, workload(Task.SEQUENTIAL), dataset) == 0.5
-    assert hit_loss(exact, coarse, workload(Task.SEQUENTIAL), dataset) == -1.0
-    assert hit_loss(exact, [Answer(items=("item-1",))], workload(Task.SEQUENTIAL), dataset) is None
-    record = score("int8", workload(Task.SEQUENTIAL), coarse, 1.0, dataset)
-    found = compared(record, {"int8": coarse, "fp32": exact}, "fp32", workload(Task.SEQUENTIAL), dataset)
+    assert comparison(exact, coarse, Task.SEQUENTIAL, dataset).hr_10_loss == -1.0
+    assert comparison(exact, [Answer(items=("item-1",))], Task.SEQUENTIAL, dataset).hr_10_loss is None
+    found = comparison(coarse, exact, Task.SEQUENTIAL, dataset)
     assert (found.overlap, found.overlap_with, found.overlap_users, found.hr_10_loss) == (0.5, "fp32", 2, 0.5)
 
 

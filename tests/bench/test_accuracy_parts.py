@@ -14,14 +14,7 @@ from podx.text.templates import Task
 from podx_bench.accuracy import published
 from podx_bench.accuracy.datasets import leak_counts, ranked_users
 from podx_bench.accuracy.metrics import answer_metrics
-from podx_bench.accuracy.options import (
-    AccuracyOptions,
-    ModelInput,
-    PeerInput,
-    parse_model,
-    parse_models,
-    parse_peer,
-)
+from podx_bench.accuracy.options import AccuracyOptions, ModelInput, PeerInput, parse_model, parse_peer
 from podx_bench.accuracy.peers import score_peer
 from podx_bench.accuracy.rows import spread
 from podx_bench.workload.work import Answer
@@ -154,8 +147,6 @@ def test_models_are_named_with_their_data() -> None:
             parse_model(text)
     with pytest.raises(ConfigError, match=r"FILE\.json@DATA"):
         parse_peer("sasrec.json")
-    with pytest.raises(ConfigError, match="not another seed"):
-        parse_models(["POD=a@b", "POD=a@b"])
 
 
 def test_options_that_cannot_be_meant_are_refused() -> None:

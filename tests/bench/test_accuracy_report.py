@@ -123,7 +123,6 @@ def test_what_is_measured_is_not_measured_again(
         raise AssertionError("a process was started")
 
     monkeypatch.setattr("podx_bench.accuracy.measure.EngineProcess", refuse)
-    monkeypatch.setattr("podx_bench.accuracy.timing.EngineProcess", refuse)
     monkeypatch.setattr("podx_bench.accuracy.datasets.baseline_lists", refuse)
     again = run_accuracy(seeds(folder), [], out, QUICK)
     assert again.models == study.models
@@ -261,12 +260,10 @@ def test_other_data_than_the_models_is_refused(folder: Path, tmp_path: Path) -> 
 
 def test_a_copy_of_a_bundle_is_no_seed(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "copy").symlink_to(folder / "bundle0")
-    models = [
-        ModelInput("POD", folder / "bundle0", folder / "data"),
-        ModelInput("POD", tmp_path / "copy", folder / "data"),
-    ]
-    with pytest.raises(ConfigError, match="a copy of a bundle given before"):
-        run_accuracy(models, [], tmp_path / "out", QUICK)
+    for same in (tmp_path / "copy", folder / "bundle0"):
+        models = [ModelInput("POD", path, folder / "data") for path in (folder / "bundle0", same)]
+        with pytest.raises(ConfigError, match="a copy of a bundle given before, not another seed"):
+            run_accuracy(models, [], tmp_path / "out", QUICK)
 
 
 def test_nothing_to_measure_is_an_error(tmp_path: Path) -> None:

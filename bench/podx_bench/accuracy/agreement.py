@@ -45,36 +45,18 @@ def compared(
     dataset: Dataset,
 ) -> AccuracyRecord:
     """A record with how far its engine agrees with another, and what HR@10 that costs, on the users both answered."""
-    answers, others = answered[record.engine], answered[reference]
-    share, users = agreement(answers, others, dataset, workload.task)
-    loss = None if workload.task is Task.EXPLANATION else hit_loss(answers, others, workload, dataset)
-    return replace(record, overlap=share, overlap_with=reference, overlap_users=users, hr_10_loss=loss)
-
-
-def agreement(
-    answers: Sequence[Answer], reference: Sequence[Answer], dataset: Dataset, task: Task
-) -> tuple[float, int]:
-    """How far two engines agree on the users both answered (see :class:`AccuracyRecord`), and how many those are."""
-    count = min(len(answers), len(reference))
-    if task is Task.EXPLANATION:
-        pairs = zip(answers[:count], reference[:count], strict=True)
-        return float(np.mean([answer.text == other.text for answer, other in pairs])), count
-    numbers = item_numbers(dataset)
-    lists, others = (as_lists(part[:count], numbers, OVERLAP_PLACES) for part in (answers, reference))
-    return overlap(lists, others, OVERLAP_PLACES), count
-
-
-def hit_loss(
-    answers: Sequence[Answer], reference: Sequence[Answer], workload: Workload, dataset: Dataset
-) -> float | None:
-    """See ``hr_10_loss`` of :class:`AccuracyRecord`."""
-    count = min(len(answers), len(reference))
-    numbers = item_numbers(dataset)
-    hits, others = (
-        RankingMetrics.of(as_lists(part[:count], numbers, OVERLAP_PLACES), workload.targets[:count]).hr_10
-        for part in (answers, reference)
-    )
-    return (others - hits) / others if others else None
+    count = min(len(answered[record.engine]), len(answered[reference]))
+    answers, others = (answered[name][:count] for name in (record.engine, reference))
+    loss = None
+    if workload.task is Task.EXPLANATION:
+        share = float(np.mean([answer.text == other.text for answer, other in zip(answers, others, strict=True)]))
+    else:
+        numbers, targets = item_numbers(dataset), workload.targets[:count]
+        ours, theirs = (as_lists(part, numbers, OVERLAP_PLACES) for part in (answers, others))
+        share = overlap(ours, theirs, OVERLAP_PLACES)
+        hits, wanted = (RankingMetrics.of(lists, targets).hr_10 for lists in (ours, theirs))
+        loss = (wanted - hits) / wanted if wanted else None
+    return replace(record, overlap=share, overlap_with=reference, overlap_users=count, hr_10_loss=loss)
 
 
 def comparison_order(kinds: Mapping[str, EngineKind]) -> list[str]:

@@ -78,15 +78,13 @@ def describe_dataset(
         codes = max(map(len, dataset.item_codes or ()), default=0)
         record = DatasetRecord(path.resolve().name, dataset.scheme, digest, stats, leaks, codes=codes)
         file.save(record)
-    for task in RANKING_TASKS if options.tasks is None else [t for t in options.tasks if t in RANKING_TASKS]:
+    for task in (task for task in RANKING_TASKS if task in (options.tasks or RANKING_TASKS)):
         users = asked_users(task, dataset, options)
         if any((m.task, m.users) == (task, len(users)) for rows in record.rows.values() for m in rows):
             continue
-        rows = dict(record.rows)
-        workload = ranked_users(task, dataset, users)
+        rows, workload = dict(record.rows), ranked_users(task, dataset, users)
         for name, lists in baseline_lists(dataset, workload, LEAST_ACCURACY_K, options.seed).items():
-            metrics = list_metrics(lists, workload, dataset)
-            measurement = Measurement(task.value, CONSTRAINED, len(users), None, metrics)
+            measurement = Measurement(task, CONSTRAINED, len(users), None, list_metrics(lists, workload, dataset))
             rows[name] = (*rows.get(name, ()), measurement)
         record = dataclasses.replace(record, rows=rows)
         file.save(record)

@@ -14,11 +14,11 @@ from podx.metrics import NOT_AN_ITEM, RankingMetrics
 from podx.text.templates import Task
 from podx_bench.engines.process import EngineProcess
 from podx_bench.harness.options import LEAST_ACCURACY_K
+from podx_bench.pages.table import PERCENT
 from podx_bench.workload.scenarios import TEST, Workload
 from podx_bench.workload.work import Answer
 from podx_train.data.dataset import Dataset
 
-PERCENT = 100.0
 ROUGE = {"rouge_1": "rouge1", "rouge_2": "rouge2", "rouge_l": "rougeL"}
 IntArray = npt.NDArray[np.int64]
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from podx.decoding.options import DEFAULT_BEAMS
 from podx.errors import ConfigError
@@ -16,11 +15,9 @@ from podx_bench.harness.options import DEVICES, LEAST_ACCURACY_K, usable_cores
 
 MODEL_FORM = "LABEL=BUNDLE@DATA"
 PEER_FORM = "FILE.json@DATA"
-_NOT_IN_A_FILE_NAME = re.compile(r"[^A-Za-z0-9.-]+")
 
 
-@dataclass(frozen=True)
-class ModelInput:
+class ModelInput(NamedTuple):
     """A bundle to be measured on a dataset folder, under a label."""
 
     label: str
@@ -28,8 +25,7 @@ class ModelInput:
     data: Path
 
 
-@dataclass(frozen=True)
-class PeerInput:
+class PeerInput(NamedTuple):
     """A file with a peer's lists, and the dataset folder they are about."""
 
     file: Path
@@ -37,46 +33,24 @@ class PeerInput:
 
 
 def parse_model(text: str) -> ModelInput:
-    """A model argument; the dataset follows the last ``@``.
-
-    Raises:
-        ConfigError: a part is missing.
-    """
-    label, equals, rest = text.partition("=")
-    bundle, at, data = rest.rpartition("@")
-    if not (equals and at and label.strip() and bundle and data):
+    """A model argument; the dataset follows the last ``@``. Raises ConfigError where a part is missing."""
+    match = re.fullmatch(r"([^=]*[^=\s])\s*=(.+)@([^@]+)", text.strip())
+    if not match:
         raise ConfigError(f"a model is given as {MODEL_FORM}, as in POD=bundle@data, not {text!r}")
-    return ModelInput(label.strip(), Path(bundle), Path(data))
+    return ModelInput(match[1], Path(match[2]), Path(match[3]))
 
 
 def parse_peer(text: str) -> PeerInput:
-    """A ``--peer`` argument; the dataset follows the last ``@``.
-
-    Raises:
-        ConfigError: a part is missing.
-    """
+    """A ``--peer`` argument; the dataset follows the last ``@``. Raises ConfigError where a part is missing."""
     file, _, data = text.rpartition("@")
     if not (file and data):
         raise ConfigError(f"--peer takes {PEER_FORM}, as in sasrec.json@data, not {text!r}")
     return PeerInput(Path(file), Path(data))
 
 
-def parse_models(texts: Sequence[str]) -> tuple[ModelInput, ...]:
-    """All model arguments.
-
-    Raises:
-        ConfigError: a part is missing, or a bundle is given twice under one label.
-    """
-    models = tuple(map(parse_model, texts))
-    for place, model in enumerate(models):
-        if model in models[:place]:
-            raise ConfigError(f"{model.label}={model.bundle} is given twice: the same bundle is not another seed")
-    return models
-
-
 def slug(label: str) -> str:
     """A label as part of a file name."""
-    return _NOT_IN_A_FILE_NAME.sub("-", label).strip("-.") or "model"
+    return re.sub(r"[^A-Za-z0-9.-]+", "-", label).strip("-.") or "model"
 
 
 @dataclass(frozen=True)

@@ -152,11 +152,7 @@ class AccuracyResults:
 
     @classmethod
     def load(cls, path: Path) -> AccuracyResults:
-        """Read what :meth:`save` wrote.
-
-        Raises:
-            DataError: the file is missing, is no such file, is damaged, or has another format version.
-        """
+        """Read what :meth:`save` wrote; raises DataError where the file is missing, another one, or damaged."""
         return _FILE.read(path)
 
 

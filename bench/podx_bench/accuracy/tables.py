@@ -6,19 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from podx.text.templates import ALL_TASKS, Task
-from podx_bench.accuracy.published import (
-    BEAUTY,
-    COUNTS,
-    DROPPED,
-    KEPT,
-    LEAK_FREE,
-    LOGGED_HR_1,
-    NUMBER,
-    NUMBERED,
-    POD,
-    TABLE_6,
-    published_rows,
-)
+from podx_bench.accuracy import published
 from podx_bench.accuracy.records import CONSTRAINED, TEXT, AccuracyResults, DatasetRecord, ModelRecord
 from podx_bench.accuracy.rows import (
     LEARNS_NOTHING,
@@ -118,7 +106,7 @@ def _rows(results: AccuracyResults, task: Task) -> list[Row]:
 
 def dataset_name(results: AccuracyResults) -> str | None:
     """The paper's dataset that all of a report's are copies of; None: it is another, or there are several."""
-    names = {COUNTS.get((record.stats["users"], record.stats["items"])) for record in results.datasets}
+    names = {published.COUNTS.get((record.stats["users"], record.stats["items"])) for record in results.datasets}
     return names.pop() if len(names) == 1 else None
 
 
@@ -129,10 +117,10 @@ def accuracy_table(results: AccuracyResults, task: Task) -> TextTable | None:
         return None
     name = dataset_name(results)
     rows: list[tuple[str, ...]] = []
-    for reported in published_rows(name, task):
-        scheme = "paper (leaks)" if reported.method in NUMBERED and task is not Task.EXPLANATION else "paper"
-        logged = reported.method == POD and task is Task.SEQUENTIAL
-        metrics = {**reported.metrics, **({"hr_1": LOGGED_HR_1[reported.dataset]} if logged else {})}
+    for reported in published.published_rows(name, task):
+        scheme = "paper (leaks)" if reported.method in published.NUMBERED and task is not Task.EXPLANATION else "paper"
+        logged = reported.method == published.POD and task is Task.SEQUENTIAL
+        metrics = {**reported.metrics, **({"hr_1": published.LOGGED_HR_1[reported.dataset]} if logged else {})}
         rows.append((reported.method, scheme, REPORTED, NONE, *_reported(metrics, task), NONE))
     for row in measured:
         seeds = NONE if row.kind == LEARNS_NOTHING else str(len(row.seeds))
@@ -140,7 +128,7 @@ def accuracy_table(results: AccuracyResults, task: Task) -> TextTable | None:
     notes = [_NOTE.format(_time_note(results, task)), _TEXT_NOTE if task is Task.EXPLANATION else _LISTS_NOTE]
     if task is Task.SEQUENTIAL:
         notes += [_warning(record) for record in ordered_datasets(results) if leaks(record)]
-    title = f"{task} (the paper's Table {NUMBER[task]}{f', {name}' if name else ''})"
+    title = f"{task} (the paper's Table {published.NUMBER[task]}{f', {name}' if name else ''})"
     return _table(title, "seeds", _columns(task), rows, notes)
 
 
@@ -171,9 +159,9 @@ def _warning(dataset: DatasetRecord) -> str:
 
 def _leak_free_table(results: AccuracyResults) -> TextTable | None:
     """What other papers report without the leak; None: the data is not Beauty."""
-    if dataset_name(results) != BEAUTY:
+    if dataset_name(results) != published.BEAUTY:
         return None
-    rows = tuple((row.method, *_reported(row.metrics, Task.SEQUENTIAL)[1:]) for row in LEAK_FREE)
+    rows = tuple((row.method, *_reported(row.metrics, Task.SEQUENTIAL)[1:]) for row in published.LEAK_FREE)
     header = ("method", *(title for _, title in RANKING_COLUMNS[1:]))
     note = "Reported, not measured here: sequential recommendation on Beauty, figures as later papers quote them."
     return TextTable("Leak-free figures of other papers, Beauty", header, rows, (note,))
@@ -219,10 +207,13 @@ def template_table(results: AccuracyResults, task: Task) -> TextTable | None:
         return None
     rows: list[tuple[str, ...]] = [
         (f"POD, {r.dataset}, {REPORTED}", "paper", r.method, NONE, *_reported(r.metrics, task), r.time or NONE)
-        for r in TABLE_6
+        for r in published.TABLE_6
         if r.task is task
     ]
-    rows += [_cells(row, KEPT if row.template(task) else DROPPED, _measured(row, task)) for row in measured]
+    rows += [
+        _cells(row, published.KEPT if row.template(task) else published.DROPPED, _measured(row, task))
+        for row in measured
+    ]
     notes = (
         "reported: on Sports; time of the whole test set on a V100S, not per user.",
         f"ms/user: {_time_note(results, task)}.",
@@ -237,20 +228,15 @@ def _budget_table(results: AccuracyResults) -> TextTable:
     schemes = {record.digest: record.scheme for record in results.datasets}
     rows = []
     for record in (*results.models, *results.peers):
-        training = record.training
+        training, name = record.training, record.label
         known: dict[str, Any] = {**(training.get("environment") or {}), **(training.get("options") or {}), **training}
-        name = record.label
         if isinstance(record, ModelRecord):
-            known |= record.facts
-            name = PODX + name
+            name, seconds = PODX + name, training.get("train_seconds")
+            known |= {**record.facts, "minutes": None if seconds is None else seconds / SECONDS_PER_MINUTE}
         elif "epochs" in known:
             known.setdefault("updates", f"{known['epochs']} epochs")
-        if known.get("train_seconds") is not None:
-            known["minutes"] = known["train_seconds"] / SECONDS_PER_MINUTE
-        if isinstance(known.get("minutes"), float):
-            known["minutes"] = f"{known['minutes']:.1f}"
-        scheme = schemes.get(record.dataset, record.scheme)
-        rows.append((name, scheme, *(_said(known.get(key)) for key in BUDGET.values())))
+        cells = (_said(known.get(key)) for key in BUDGET.values())
+        rows.append((name, schemes.get(record.dataset, record.scheme), *cells))
     note = "Minutes: of updates alone, validation not counted. Of peers: as their files say."
     return TextTable("Budget of training", ("model", "ids", *BUDGET), tuple(rows), (note,))
 
@@ -258,4 +244,6 @@ def _budget_table(results: AccuracyResults) -> TextTable:
 def _said(value: object) -> str:
     if value is None:
         return NONE
+    if isinstance(value, float):
+        return f"{value:.1f}"
     return f"{value:,}" if isinstance(value, int) else str(value)

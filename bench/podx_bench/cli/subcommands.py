@@ -12,7 +12,7 @@ from rich.console import Console
 
 from podx.errors import ConfigError
 from podx.flags import with_flags
-from podx_bench.accuracy.options import MODEL_FORM, PEER_FORM, AccuracyOptions, parse_models, parse_peer
+from podx_bench.accuracy.options import MODEL_FORM, PEER_FORM, AccuracyOptions, parse_model, parse_peer
 from podx_bench.accuracy.records import RESULTS_FILE, AccuracyResults
 from podx_bench.accuracy.report import write_accuracy
 from podx_bench.accuracy.run import run_accuracy
@@ -64,7 +64,7 @@ def accuracy(
             raise ConfigError(f"--report-only takes everything from OUT/{RESULTS_FILE}: leave models and data out")
         results = AccuracyResults.load(out / RESULTS_FILE)
     else:
-        chosen, peers = parse_models(models or ()), tuple(parse_peer(text) for text in peer or ())
+        chosen, peers = tuple(map(parse_model, models or ())), tuple(parse_peer(text) for text in peer or ())
         with counting(console) as progress:
             results = run_accuracy(chosen, peers, out, AccuracyOptions(**options), progress, data or ())
     report = write_accuracy(results, out)
