@@ -26,8 +26,8 @@ from podx.recommender import DEFAULT_K
 from podx.requests.encoder import RequestEncoder
 from podx.text.templates import Task, parse_tasks
 from podx_bench.engines.runtime import rank_requests, recommend_requests
-from podx_bench.harness.command import run_command
 from podx_bench.harness.options import usable_cores
+from podx_bench.harness.terminal import run_command
 from podx_bench.pages.render import rich_table
 from podx_bench.pages.table import TextTable
 from podx_bench.workload.matching import require_match

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime as ort
-from onnx import TensorProto, helper, numpy_helper
+from onnx import numpy_helper, parser
 
 from podx_bench.harness.child import run_in_child, thread_environment
 from podx_bench.harness.records import GemmRecord
@@ -22,11 +22,9 @@ from podx_bench.harness.records import GemmRecord
 ROWS = (20, 640, 1408)
 INNER, COLUMNS = 512, 2048
 OPERATORS = {"fp32": "MatMul", "int8": "DynamicQuantizeMatMul"}
+NODES = {"fp32": "MatMul (x, weight)", "int8": "com.microsoft.DynamicQuantizeMatMul (x, weight, scale)"}
 SECONDS_PER_SHAPE = 0.3
-LEAST_CALLS, MOST_CALLS = 5, 500
-WARM_UP_CALLS = 3
-OPSET, IR_VERSION = 17, 8
-MICROSOFT = "com.microsoft"
+LEAST_CALLS, MOST_CALLS, WARM_UP_CALLS = 5, 500, 3
 TIMEOUT_S = 120.0
 MEASURE = "podx_bench.harness.gemm:measure"
 INT8_LIMIT = 64
@@ -38,33 +36,26 @@ OPS_PER_PRODUCT = 2
 
 def product_graph(precision: str) -> onnx.ModelProto:
     """``x`` float [rows, 512] · a constant [512, 2048] → ``y``, the constant in the given precision."""
-    random = np.random.default_rng(0)
-    inputs, weights, domain = ["x", "weight"], [], ""
-    values: npt.NDArray[Any]
+    random, shape = np.random.default_rng(0), (INNER, COLUMNS)
+    constants: dict[str, npt.NDArray[Any]] = {"weight": random.standard_normal(shape, dtype=np.float32)}
     if precision == "int8":
-        values = random.integers(-INT8_LIMIT, INT8_LIMIT, size=(INNER, COLUMNS), dtype=np.int8)
-        weights.append(numpy_helper.from_array(np.full(COLUMNS, 1 / INT8_LIMIT, np.float32), "scale"))
-        inputs, domain = [*inputs, "scale"], MICROSOFT
-    else:
-        values = random.standard_normal((INNER, COLUMNS), dtype=np.float32)
-    weights.insert(0, numpy_helper.from_array(values, "weight"))
-    graph = helper.make_graph(
-        [helper.make_node(OPERATORS[precision], inputs, ["y"], domain=domain)],
-        "product",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["rows", INNER])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["rows", COLUMNS])],
-        weights,
+        constants = {
+            "weight": random.integers(-INT8_LIMIT, INT8_LIMIT, size=shape, dtype=np.int8),
+            "scale": np.full(COLUMNS, 1 / INT8_LIMIT, np.float32),
+        }
+    model = parser.parse_model(
+        f'<ir_version: 8, opset_import: ["": 17, "com.microsoft": 1]> '
+        f"product (float[rows, {INNER}] x) => (float[rows, {COLUMNS}] y) {{ y = {NODES[precision]} }}"
     )
-    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, 1)]
-    return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
+    model.graph.initializer.extend(numpy_helper.from_array(values, name) for name, values in constants.items())
+    return model
 
 
 def measure(threads: int, spin: bool, seconds: float = SECONDS_PER_SHAPE) -> list[GemmRecord]:
     """A record for each precision and number of rows, in this process."""
     settings = ort.SessionOptions()
     settings.intra_op_num_threads = threads
-    if not spin:
-        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    settings.add_session_config_entry("session.intra_op.allow_spinning", str(int(spin)))
     records = []
     for precision, operator in OPERATORS.items():
         graph = product_graph(precision).SerializeToString()
@@ -92,19 +83,8 @@ def _times(session: ort.InferenceSession, rows: int, seconds: float) -> list[flo
 
 
 def measure_apart(threads: int, spin: bool) -> tuple[GemmRecord, ...]:
-    """:func:`measure` in a process of its own.
-
-    Raises:
-        EngineError: the process failed.
-    """
-    records: tuple[GemmRecord, ...] = run_in_child(
-        MEASURE,
-        threads,
-        spin,
-        returns=tuple[GemmRecord, ...],
-        name="the measurement of the machine's own rate",
-        advice="add --no-roofline",
-        environment=thread_environment(threads, spin),
-        timeout=TIMEOUT_S,
-    )
+    """:func:`measure` in a process of its own; an EngineError where that fails."""
+    names = {"name": "the measurement of the machine's own rate", "advice": "add --no-roofline"}
+    options = {**names, "environment": thread_environment(threads, spin), "timeout": TIMEOUT_S}
+    records: tuple[GemmRecord, ...] = run_in_child(MEASURE, threads, spin, returns=tuple[GemmRecord, ...], **options)
     return records

@@ -1,4 +1,4 @@
-"""What the commands of the bench print: how wide, and how far they are."""
+"""Commands of the bench on the terminal: how wide they print, how far they are, and how errors are told."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from podx.errors import EXIT_CODE, PodxError
 
 TABLE_WIDTH = 150
 """Characters that the widest table takes, and so the width where output does not go to a terminal."""
@@ -57,3 +61,14 @@ def counting(console: Console) -> Iterator[Count]:
             bar.update(shown, completed=done, total=total)
 
         yield count
+
+
+def run_command(function: Callable[..., Any]) -> None:
+    """Call ``function`` with what stands on the command line; a podx error is one line on stderr and exit status 2."""
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(function)
+    try:
+        app()
+    except PodxError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(EXIT_CODE) from None

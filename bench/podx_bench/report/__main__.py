@@ -12,8 +12,8 @@ from typing import Annotated
 import typer
 
 from podx.errors import ConfigError
-from podx_bench.harness.command import run_command
 from podx_bench.harness.records import Results
+from podx_bench.harness.terminal import run_command
 from podx_bench.pages.render import markdown_table, write_report
 from podx_bench.report.bench import bench_report, extra_sections
 from podx_bench.report.compare import comparison_report

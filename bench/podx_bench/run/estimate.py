@@ -25,8 +25,8 @@ def describe_plan(plans: Sequence[TaskPlan], kinds: Mapping[str, EngineKind], op
         said.append(f"Speed: {options.timed_users} users in batches of {sizes}, {options.rounds} rounds.")
     if options.accuracy:
         scored = max(len(plan.scored) for plan in plans if plan.scored is not None)
-        slow = [name for name, kind in kinds.items() if kind.slow and not kind.speed_only]
-        eager = f", {', '.join(slow)} on the first {options.eager_users} (--eager-users)" if slow else ""
+        slow = ", ".join(name for name, kind in kinds.items() if kind.slow and not kind.speed_only)
+        eager = f", {slow} on the first {options.eager_users} (--eager-users)" if slow else ""
         said.append(f"Accuracy: {scored:,} users (--accuracy-users){eager}.")
     if options.stream_users is not None:
         said.append(f"Stream: {options.stream_users:,} users, {options.stream_rounds} round(s).")
@@ -39,8 +39,8 @@ def user_count(plan: TaskPlan, kind: EngineKind, options: BenchOptions) -> float
         return 0
     users = 0.0
     if plan.timed is not None:
-        for size in options.batch_sizes:
-            users += max(len(plan.timed.source_tokens), size) + WARM_UP_BATCHES * size
+        timed = len(plan.timed.source_tokens)
+        users += sum(max(timed, size) + WARM_UP_BATCHES * size for size in options.batch_sizes)
     if plan.scored is not None and not kind.speed_only:
         users += min(len(plan.scored), options.eager_users) if kind.slow else len(plan.scored)
     if plan.streamed is not None:
@@ -54,18 +54,13 @@ def estimated_seconds(
     options: BenchOptions,
     measured: Mapping[str, tuple[float, float]],
 ) -> float:
-    """Seconds that all tasks take, scaled from the first one.
-
-    Args:
-        measured: of each engine of the first task, seconds to load it and seconds of a call of one request.
-    """
-    seconds = 0.0
-    for plan in plans:
-        longer = plan.mean_tokens / plans[0].mean_tokens
-        for name, (load_s, call_s) in measured.items():
-            if plan.task in kinds[name].tasks:
-                seconds += load_s + user_count(plan, kinds[name], options) * call_s * longer
-    return seconds
+    """Seconds of all tasks, from ``measured`` in the first: of each engine, seconds to load and of one request."""
+    return sum(
+        load_s + user_count(plan, kinds[name], options) * call_s * plan.mean_tokens / plans[0].mean_tokens
+        for plan in plans
+        for name, (load_s, call_s) in measured.items()
+        if plan.task in kinds[name].tasks
+    )
 
 
 def about(seconds: float) -> str:

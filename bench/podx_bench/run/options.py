@@ -11,12 +11,7 @@ from podx.text.templates import Task, parse_tasks
 from podx_bench.engines import DEFAULT_ENGINES, ENGINES
 from podx_bench.harness.options import DEFAULT_K, DEVICES, LEAST_ACCURACY_K, parse_numbers, usable_cores
 
-DEFAULT_BATCH_SIZES = (1, 32)
-DEFAULT_SPEED_USERS = 32
 DEFAULT_ACCURACY_USERS = 2_000
-DEFAULT_EAGER_USERS = 16
-DEFAULT_ROUNDS = 3
-DEFAULT_STREAM_BATCH = 32
 _ENGINES_HELP = f"Comma-separated: {', '.join(ENGINES)}; or module:attribute. Default: {','.join(DEFAULT_ENGINES)}."
 
 
@@ -43,19 +38,17 @@ class BenchOptions:
     tasks: tuple[Task, ...] | None = option(
         None, "Comma-separated: sequential,topn,explanation. Default: all there are.", parse=parse_tasks
     )
-    batch_sizes: tuple[int, ...] = option(
-        DEFAULT_BATCH_SIZES, "Requests per timed call.", least=1, parse=_parse_batch_sizes
-    )
+    batch_sizes: tuple[int, ...] = option((1, 32), "Requests per timed call.", least=1, parse=_parse_batch_sizes)
     engines: tuple[str, ...] | None = option(None, _ENGINES_HELP, parse=_parse_engines)
     users: int | None = option(None, "Test users that take part; default: all.", above=0)
-    speed_users: int = option(DEFAULT_SPEED_USERS, "Of these, users that the timed runs go through.", least=1)
+    speed_users: int = option(32, "Of these, users that the timed runs go through.", least=1)
     accuracy_users: int | None = option(
         DEFAULT_ACCURACY_USERS, "Of these, the most users of the accuracy runs; 0: all of them.", least=0
     )
-    eager_users: int = option(DEFAULT_EAGER_USERS, "The most users for accuracy of the slow engines.", least=1)
+    eager_users: int = option(16, "The most users for accuracy of the slow engines.", least=1)
     device: str = option("cpu", "cpu or cuda.", choices=DEVICES)
     threads: int = option(0, "Threads of every engine; 0 = one per core.", least=0)
-    rounds: int = option(DEFAULT_ROUNDS, "Turns of every engine.", least=1)
+    rounds: int = option(3, "Turns of every engine.", least=1)
     beams: int = option(DEFAULT_BEAMS, "Width of the item search.", least=1)
     k: int = option(DEFAULT_K, "Answers per request.", flag="-k,--count", least=1)
     seed: int = option(0, "Which users are taken.", least=0)
@@ -69,7 +62,7 @@ class BenchOptions:
     stream_users: int | None = option(
         None, "Users that each engine also gets in one call, in an order of its own.", above=0
     )
-    stream_batch: int = option(DEFAULT_STREAM_BATCH, "How many of them an engine runs at a time.", least=1)
+    stream_batch: int = option(32, "How many of them an engine runs at a time.", least=1)
     stream_rounds: int = option(1, "How often each engine goes through them.", least=1)
     roofline: bool = option(
         True, "Measure what the machine's arithmetic allows at best, on a CPU.", flag="--roofline/--no-roofline"
@@ -82,11 +75,9 @@ class BenchOptions:
             raise ConfigError(f"-k {self.k} and --beams {self.beams} conflict: a search returns at most its beams")
         if self.accuracy and self.k < LEAST_ACCURACY_K:
             raise ConfigError(f"-k {self.k} and accuracy conflict: HR@10 needs -k 10 or more, or add --no-accuracy")
-        if not self.speed and not self.accuracy and self.stream_users is None:
-            raise ConfigError(
-                "--no-speed and --no-accuracy together leave nothing to measure: "
-                "drop one of them, or add --stream-users"
-            )
+        if not (self.speed or self.accuracy or self.stream_users):
+            left = "leave nothing to measure: drop one of them, or add --stream-users"
+            raise ConfigError(f"--no-speed and --no-accuracy together {left}")
         if self.source_length is not None and not self.speed:
             raise ConfigError("--source-length and --no-speed conflict: only timed requests have a fixed length")
 
@@ -94,21 +85,18 @@ class BenchOptions:
     def work_users(self) -> int | None:
         """Users that requests as they come are needed for; None: all."""
         timed = self.timed_users if self.speed and self.source_length is None else 0
-        if not self.accuracy:
-            return timed
-        scored = self.scored_users
+        scored = self.scored_users if self.accuracy else 0
         return None if scored is None else max(scored, timed)
 
     @property
     def scored_users(self) -> int | None:
         """The most users that accuracy is measured on; None: all."""
-        limits = [limit for limit in (self.users, self.accuracy_users or None) if limit is not None]
-        return min(limits, default=None)
+        return min(filter(None, (self.users, self.accuracy_users)), default=None)
 
     @property
     def timed_users(self) -> int:
         """Users that the speed runs go through."""
-        return self.speed_users if self.users is None else min(self.users, self.speed_users)
+        return min(self.users or self.speed_users, self.speed_users)
 
     @property
     def thread_count(self) -> int:

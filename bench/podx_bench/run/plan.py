@@ -34,8 +34,7 @@ class TaskPlan:
 
     Attributes:
         requests: of all parts, one after another.
-        scored: those that accuracy is measured on: the first ones. None: accuracy is not wanted.
-        timed, streamed: None: not wanted.
+        scored: those that accuracy is measured on: the first ones. timed, streamed: others. None: not wanted.
         mean_tokens: mean source length of some of the requests.
         decoding_steps: of the deepest item, end of sequence included; None for explanations.
         notes: what a reader must know of the choice.
@@ -57,25 +56,25 @@ class TaskPlan:
 
 
 def plan_task(task: Task, dataset: Dataset, bundle: Bundle, options: BenchOptions) -> TaskPlan:
-    """Choose the requests that the options ask for.
-
-    Raises:
-        ConfigError: no input has the length asked for.
-    """
+    """Choose the requests that the options ask for; a ConfigError where no input has the length asked for."""
     meter = LengthMeter(bundle, task)
     workload = build_workload(task, dataset, bundle, options.work_users, options.seed)
     requests = list(workload.requests)
     timed: Part | None = None
     streamed: Part | None = None
     notes: tuple[str, ...] = ()
-    if options.speed and options.source_length is None:
+    if options.source_length is not None:
+        count, length = options.timed_users, options.source_length
+        chosen = fixed_length(task, dataset, bundle, length, count, options.seed, meter)
+        timed = Part(len(requests), meter.all(chosen.requests))
+        requests += chosen.requests
+        if chosen.exact < count:
+            notes = (
+                f"{task}: {chosen.exact} of the {len(chosen.requests)} timed inputs have exactly {length} tokens, "
+                f"the others up to {SLACK_TOKENS} fewer; {count} users were asked for",
+            )
+    elif options.speed:
         timed = Part(0, meter.all(requests[: options.timed_users]))
-    elif options.source_length is not None:
-        wanted = (options.source_length, options.timed_users, options.seed)
-        found = fixed_length(task, dataset, bundle, *wanted, meter)
-        timed = Part(len(requests), meter.all(found.requests))
-        requests += found.requests
-        notes = _length_notes(task, options, len(found.requests), found.exact)
     if options.stream_users is not None:
         stream = build_workload(task, dataset, bundle, options.stream_users, options.seed, file_order=True).requests
         streamed = Part(len(requests), meter.all(stream))
@@ -84,13 +83,3 @@ def plan_task(task: Task, dataset: Dataset, bundle: Bundle, options: BenchOption
     scored = workload.head(options.scored_users) if options.accuracy else None
     sample = meter.all(requests[:SAMPLE]) if timed is None else timed.source_tokens
     return TaskPlan(task, tuple(requests), scored, timed, streamed, float(sample.mean()), steps, notes)
-
-
-def _length_notes(task: Task, options: BenchOptions, users: int, exact: int) -> tuple[str, ...]:
-    """What to say where there were too few inputs of the exact length."""
-    if exact == options.timed_users:
-        return ()
-    return (
-        f"{task}: {exact} of the {users} timed inputs have exactly {options.source_length} tokens, the others up to "
-        f"{SLACK_TOKENS} fewer; {options.timed_users} users were asked for",
-    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,9 +62,9 @@ class Inputs:
     variants: Mapping[str, Path] = field(default_factory=dict)
 
 
-def run_bench(inputs: Inputs, out: Path, options: BenchOptions, tell: Tell = lambda _: None) -> Results:
+def run_bench(inputs: Inputs, out: Path, options: BenchOptions) -> Results:
     """Make a :class:`BenchRun` and measure all of it."""
-    run = BenchRun(inputs, out, options, tell)
+    run = BenchRun(inputs, out, options)
     run.measure()
     return run.results
 
@@ -98,12 +98,7 @@ class BenchRun:
     """
 
     def __init__(
-        self,
-        inputs: Inputs,
-        out: Path,
-        options: BenchOptions,
-        tell: Tell = lambda _: None,
-        say: Tell = lambda _: None,
+        self, inputs: Inputs, out: Path, options: BenchOptions, tell: Tell = lambda _: None, say: Tell = lambda _: None
     ) -> None:
         if out.exists() and not out.is_dir():
             raise ConfigError(f"{out} is a file: choose another --out")
@@ -114,7 +109,9 @@ class BenchRun:
         self._kinds = select(options.engines, inputs.checkpoint is not None, made)
         require_match(self._bundle, self._dataset)
         self._tasks = choose_tasks(self._bundle, self._dataset, options.tasks)
-        _refuse_idle(self._kinds, self._tasks)
+        idle = ", ".join(name for name, kind in self._kinds.items() if not set(self._tasks) & set(kind.tasks))
+        if idle:
+            raise ConfigError(f"{idle} cannot do any of the tasks {', '.join(self._tasks)}: leave it out of --engines")
         self._arithmetic: Arithmetic | None = None
         self._estimated = False
         facts = dataset_facts(self._dataset, inputs.data)
@@ -141,29 +138,24 @@ class BenchRun:
         plans = [plan_task(task, self._dataset, self._bundle, options) for task in self._tasks]
         for sentence in describe_plan(plans, self._kinds, options):
             self._say(sentence)
-        self._keep()
+        self._add()
         if options.speed and options.roofline and options.device == CPU:
-            self._measure_machine()
+            self._tell("the machine's own rate of multiplying matrices")
+            self._add(gemm=measure_apart(options.thread_count, options.spin))
+            if self._inputs.checkpoint is not None:
+                self._arithmetic = Arithmetic.of_checkpoint(self._inputs.checkpoint)
         end = float("inf") if options.max_minutes is None else start + options.max_minutes * SECONDS
         for number, span in enumerate(slices((start, end), len(plans))):
             self._measure_task(plans[number:], span)
 
-    def interrupt(self) -> Results:
-        """Note that the run was stopped; returns what it has."""
-        self._note(INTERRUPTED)
-        return self.results
-
-    def _measure_machine(self) -> None:
-        self._tell("the machine's own rate of multiplying matrices")
-        self._keep(gemm=measure_apart(self._options.thread_count, self._options.spin))
-        if self._inputs.checkpoint is not None:
-            self._arithmetic = Arithmetic.of_checkpoint(self._inputs.checkpoint)
+    def interrupt(self) -> None:
+        """Note that the run was stopped."""
+        self._add(notes=[INTERRUPTED])
 
     def _measure_task(self, plans: list[TaskPlan], span: Span) -> None:
         """Everything about the first of the tasks that are left: speed, accuracy, then one by one for the stream."""
         plan, options = plans[0], self._options
-        for note in plan.notes:
-            self._note(note)
+        self._add(notes=plan.notes)
         kinds = {name: kind for name, kind in self._kinds.items() if plan.task in kind.tasks}
         spans = iter(slices(span, sum([options.speed, options.accuracy, plan.streamed is not None])))
         with tempfile.TemporaryDirectory(prefix="podx-bench-") as name:
@@ -215,13 +207,12 @@ class BenchRun:
         for batch_size in self._options.batch_sizes:
             self._tell(f"{plan.task}: time {', '.join(processes)} with batch size {batch_size}")
             records = measure_cell(plan.cell(part, batch_size), processes, self._options.rounds, expired)
-            if len(records) == 0 or records[0].rounds < self._options.rounds:
-                self._note(f"{plan.task}, batch size {batch_size}: the time ended before all rounds were run")
-            self._keep(speed=(*self.results.speed, *records))
+            self._add(speed=records)
+            if not records or records[0].rounds < self._options.rounds:
+                self._add(notes=[f"{plan.task}, batch size {batch_size}: the time ended before all rounds were run"])
             if records and self._arithmetic is not None:
                 prompts, gemm = self._bundle.manifest.prompt_vectors, self.results.gemm
-                bounds = rooflines(records[0], self._arithmetic, gemm, prompts, self._options.beams)
-                self._keep(rooflines=(*self.results.rooflines, *bounds))
+                self._add(rooflines=rooflines(records[0], self._arithmetic, gemm, prompts, self._options.beams))
 
     def _stream(self, plan: TaskPlan, part: Part, engines: list[str], work: Path, expired: Expired) -> None:
         size, rounds = self._options.stream_batch, self._options.stream_rounds
@@ -229,52 +220,39 @@ class BenchRun:
         def start(engine: str) -> EngineProcess:
             return self._start(engine, plan.task, work, size)
 
-        before, done = self.results.stream, list[StreamRecord]()
+        before, done = self.results, list[StreamRecord]()
         for done in measure_stream(plan.cell(part, size), engines, start, rounds, expired, self._tell):
-            self._keep(stream=(*before, *done))
+            self.results = before
+            self._add(stream=done)
         passes = {record.engine: len(record.round_s) for record in done}
-        for name in engines:
-            if passes.get(name, 0) < rounds:
-                self._note(f"{plan.task}: the time ended after {passes.get(name, 0)} of {rounds} passes of {name}")
+        ended = {name: passes.get(name, 0) for name in engines if passes.get(name, 0) < rounds}
+        self._add(notes=[f"{plan.task}: the time ended after {n} of {rounds} passes of {e}" for e, n in ended.items()])
 
     def _accuracy(self, workload: Workload, kinds: Mapping[str, EngineKind], processes: Processes, span: Span) -> None:
         task, options = workload.task, self._options
-        baselines = agreement.baseline_records(self._dataset, workload, options.seed)
-        self._keep(accuracy=(*self.results.accuracy, *baselines))
+        self._add(accuracy=agreement.baseline_records(self._dataset, workload, options.seed))
         names = agreement.comparison_order(kinds)
         answered: dict[str, list[Answer]] = {}
         for name, share in zip(names, slices(span, len(names)), strict=True):
             kind = kinds[name]
             wanted = min(len(workload), options.eager_users) if kind.slow else len(workload)
             size = agreement.EAGER_BATCH_SIZE if kind.slow else agreement.BATCH_SIZE
-            progress = self._progress(f"{task}: accuracy of {name}", wanted)
+
+            def progress(done: int, what: str = f"{task}: accuracy of {name}", wanted: int = wanted) -> None:
+                self._tell(f"{what}, {done} of {wanted} users")
+
             answers, seconds = collect_answers(processes[name], wanted, size, progress, _expires(share))
             if len(answers) < wanted:
-                self._note(f"{task}: the time ended after {len(answers)} of {wanted} users of {name}")
+                self._add(notes=[f"{task}: the time ended after {len(answers)} of {wanted} users of {name}"])
             if answers:
                 answered[name] = answers
                 record = agreement.score(name, workload, answers, seconds, self._dataset)
                 if kind.reference in answered:
                     record = agreement.compared(record, answered, kind.reference, workload, self._dataset)
-                self._keep(accuracy=(*self.results.accuracy, record))
+                self._add(accuracy=[record])
 
-    def _progress(self, what: str, wanted: int) -> Callable[[int], None]:
-        return lambda done: self._tell(f"{what}, {done} of {wanted} users")
-
-    def _note(self, note: str) -> None:
-        self._keep(notes=(*self.results.notes, note))
-
-    def _keep(self, **changes: Any) -> None:
-        self.results = dataclasses.replace(self.results, **changes)
+    def _add(self, **more: Iterable[Any]) -> None:
+        """Append to fields of the results, and write them."""
+        grown: dict[str, Any] = {name: (*getattr(self.results, name), *values) for name, values in more.items()}
+        self.results = dataclasses.replace(self.results, **grown)
         self.results.save(self._out)
-
-
-def _refuse_idle(kinds: Mapping[str, EngineKind], tasks: tuple[Task, ...]) -> None:
-    """Refuse engines that can do none of the tasks.
-
-    Raises:
-        ConfigError: with their names.
-    """
-    idle = [name for name, kind in kinds.items() if not set(tasks) & set(kind.tasks)]
-    if idle:
-        raise ConfigError(f"{', '.join(idle)} cannot do any of the tasks {', '.join(tasks)}: leave it out of --engines")

@@ -18,20 +18,16 @@ _SAME = ("tasks", "prompts", "user_prompts", "max_history", "whole_word_rows", "
 
 
 def parse_variants(texts: Sequence[str]) -> dict[str, Path]:
-    """``NAME=FOLDER``, each name once.
-
-    Raises:
-        ConfigError: a text has not that form, or a name comes twice.
-    """
-    found: dict[str, Path] = {}
+    """``NAME=FOLDER``, each name once; a ConfigError where not."""
+    variants: dict[str, Path] = {}
     for text in texts:
-        name, equals, folder = text.partition("=")
-        if not equals or not folder or not name.replace("-", "").replace("_", "").isalnum():
+        name, _, folder = text.partition("=")
+        if not folder or not name.replace("-", "").replace("_", "").isalnum():
             raise ConfigError(f"--variant must be {FORM}, as in int8=bundle-int8, not {text!r}")
-        if name in found:
+        if name in variants:
             raise ConfigError(f"--variant {name} is given twice: each variant needs a name of its own")
-        found[name] = Path(folder)
-    return found
+        variants[name] = Path(folder)
+    return variants
 
 
 def load_variants(folders: Mapping[str, Path], bundle: Bundle) -> dict[str, Bundle]:
@@ -41,29 +37,23 @@ def load_variants(folders: Mapping[str, Path], bundle: Bundle) -> dict[str, Bund
         BundleError: a folder is no bundle, or is damaged.
         ConfigError: a bundle is not of the same model as ``bundle``, or its engine's name is taken.
     """
-    found = {}
+    variants = {}
     for name, folder in folders.items():
         engine = f"{OURS}-{name}"
         if engine in ENGINES:
             raise ConfigError(f"--variant {name} would be engine {engine}, which is another one: choose another name")
-        found[engine] = Bundle.load(folder)
-        require_same_model(found[engine], bundle, name)
-    return found
+        variants[engine] = Bundle.load(folder)
+        require_same_model(variants[engine], bundle, name)
+    return variants
 
 
 def require_same_model(variant: Bundle, bundle: Bundle, name: str) -> None:
-    """Check that two bundles answer the same requests.
-
-    Raises:
-        ConfigError: with what differs.
-    """
-    own, other = variant.manifest, bundle.manifest
-    differing = [key for key in _SAME if getattr(own, key) != getattr(other, key)]
-    tables = (
-        ("items", variant.catalog.items.raw_ids, bundle.catalog.items.raw_ids),
-        ("users", variant.users.ids.raw_ids, bundle.users.ids.raw_ids),
-    )
-    differing += [what for what, mine, theirs in tables if not np.array_equal(mine, theirs)]
+    """Refuse, with a ConfigError that says what differs, a bundle that does not answer the same requests."""
+    differing = [key for key in _SAME if getattr(variant.manifest, key) != getattr(bundle.manifest, key)]
+    if not np.array_equal(variant.catalog.items.raw_ids, bundle.catalog.items.raw_ids):
+        differing.append("items")
+    if not np.array_equal(variant.users.ids.raw_ids, bundle.users.ids.raw_ids):
+        differing.append("users")
     if differing:
         raise ConfigError(
             f"--variant {name} is not of the same model as the bundle ({', '.join(differing)} differ): "
