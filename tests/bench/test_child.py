@@ -25,7 +25,7 @@ import numpy as np
 
 from podx.errors import ConfigError
 from podx.text.templates import Task
-from podx_bench.harness.worker import tell
+from podx_bench.harness.child import tell
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ import pytest
 
 from podx.text.templates import Task
 from podx_bench.engines import ENGINES
-from podx_bench.run.estimate import about, describe_plan, estimated_seconds, user_count
+from podx_bench.latency.speed import Cell
 from podx_bench.run.options import BenchOptions
-from podx_bench.run.plan import Part, TaskPlan
+from podx_bench.run.plan import TaskPlan, about, describe_plan, estimated_seconds, user_count
 from podx_bench.workload.scenarios import Workload
 
 NONE = np.zeros(100, dtype=np.int64)
@@ -19,7 +19,7 @@ OPTIONS = BenchOptions(batch_sizes=(1, 8), speed_users=4, eager_users=10)
 def plan(task: Task, tokens: float) -> TaskPlan:
     scored = Workload(task, (), NONE, NONE)
     object.__setattr__(scored, "requests", (None,) * 100)
-    return TaskPlan(task, (), scored, Part(0, np.full(4, tokens, dtype=np.int64)), None, tokens, 4)
+    return TaskPlan(task, (), scored, Cell(task, 1, 4), None, tokens)
 
 
 def test_users_of_an_engine_are_those_of_its_calls() -> None:

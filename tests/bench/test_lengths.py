@@ -103,8 +103,8 @@ def test_parts_of_a_task_lie_one_behind_another(dataset: Dataset) -> None:
     assert (len(plan.scored), plan.timed.first_row, plan.streamed.first_row) == (1, 1, 3)
     assert plan.timed.source_tokens.tolist() == [8, 8] and plan.notes == ()
     assert [request.user for request in plan.requests[3:]] == ["carol", "alice", "bob"]  # as the dataset numbers them
-    cell = plan.cell(plan.streamed, 2)
-    assert (cell.users, cell.first_row, cell.decoding_steps) == (3, 3, 4)
+    cell = plan.streamed
+    assert (cell.users, cell.first_row, cell.decoding_steps, cell.batch_size) == (3, 3, 4, 2)
     assert np.array_equal(cell.source_tokens, [10, 8, 9])
 
 

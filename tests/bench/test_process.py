@@ -87,6 +87,6 @@ def test_every_library_is_given_the_same_threads() -> None:
 
 
 def test_the_process_of_our_engine_loads_no_torch() -> None:
-    modules = "podx_bench.harness.worker, podx_bench.engines.process, podx_bench.engines.runtime"
+    modules = "podx_bench.harness.child, podx_bench.engines.process, podx_bench.engines.runtime"
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

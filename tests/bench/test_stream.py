@@ -11,9 +11,8 @@ import pytest
 
 from podx.text.templates import Task
 from podx_bench.engines.process import Timing
-from podx_bench.latency import speed, stream
-from podx_bench.latency.speed import Cell
-from podx_bench.latency.stream import heartbeat, measure_stream
+from podx_bench.latency import speed
+from podx_bench.latency.speed import Cell, heartbeat, measure_stream
 
 TIMES = {"encode-once": 8000.0, "podx": 2000.0}
 CELL = Cell(Task.SEQUENTIAL, 4, 10, 100, np.arange(10), 4)
@@ -41,7 +40,7 @@ class FakeEngines:
 
 @pytest.fixture(autouse=True)
 def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stream, "SETTLE_S", 0.0)
+    monkeypatch.setattr(speed, "SETTLE_S", 0.0)
     monkeypatch.setattr(speed, "LONG_CALL_MS", 10_000.0)  # no pass of these tests is long
     assert speed.WARM_UP_CALLS == 2
 

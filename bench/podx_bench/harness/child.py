@@ -3,28 +3,36 @@
 :class:`Child` keeps an object there and calls its methods; :func:`run_in_child` calls one function. Requests and
 replies are lines of JSON over pipes, encoded and checked by msgspec against the type hints on both sides, so arguments
 and results may be dataclasses, enums, paths and tuples. Between calls the process waits on its pipe and uses no
-processor time. The other side is :mod:`podx_bench.harness.worker`.
+processor time.
+
+``python -m podx_bench.harness.child`` is the process. It answers requests from stdin on its original stdout until
+stdin ends; whatever libraries print goes to stderr. It imports only what a request names, so that the process of one
+engine is free of the others' libraries.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib
+import inspect
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import IO, Any, Self, TypeVar
 
 import msgspec
 
 from podx import errors
 from podx.errors import PodxError
 
-WORKER = "podx_bench.harness.worker"
+MODULE = "podx_bench.harness.child"
 START_TIMEOUT_S, CALL_TIMEOUT_S, QUIT_TIMEOUT_S = 600.0, 1800.0, 10.0
 STDERR_TAIL = 2000
 """Characters of a dead process's last words that go into the error message."""
@@ -32,6 +40,9 @@ STDERR_TAIL = 2000
 T = TypeVar("T")
 Tell = Callable[[str], None]
 """Told in a few words what is being done."""
+_lock = threading.Lock()
+_replies: IO[bytes] | None = None
+"""Where a worker process writes its replies; None: this is no worker."""
 
 
 class EngineError(PodxError):
@@ -79,7 +90,7 @@ class Child:
         advice: what a user may do where it dies or takes too long, as ``leave the engine out of --engines``.
         environment: of the process, see :func:`thread_environment`; None: as here.
         interpreter: Python that runs it, with podx_bench on its path and msgspec; None: this one.
-        tell: told what the object reports with :func:`podx_bench.harness.worker.tell`.
+        tell: told what the object reports with :func:`tell`.
         timeout: seconds after which a call is given up; loading has :data:`START_TIMEOUT_S`.
 
     Attributes:
@@ -105,7 +116,7 @@ class Child:
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
         self._busy = False
         start = time.perf_counter()
-        command = [str(interpreter or sys.executable), "-m", WORKER]
+        command = [str(interpreter or sys.executable), "-m", MODULE]
         pipe = subprocess.PIPE
         self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self._stderr, env=environment)
         if target is not None:
@@ -224,3 +235,51 @@ def decode_value(kind: type, value: Any) -> Any:
     if kind is Path:
         return Path(value)
     raise NotImplementedError(f"cannot receive a {kind.__name__}")
+
+
+def tell(progress: str) -> None:
+    """Report what is being done to the parent's ``tell``; outside a worker process nothing happens."""
+    _reply(Reply(progress=progress))
+
+
+def _reply(reply: Reply) -> None:
+    if _replies is not None:
+        with _lock:
+            _replies.write(msgspec.json.encode(reply, enc_hook=encode_value) + b"\n")
+            _replies.flush()
+
+
+def _call(request: Request, kept: Any) -> Any:
+    """Call what a request names, its arguments converted by the type hints there."""
+    module, colon, name = request.target.rpartition(":")
+    function = getattr(importlib.import_module(module) if colon else kept, name)
+    hints = typing.get_type_hints(function.__init__ if inspect.isclass(function) else function)
+    return function(
+        *(
+            msgspec.convert(value, hints.get(parameter, Any), dec_hook=decode_value)
+            for parameter, value in zip(inspect.signature(function).parameters, request.arguments, strict=False)
+        )
+    )
+
+
+def main() -> None:
+    """Keep the original stdout for replies, give descriptor 1 to stderr, and answer requests until they end."""
+    global _replies
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    _replies = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    kept: Any = None
+    for line in sys.stdin.buffer:
+        request = msgspec.json.decode(line, type=Request)
+        try:
+            result = _call(request, kept)
+        except PodxError as error:
+            _reply(Reply(error=(type(error).__name__, str(error))))
+            continue
+        if request.keep:
+            kept, result = result, None
+        _reply(Reply(result))
+
+
+if __name__ == "__main__":
+    importlib.import_module(MODULE).main()  # one module, not a second called __main__

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import msgspec
 
@@ -36,8 +36,8 @@ class RecordFile(Generic[T]):
 
     def write(self, folder: Path, content: T) -> Path:
         """Write into a folder, which is made where it is missing; returns the path."""
-        values = msgspec.to_builtins(content, enc_hook=encode_value)
-        whole = {"format": self.format, "format_version": self.version, **values}
+        mark = {"format": self.format, "format_version": self.version}
+        whole = mark | msgspec.to_builtins(content, enc_hook=encode_value)
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / self.name, json.dumps(whole, indent=2, ensure_ascii=False) + "\n")
         return folder / self.name
@@ -56,11 +56,9 @@ class RecordFile(Generic[T]):
             raise DataError(f"{path} holds no results of {self.command}: give a {self.name} that it wrote")
         version = content.pop("format_version", None)
         if version != self.version:
-            raise DataError(
-                f"{path} has format version {version!r}, this podx reads {self.version}: run {self.command} again"
-            )
-        values: dict[str, Any] = {self.renamed.get(name, name): value for name, value in content.items()}
+            wanted = f"has format version {version!r}, this podx reads {self.version}"
+            raise DataError(f"{path} {wanted}: run {self.command} again")
         try:
-            return msgspec.convert(values, self.kind)
+            return msgspec.convert({self.renamed.get(name, name): value for name, value in content.items()}, self.kind)
         except msgspec.ValidationError as error:
             raise DataError(f"{path} is damaged ({error!r}): run {self.command} again") from error

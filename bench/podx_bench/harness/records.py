@@ -114,9 +114,8 @@ class AccuracyRecord:
         seconds: time of all calls; None for rows that run no model.
         metrics: by name; for lists ``hr_1`` … ``ndcg_10``, ``invalid``, ``duplicate``; for texts ``bleu_4`` and
             ``rouge_1``, ``rouge_2``, ``rouge_l``, in percent.
-        overlap: mean share of the reference's first ten answers found (texts: share of equal texts); None: there is no
-            reference.
-        overlap_with: the reference. overlap_users: users that both answered.
+        overlap: mean share of the first ten answers of the reference, ``overlap_with``, found (texts: share of equal
+            texts); None: there is no reference. overlap_users: users that both answered.
         hr_10_loss: how much smaller HR@10 is than the reference's on those users, as a share of it (negative: it is
             larger); None: there is no reference, or it hits nothing.
     """
@@ -152,7 +151,7 @@ class Results:
     engines: Mapping[str, str]
     speed: tuple[SpeedRecord, ...] = ()
     accuracy: tuple[AccuracyRecord, ...] = ()
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     stream: tuple[StreamRecord, ...] = ()
     gemm: tuple[GemmRecord, ...] = ()
@@ -164,11 +163,7 @@ class Results:
 
     @classmethod
     def load(cls, path: Path) -> Results:
-        """Read what :meth:`save` wrote.
-
-        Raises:
-            DataError: the file is missing, is no such file, is damaged, or has another format version.
-        """
+        """Read what :meth:`save` wrote; a DataError where there is no such file, or it cannot be read."""
         return _FILE.read(path)
 
 

@@ -54,10 +54,8 @@ def counting(console: Console) -> Iterator[Count]:
         shown = bar.add_task("", total=None)
 
         def count(what: str, done: int, total: int) -> None:
-            nonlocal shown
-            if bar.tasks[0].description != what:  # a task of its own, so that the time left is not of the last one
-                bar.remove_task(shown)
-                shown = bar.add_task(what, total=total)
+            if bar.tasks[0].description != what:  # begun anew, so that the time left is not of the last one
+                bar.reset(shown, description=what)
             bar.update(shown, completed=done, total=total)
 
         yield count

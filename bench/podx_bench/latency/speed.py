@@ -1,14 +1,21 @@
-"""Latency: every engine goes through the same batches, in turns, while the other engines' processes wait.
+"""Latency in batches and in one call.
 
+:func:`measure_cell`: every engine goes through the same batches, in turns, while the other engines' processes wait.
 In each round every engine is given the same few batches, one engine after another, the first one changing from round to
 round. Only times of one round are divided by one another, so a machine that slows down for a while slows all engines of
 that round, and the ratios stand.
+
+:func:`measure_stream`: a whole part of the split as a user would run it, all requests in one call, each engine free to
+order them. podx sorts them by length; the eager engines take them as the file has them and pad each batch to its
+longest. One engine is up at a time, and a pass is timed from raw ids to raw ids.
 """
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,17 +25,23 @@ import numpy.typing as npt
 from podx.text.templates import Task
 from podx_bench.engines import AS_PUBLISHED, ENCODE_ONCE
 from podx_bench.engines.process import EngineProcess, Timing
-from podx_bench.harness.records import SpeedRecord
+from podx_bench.harness.child import Tell
+from podx_bench.harness.records import SpeedRecord, StreamRecord
 
 WARM_UP_CALLS = 2
 LONG_CALL_MS = 2_000.0
 """A warm-up call that takes longer is not repeated."""
 SETTLE_S = 0.3
 """Pause before each turn: threads of the engine before may spin on for up to 0.2 s after its last call."""
+PASS_TIMEOUT_S = 4 * 3600.0
+"""A pass of 2,048 users takes the slowest engines most of an hour on two cores."""
+HEARTBEAT_S = 30.0
 MILLISECONDS = 1e3
 
 Expired = Callable[[], bool]
 """Whether the time for measuring is over."""
+Start = Callable[[str], AbstractContextManager[EngineProcess]]
+"""Starts the process of an engine."""
 
 
 @dataclass(frozen=True)
@@ -61,27 +74,22 @@ def measure_cell(
     cell: Cell, processes: Mapping[str, EngineProcess], rounds: int, expired: Expired
 ) -> list[SpeedRecord]:
     """Time all engines on one task and batch size, as many rounds as the time allows; none in time: no records."""
-    planned = plan_rounds(cell.users, cell.batch_size, rounds)
-    asked = [[[cell.first_row + row for row in batch] for batch in batches] for batches in planned]
-    names = list(processes)
+    planned = np.array(plan_rounds(cell.users, cell.batch_size, rounds))
+    asked, names = (cell.first_row + planned).tolist(), list(processes)
     for name in names:
         if expired():
             return []
         warm_up(processes[name], asked[0][0])
-    done: dict[str, list[Timing]] = {name: [] for name in names}
-    finished = 0
+    done: dict[str, list[Timing]] = {}
     for number, batches in enumerate(asked):
         if expired():
             break
         turn = number % len(names)
         for name in names[turn:] + names[:turn]:
             time.sleep(SETTLE_S)
-            done[name].append(processes[name].time(batches))
-        finished += 1
-    if not finished:
-        return []
-    rows = [row for batches in planned[:finished] for batch in batches for row in batch]
-    return [_record(cell, name, processes[name].load_s, done, rows) for name in names]
+            done.setdefault(name, []).append(processes[name].time(batches))
+    finished = min(map(len, done.values()), default=0)
+    return [_record(cell, name, processes[name].load_s, done, planned[:finished].ravel()) for name in names if done]
 
 
 def warm_up(process: EngineProcess, batch: Sequence[int]) -> None:
@@ -91,14 +99,16 @@ def warm_up(process: EngineProcess, batch: Sequence[int]) -> None:
             return
 
 
-def timed_facts(cell: Cell, name: str, done: Mapping[str, Sequence[Timing]], rows: Sequence[int]) -> dict[str, Any]:
+def timed_facts(
+    cell: Cell, name: str, done: Mapping[str, Sequence[Timing]], rows: npt.NDArray[np.int64]
+) -> dict[str, Any]:
     """Fields that records of an engine's time share, all but the throughput.
 
     Args:
         done: what every engine took, by round. rows: the requests timed, from 0 without ``first_row``.
     """
     totals = {engine: [sum(timing.ms) for timing in timings] for engine, timings in done.items()}
-    tokens = None if cell.source_tokens is None else cell.source_tokens[np.asarray(rows)]
+    tokens = None if cell.source_tokens is None else cell.source_tokens[rows]
     return {
         "engine": name,
         "task": cell.task,
@@ -113,7 +123,7 @@ def timed_facts(cell: Cell, name: str, done: Mapping[str, Sequence[Timing]], row
 
 
 def _record(
-    cell: Cell, name: str, load_s: float, done: Mapping[str, Sequence[Timing]], rows: Sequence[int]
+    cell: Cell, name: str, load_s: float, done: Mapping[str, Sequence[Timing]], rows: npt.NDArray[np.int64]
 ) -> SpeedRecord:
     calls = np.array([ms for timing in done[name] for ms in timing.ms])
     p50, p95, p99 = np.percentile(calls, (50, 95, 99)).tolist()
@@ -139,3 +149,61 @@ def paired_ratio(baseline: Sequence[float] | None, own: Sequence[float]) -> floa
     """
     ratios = [other / mine for other, mine in zip(baseline or (), own, strict=False)]
     return float(np.median(ratios)) if ratios else None
+
+
+def measure_stream(
+    cell: Cell, names: Sequence[str], start: Start, rounds: int, expired: Expired, tell: Tell
+) -> Iterator[list[StreamRecord]]:
+    """Let every engine go through all requests of a cell, ``rounds`` times in turn.
+
+    Args:
+        cell: ``batch_size`` is how many requests an engine runs at a time.
+        start: starts an engine's process; it is ended before the next engine's starts.
+
+    Yields:
+        after every pass the records of all passes so far. Where the time is over, no pass is begun.
+    """
+    rows = [cell.first_row + row for row in range(cell.users)]
+    done: dict[str, list[Timing]] = {}
+    for number in range(rounds):
+        for name in names:
+            if expired():
+                return
+            what = f"{cell.task}: {cell.users:,} users in one call to {name}, round {number + 1} of {rounds}"
+            tell(what)
+            with start(name) as process, heartbeat(what, tell):
+                warm_up(process, rows[: cell.batch_size])
+                time.sleep(SETTLE_S)
+                done.setdefault(name, []).append(process.time([rows]))
+            yield [_stream_record(cell, engine, done) for engine in done]
+
+
+@contextmanager
+def heartbeat(what: str, tell: Tell, every_s: float = HEARTBEAT_S) -> Iterator[None]:
+    """While the block runs, say now and then that it does, and for how long it has."""
+    over = threading.Event()
+    begun = time.monotonic()
+
+    def beat() -> None:
+        while not over.wait(every_s):
+            tell(f"{what}, {time.monotonic() - begun:.0f} s so far")
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _stream_record(cell: Cell, name: str, done: Mapping[str, Sequence[Timing]]) -> StreamRecord:
+    passes = tuple(sum(timing.ms) / MILLISECONDS for timing in done[name])
+    median = float(np.median(passes))
+    return StreamRecord(
+        **timed_facts(cell, name, done, np.arange(cell.users)),
+        users=cell.users,
+        seconds=median,
+        users_per_s=cell.users / median,
+        round_s=passes,
+    )

@@ -1,14 +1,18 @@
-"""Which requests of a task are scored, timed and streamed. All of them go to the engines in one list."""
+"""Which requests of a task are scored, timed and streamed. All of them go to the engines in one list.
+
+How long they take is estimated from one call of each engine, scaled by users and source tokens. Engines take about as
+long per user in a batch as alone (eager ones), or less (podx), and about in proportion to the source, so the estimate
+is rather too long than too short.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-
-import numpy as np
-import numpy.typing as npt
 
 from podx.bundle.bundle import Bundle
 from podx.text.templates import Task
+from podx_bench.engines import EngineKind
 from podx_bench.latency.speed import Cell
 from podx_bench.run.options import BenchOptions
 from podx_bench.workload.lengths import SLACK_TOKENS, LengthMeter, fixed_length
@@ -16,16 +20,11 @@ from podx_bench.workload.scenarios import Workload, build_workload
 from podx_bench.workload.work import WorkItem
 from podx_train.data.dataset import Dataset
 
+SECONDS = 60.0
+WARM_UP_BATCHES = 1.5
+"""Batches before the timed ones: two, or one where that takes long."""
 SAMPLE = 32
 """Requests whose length is measured where none are timed."""
-
-
-@dataclass(frozen=True)
-class Part:
-    """Requests ``first_row`` … of the list, and the tokens of each one's input, int64 [users]."""
-
-    first_row: int
-    source_tokens: npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -34,25 +33,19 @@ class TaskPlan:
 
     Attributes:
         requests: of all parts, one after another.
-        scored: those that accuracy is measured on: the first ones. timed, streamed: others. None: not wanted.
+        scored: those that accuracy is measured on: the first ones. timed, streamed: which others; the timed ones' batch
+            size is still to be set. None: not wanted.
         mean_tokens: mean source length of some of the requests.
-        decoding_steps: of the deepest item, end of sequence included; None for explanations.
         notes: what a reader must know of the choice.
     """
 
     task: Task
     requests: tuple[WorkItem, ...]
     scored: Workload | None
-    timed: Part | None
-    streamed: Part | None
+    timed: Cell | None
+    streamed: Cell | None
     mean_tokens: float
-    decoding_steps: int | None
     notes: tuple[str, ...] = ()
-
-    def cell(self, part: Part, batch_size: int) -> Cell:
-        """A part in batches of a size."""
-        tokens = part.source_tokens
-        return Cell(self.task, batch_size, len(tokens), part.first_row, tokens, self.decoding_steps)
 
 
 def plan_task(task: Task, dataset: Dataset, bundle: Bundle, options: BenchOptions) -> TaskPlan:
@@ -60,13 +53,18 @@ def plan_task(task: Task, dataset: Dataset, bundle: Bundle, options: BenchOption
     meter = LengthMeter(bundle, task)
     workload = build_workload(task, dataset, bundle, options.work_users, options.seed)
     requests = list(workload.requests)
-    timed: Part | None = None
-    streamed: Part | None = None
+    timed: Cell | None = None
+    streamed: Cell | None = None
     notes: tuple[str, ...] = ()
+    steps = None if task is Task.EXPLANATION else bundle.catalog.trie.depth + 1
+
+    def cell(first_row: int, chosen: Sequence[WorkItem], batch_size: int = 1) -> Cell:
+        return Cell(task, batch_size, len(chosen), first_row, meter.all(chosen), steps)
+
     if options.source_length is not None:
         count, length = options.timed_users, options.source_length
         chosen = fixed_length(task, dataset, bundle, length, count, options.seed, meter)
-        timed = Part(len(requests), meter.all(chosen.requests))
+        timed = cell(len(requests), chosen.requests)
         requests += chosen.requests
         if chosen.exact < count:
             notes = (
@@ -74,12 +72,64 @@ def plan_task(task: Task, dataset: Dataset, bundle: Bundle, options: BenchOption
                 f"the others up to {SLACK_TOKENS} fewer; {count} users were asked for",
             )
     elif options.speed:
-        timed = Part(0, meter.all(requests[: options.timed_users]))
+        timed = cell(0, requests[: options.timed_users])
     if options.stream_users is not None:
         stream = build_workload(task, dataset, bundle, options.stream_users, options.seed, file_order=True).requests
-        streamed = Part(len(requests), meter.all(stream))
+        streamed = cell(len(requests), stream, options.stream_batch)
         requests += stream
-    steps = None if task is Task.EXPLANATION else bundle.catalog.trie.depth + 1
     scored = workload.head(options.scored_users) if options.accuracy else None
-    sample = meter.all(requests[:SAMPLE]) if timed is None else timed.source_tokens
-    return TaskPlan(task, tuple(requests), scored, timed, streamed, float(sample.mean()), steps, notes)
+    sample = requests[:SAMPLE] if timed is None else requests[timed.first_row :][: timed.users]
+    return TaskPlan(task, tuple(requests), scored, timed, streamed, float(meter.all(sample).mean()), notes)
+
+
+def describe_plan(plans: Sequence[TaskPlan], kinds: Mapping[str, EngineKind], options: BenchOptions) -> list[str]:
+    """What will be done, in sentences."""
+    said = [f"{', '.join(plan.task for plan in plans)} on {', '.join(kinds)}."]
+    if options.speed:
+        sizes = " and ".join(map(str, options.batch_sizes))
+        said.append(f"Speed: {options.timed_users} users in batches of {sizes}, {options.rounds} rounds.")
+    if options.accuracy:
+        scored = max(len(plan.scored) for plan in plans if plan.scored is not None)
+        slow = ", ".join(name for name, kind in kinds.items() if kind.slow and not kind.speed_only)
+        eager = f", {slow} on the first {options.eager_users} (--eager-users)" if slow else ""
+        said.append(f"Accuracy: {scored:,} users (--accuracy-users){eager}.")
+    if options.stream_users is not None:
+        said.append(f"Stream: {options.stream_users:,} users, {options.stream_rounds} round(s).")
+    return said
+
+
+def user_count(plan: TaskPlan, kind: EngineKind, options: BenchOptions) -> float:
+    """Users that an engine answers in a task, warm-ups and repetitions counted."""
+    if plan.task not in kind.tasks:
+        return 0
+    users = 0.0
+    if plan.timed is not None:
+        users += sum(max(plan.timed.users, size) + WARM_UP_BATCHES * size for size in options.batch_sizes)
+    if plan.scored is not None and not kind.speed_only:
+        users += min(len(plan.scored), options.eager_users) if kind.slow else len(plan.scored)
+    if plan.streamed is not None:
+        users += options.stream_rounds * (plan.streamed.users + WARM_UP_BATCHES * options.stream_batch)
+    return users
+
+
+def estimated_seconds(
+    plans: Sequence[TaskPlan],
+    kinds: Mapping[str, EngineKind],
+    options: BenchOptions,
+    measured: Mapping[str, tuple[float, float]],
+) -> float:
+    """Seconds of all tasks, from ``measured`` in the first: of each engine, seconds to load and of one request."""
+    return sum(
+        load_s + user_count(plan, kinds[name], options) * call_s * plan.mean_tokens / plans[0].mean_tokens
+        for plan in plans
+        for name, (load_s, call_s) in measured.items()
+        if plan.task in kinds[name].tasks
+    )
+
+
+def about(seconds: float) -> str:
+    """A length of time in words, no more exact than it is known."""
+    minutes = seconds / SECONDS
+    if minutes < 1:
+        return "less than a minute"
+    return f"about {minutes:.0f} minute{'s' if round(minutes) > 1 else ''}"

@@ -25,12 +25,10 @@ from podx_bench.harness.environment import describe
 from podx_bench.harness.gemm import measure_apart
 from podx_bench.harness.records import Results, StreamRecord
 from podx_bench.harness.roofline import Arithmetic, rooflines
-from podx_bench.latency.speed import MILLISECONDS, Expired, measure_cell
-from podx_bench.latency.stream import PASS_TIMEOUT_S, measure_stream
+from podx_bench.latency.speed import MILLISECONDS, PASS_TIMEOUT_S, Cell, Expired, measure_cell, measure_stream
 from podx_bench.peers.place import versions
-from podx_bench.run.estimate import SECONDS, about, describe_plan, estimated_seconds
 from podx_bench.run.options import BenchOptions
-from podx_bench.run.plan import Part, TaskPlan, plan_task
+from podx_bench.run.plan import SECONDS, TaskPlan, about, describe_plan, estimated_seconds, plan_task
 from podx_bench.run.variants import load_variants, variant_kind
 from podx_bench.workload.baselines import SUMMARIES
 from podx_bench.workload.facts import dataset_facts, model_facts
@@ -169,11 +167,11 @@ class BenchRun:
                         processes[engine] = stack.enter_context(self._start(engine, plan.task, work))
                     self._estimate(plans, processes)
                     if plan.timed is not None:
-                        self._speed(plan, plan.timed, processes, _expires(next(spans)))
+                        self._speed(plan.timed, processes, _expires(next(spans)))
                     if plan.scored is not None:
                         self._accuracy(plan.scored, kinds, processes, (time.monotonic(), next(spans)[1]))
             if plan.streamed is not None:
-                self._stream(plan, plan.streamed, list(kinds), work, _expires(next(spans)))
+                self._stream(plan.streamed, list(kinds), work, _expires(next(spans)))
 
     def _estimate(self, plans: list[TaskPlan], processes: Processes) -> None:
         """Say once about how long all of it takes, by a call of each engine."""
@@ -203,30 +201,31 @@ class BenchRun:
         timeout = CALL_TIMEOUT_S if batch_size is None else PASS_TIMEOUT_S
         return EngineProcess(engine, context, work, timeout, kind.loads or "")
 
-    def _speed(self, plan: TaskPlan, part: Part, processes: Processes, expired: Expired) -> None:
+    def _speed(self, cell: Cell, processes: Processes, expired: Expired) -> None:
         for batch_size in self._options.batch_sizes:
-            self._tell(f"{plan.task}: time {', '.join(processes)} with batch size {batch_size}")
-            records = measure_cell(plan.cell(part, batch_size), processes, self._options.rounds, expired)
+            self._tell(f"{cell.task}: time {', '.join(processes)} with batch size {batch_size}")
+            records = measure_cell(
+                dataclasses.replace(cell, batch_size=batch_size), processes, self._options.rounds, expired
+            )
             self._add(speed=records)
             if not records or records[0].rounds < self._options.rounds:
-                self._add(notes=[f"{plan.task}, batch size {batch_size}: the time ended before all rounds were run"])
+                self._add(notes=[f"{cell.task}, batch size {batch_size}: the time ended before all rounds were run"])
             if records and self._arithmetic is not None:
                 prompts, gemm = self._bundle.manifest.prompt_vectors, self.results.gemm
                 self._add(rooflines=rooflines(records[0], self._arithmetic, gemm, prompts, self._options.beams))
 
-    def _stream(self, plan: TaskPlan, part: Part, engines: list[str], work: Path, expired: Expired) -> None:
-        size, rounds = self._options.stream_batch, self._options.stream_rounds
-
+    def _stream(self, cell: Cell, engines: list[str], work: Path, expired: Expired) -> None:
         def start(engine: str) -> EngineProcess:
-            return self._start(engine, plan.task, work, size)
+            return self._start(engine, cell.task, work, cell.batch_size)
 
+        rounds = self._options.stream_rounds
         before, done = self.results, list[StreamRecord]()
-        for done in measure_stream(plan.cell(part, size), engines, start, rounds, expired, self._tell):
+        for done in measure_stream(cell, engines, start, rounds, expired, self._tell):
             self.results = before
             self._add(stream=done)
         passes = {record.engine: len(record.round_s) for record in done}
         ended = {name: passes.get(name, 0) for name in engines if passes.get(name, 0) < rounds}
-        self._add(notes=[f"{plan.task}: the time ended after {n} of {rounds} passes of {e}" for e, n in ended.items()])
+        self._add(notes=[f"{cell.task}: the time ended after {n} of {rounds} passes of {e}" for e, n in ended.items()])
 
     def _accuracy(self, workload: Workload, kinds: Mapping[str, EngineKind], processes: Processes, span: Span) -> None:
         task, options = workload.task, self._options

@@ -18,7 +18,7 @@ from podx.decoding.options import ItemSearchOptions
 from podx.graphs.session import Device
 from podx.text.templates import Task
 from podx_bench.engines.runtime import rank_requests, recommend_requests
-from podx_bench.harness.worker import tell
+from podx_bench.harness.child import tell
 from podx_bench.serving.records import BATCHER, DIRECT, FULL_BATCHES, CheckRecord, ServingOptions, ServingRecord
 from podx_bench.workload.work import Work
 
