@@ -206,7 +206,6 @@ def test_the_peers_side_imports_neither_the_training_half_nor_the_bench_side() -
         PACKAGE / name
         for name in (
             "harness/child.py",
-            "harness/worker.py",
             "engines/process.py",
             "workload/work.py",
         )

@@ -24,7 +24,7 @@ from podx_bench.peers import place, prepare
 from podx_bench.peers.prepare import t5_config, write_plain
 from podx_bench.peers.searching import PeerEngine, Plan, Search, Source, pad
 from podx_bench.run.options import BenchOptions
-from podx_bench.run.run import Inputs, run_bench
+from podx_bench.run.run import BenchRun, Inputs
 from podx_bench.workload.work import WorkItem
 from podx_train.checkpoint.checkpoint import Checkpoint, load_checkpoint
 from podx_train.data.dataset import Dataset
@@ -228,7 +228,7 @@ def test_peers_are_timed_in_a_run(made: Made, cache: Path, environment: None, tm
         threads=1,
         accuracy=False,
     )
-    results = run_bench(Inputs(made.bundle, made.data, made.checkpoint), tmp_path, options)
+    results = BenchRun(Inputs(made.bundle, made.data, made.checkpoint), tmp_path, options).measure()
     assert {(record.engine, record.batch_size) for record in results.speed} == {(e, s) for e in engines for s in (1, 4)}
     assert all(record.p50_ms > 0 for record in results.speed)
     assert "only its speed is comparable" in results.engines["ctranslate2"]

@@ -8,11 +8,21 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from podx_bench.harness import gemm
+from podx_bench.harness import roofline
 from podx_bench.harness.child import EngineError
-from podx_bench.harness.gemm import COLUMNS, INNER, INT8_LIMIT, ROWS, measure, measure_apart, product_graph
 from podx_bench.harness.records import GemmRecord, SpeedRecord
-from podx_bench.harness.roofline import Arithmetic, rate_at, rooflines
+from podx_bench.harness.roofline import (
+    COLUMNS,
+    INNER,
+    INT8_LIMIT,
+    ROWS,
+    Arithmetic,
+    measure,
+    measure_apart,
+    product_graph,
+    rate_at,
+    rooflines,
+)
 from tests.bench.records import speed_record
 
 T5_SMALL = {
@@ -91,10 +101,10 @@ def test_graphs_multiply_in_their_precision() -> None:
 def test_every_precision_and_shape_has_a_rate() -> None:
     records = list(measure(threads=1, spin=False, seconds=0.0))
     assert [(r.precision, r.rows) for r in records] == [(p, rows) for p in ("fp32", "int8") for rows in ROWS]
-    assert all(r.giga_ops_per_s > 0 and r.calls >= gemm.LEAST_CALLS for r in records)
+    assert all(r.giga_ops_per_s > 0 and r.calls >= roofline.LEAST_CALLS for r in records)
 
 
 def test_a_process_that_fails_is_an_error_with_what_it_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gemm, "MEASURE", "podx_bench.harness.gemm:no_such_function")
+    monkeypatch.setattr(roofline, "MEASURE", "podx_bench.harness.roofline:no_such_function")
     with pytest.raises(EngineError, match=r"(?s)--no-roofline.*no_such_function"):
         measure_apart(1, spin=False)

@@ -20,7 +20,7 @@ from podx_bench.engines.runtime import RuntimeEngine
 from podx_bench.harness.records import RESULTS_FILE, Results
 from podx_bench.pages.render import HTML_FILE, MARKDOWN_FILE
 from podx_bench.run.options import BenchOptions
-from podx_bench.run.run import INTERRUPTED, Inputs, run_bench
+from podx_bench.run.run import INTERRUPTED, BenchRun, Inputs
 from podx_bench.workload.lengths import LengthMeter
 from podx_bench.workload.scenarios import build_workload
 from podx_export.pipeline import export_checkpoint
@@ -86,7 +86,7 @@ def test_engines_agree_and_every_answer_is_an_item(ranked: tuple[Results, Path])
 def test_candidates_are_ranked_alike(made: Made, tmp_path: Path) -> None:
     engines = ("encode-once", "podx-vocabulary")
     options = BenchOptions(tasks=(Task.TOPN,), engines=engines, users=4, speed=False, threads=1)
-    results = run_bench(made.inputs, tmp_path, options)
+    results = BenchRun(made.inputs, tmp_path, options).measure()
     assert results.speed == ()
     assert Results.load(tmp_path / RESULTS_FILE).accuracy == results.accuracy
     records = {record.engine: record for record in results.accuracy}
@@ -158,7 +158,7 @@ def test_a_stream_can_be_all_that_is_measured(made: Made, tmp_path: Path) -> Non
     options = BenchOptions(
         tasks=(Task.SEQUENTIAL,), engines=("podx",), speed=False, accuracy=False, stream_users=3, threads=1
     )
-    results = run_bench(made.inputs, tmp_path, options)
+    results = BenchRun(made.inputs, tmp_path, options).measure()
     assert [(r.engine, r.users) for r in results.stream] == [("podx", 3)]
     assert results.speed == results.accuracy == results.gemm == results.notes == ()
 
@@ -167,7 +167,7 @@ def test_a_stream_without_time_is_said(made: Made, tmp_path: Path) -> None:
     options = BenchOptions(
         tasks=(Task.SEQUENTIAL,), engines=("podx",), speed=False, accuracy=False, stream_users=3, max_minutes=1e-6
     )
-    results = run_bench(made.inputs, tmp_path, options)
+    results = BenchRun(made.inputs, tmp_path, options).measure()
     assert results.stream == ()
     assert results.notes == ("sequential: the time ended after 0 of 1 passes of podx",)
 
@@ -188,7 +188,7 @@ def test_explanations_are_timed_and_scored(made: Made, tmp_path: Path) -> None:
 def test_unconstrained_answers_are_counted_not_mended(made: Made, tmp_path: Path) -> None:
     engines = ("encode-once-unconstrained", "podx-unconstrained")
     options = BenchOptions(tasks=(Task.SEQUENTIAL,), engines=engines, speed=False, users=2, threads=1)
-    results = run_bench(made.inputs, tmp_path, options)
+    results = BenchRun(made.inputs, tmp_path, options).measure()
     records = {record.engine: record for record in results.accuracy}
     for name in engines:
         assert records[name].users == 2
@@ -198,7 +198,7 @@ def test_unconstrained_answers_are_counted_not_mended(made: Made, tmp_path: Path
 
 def test_time_that_is_up_is_reported(made: Made, tmp_path: Path) -> None:
     options = BenchOptions(tasks=(Task.SEQUENTIAL,), engines=("podx",), max_minutes=1e-6, threads=1, roofline=False)
-    results = run_bench(made.inputs, tmp_path, options)
+    results = BenchRun(made.inputs, tmp_path, options).measure()
     assert results.speed == ()
     assert [record.engine for record in results.accuracy] == ["popularity", "max(history)+1", "near user numbers"]
     assert any("the time ended" in note for note in results.notes)
@@ -234,7 +234,7 @@ def test_ctrl_c_keeps_what_was_measured(made: Made, tmp_path: Path, monkeypatch:
 def test_another_dataset_or_scheme_is_refused(made: Made, tmp_path: Path) -> None:
     small_world(prefix="other").save(tmp_path / "data")
     with pytest.raises(ConfigError, match="items differ from the dataset's"):
-        run_bench(Inputs(made.bundle, tmp_path / "data"), tmp_path / "out", BenchOptions(engines=("podx",)))
+        BenchRun(Inputs(made.bundle, tmp_path / "data"), tmp_path / "out", BenchOptions(engines=("podx",))).measure()
     assert not (tmp_path / "out").exists()
 
 
@@ -248,13 +248,13 @@ def test_another_checkpoint_is_refused(made: Made, tmp_path: Path) -> None:
 def test_an_engine_that_fits_no_task_is_refused(made: Made, tmp_path: Path) -> None:
     options = BenchOptions(tasks=(Task.EXPLANATION,), engines=("podx", "podx-vocabulary"))
     with pytest.raises(ConfigError, match="podx-vocabulary cannot do any of the tasks explanation"):
-        run_bench(made.inputs, tmp_path / "out", options)
+        BenchRun(made.inputs, tmp_path / "out", options).measure()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_a_gpu_that_is_not_there_is_an_error(made: Made, tmp_path: Path) -> None:
     options = BenchOptions(tasks=(Task.SEQUENTIAL,), engines=("podx",), device="cuda", users=1)
     with pytest.raises(DeviceError, match="engine podx: CUDA was asked for"):
-        run_bench(made.inputs, tmp_path / "out", options)
+        BenchRun(made.inputs, tmp_path / "out", options).measure()
     with pytest.raises(DeviceError, match="torch finds no usable GPU"):
         EagerEngine(context_of(made, device="cuda"), "encode-once", constrained=True)

@@ -22,9 +22,8 @@ from podx_bench.engines import EngineContext, EngineKind, select
 from podx_bench.engines.process import EngineProcess
 from podx_bench.harness.child import CALL_TIMEOUT_S, Tell
 from podx_bench.harness.environment import describe
-from podx_bench.harness.gemm import measure_apart
 from podx_bench.harness.records import Results, StreamRecord
-from podx_bench.harness.roofline import Arithmetic, rooflines
+from podx_bench.harness.roofline import Arithmetic, measure_apart, rooflines
 from podx_bench.latency.speed import MILLISECONDS, PASS_TIMEOUT_S, Cell, Expired, measure_cell, measure_stream
 from podx_bench.peers.place import versions
 from podx_bench.run.options import BenchOptions
@@ -60,13 +59,6 @@ class Inputs:
     variants: Mapping[str, Path] = field(default_factory=dict)
 
 
-def run_bench(inputs: Inputs, out: Path, options: BenchOptions) -> Results:
-    """Make a :class:`BenchRun` and measure all of it."""
-    run = BenchRun(inputs, out, options)
-    run.measure()
-    return run.results
-
-
 def slices(span: Span, parts: int) -> list[Span]:
     """A span of time in equal parts; each ends at its own time, so a part done early leaves more to the next."""
     start, end = span
@@ -76,8 +68,8 @@ def slices(span: Span, parts: int) -> list[Span]:
     return [(start + part * width, start + (part + 1) * width) for part in range(parts)]
 
 
-def _expires(span: Span) -> Expired:
-    return lambda: time.monotonic() >= span[1]
+def _until(end: float) -> Expired:
+    return lambda: time.monotonic() >= end
 
 
 class BenchRun:
@@ -124,7 +116,7 @@ class BenchRun:
             variants={name: model_facts(variant) for name, variant in variants.items()},
         )
 
-    def measure(self) -> None:
+    def measure(self) -> Results:
         """Measure task by task.
 
         Raises:
@@ -145,6 +137,7 @@ class BenchRun:
         end = float("inf") if options.max_minutes is None else start + options.max_minutes * SECONDS
         for number, span in enumerate(slices((start, end), len(plans))):
             self._measure_task(plans[number:], span)
+        return self.results
 
     def interrupt(self) -> None:
         """Note that the run was stopped."""
@@ -167,11 +160,11 @@ class BenchRun:
                         processes[engine] = stack.enter_context(self._start(engine, plan.task, work))
                     self._estimate(plans, processes)
                     if plan.timed is not None:
-                        self._speed(plan.timed, processes, _expires(next(spans)))
+                        self._speed(plan.timed, processes, _until(next(spans)[1]))
                     if plan.scored is not None:
                         self._accuracy(plan.scored, kinds, processes, (time.monotonic(), next(spans)[1]))
             if plan.streamed is not None:
-                self._stream(plan.streamed, list(kinds), work, _expires(next(spans)))
+                self._stream(plan.streamed, list(kinds), work, _until(next(spans)[1]))
 
     def _estimate(self, plans: list[TaskPlan], processes: Processes) -> None:
         """Say once about how long all of it takes, by a call of each engine."""
@@ -204,9 +197,8 @@ class BenchRun:
     def _speed(self, cell: Cell, processes: Processes, expired: Expired) -> None:
         for batch_size in self._options.batch_sizes:
             self._tell(f"{cell.task}: time {', '.join(processes)} with batch size {batch_size}")
-            records = measure_cell(
-                dataclasses.replace(cell, batch_size=batch_size), processes, self._options.rounds, expired
-            )
+            sized = dataclasses.replace(cell, batch_size=batch_size)
+            records = measure_cell(sized, processes, self._options.rounds, expired)
             self._add(speed=records)
             if not records or records[0].rounds < self._options.rounds:
                 self._add(notes=[f"{cell.task}, batch size {batch_size}: the time ended before all rounds were run"])
@@ -221,11 +213,11 @@ class BenchRun:
         rounds = self._options.stream_rounds
         before, done = self.results, list[StreamRecord]()
         for done in measure_stream(cell, engines, start, rounds, expired, self._tell):
-            self.results = before
-            self._add(stream=done)
-        passes = {record.engine: len(record.round_s) for record in done}
-        ended = {name: passes.get(name, 0) for name in engines if passes.get(name, 0) < rounds}
-        self._add(notes=[f"{cell.task}: the time ended after {n} of {rounds} passes of {e}" for e, n in ended.items()])
+            self.results = dataclasses.replace(before, stream=(*before.stream, *done))
+            self._add()
+        passes = dict.fromkeys(engines, 0) | {record.engine: len(record.round_s) for record in done}
+        ended = f"{cell.task}: the time ended after {{}} of {rounds} passes of {{}}".format
+        self._add(notes=[ended(count, name) for name, count in passes.items() if count < rounds])
 
     def _accuracy(self, workload: Workload, kinds: Mapping[str, EngineKind], processes: Processes, span: Span) -> None:
         task, options = workload.task, self._options
@@ -240,7 +232,7 @@ class BenchRun:
             def progress(done: int, what: str = f"{task}: accuracy of {name}", wanted: int = wanted) -> None:
                 self._tell(f"{what}, {done} of {wanted} users")
 
-            answers, seconds = collect_answers(processes[name], wanted, size, progress, _expires(share))
+            answers, seconds = collect_answers(processes[name], wanted, size, progress, _until(share[1]))
             if len(answers) < wanted:
                 self._add(notes=[f"{task}: the time ended after {len(answers)} of {wanted} users of {name}"])
             if answers:
