@@ -38,7 +38,8 @@ def collect_answers(
     answers: list[Answer] = []
     seconds = 0.0
     while len(answers) < users and not expired():
-        given, taken = process.answer(range(len(answers), min(users, len(answers) + call_size)))
+        rows = list(range(len(answers), min(users, len(answers) + call_size)))
+        given, taken = process.answer(rows)
         answers += given
         seconds += taken
         progress(len(answers))
