@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from podx.flags import with_flags
-from podx_bench.harness.records import RESULTS_FILE, Results
-from podx_bench.harness.terminal import plain_lines, wide_console
-from podx_bench.pages.render import rich_table, write_report
+from podx_bench.cli.subcommands import show, telling
+from podx_bench.harness.records import RESULTS_FILE
+from podx_bench.harness.terminal import wide_console
+from podx_bench.pages.render import write_report
 from podx_bench.report.bench import bench_report
 from podx_bench.report.tables import short_tables
 from podx_bench.run.options import BenchOptions
@@ -50,8 +50,7 @@ def bench(
     """
     inputs = Inputs(bundle, data, checkpoint, label, parse_variants(variant or ()))
     console = wide_console()
-    with console.status("bench") as status:
-        tell = status.update if console.is_terminal else plain_lines()
+    with telling(console, "bench") as tell:
         run = BenchRun(inputs, out, BenchOptions(**options), tell, lambda text: console.print(text, markup=False))
         try:
             run.measure()
@@ -59,19 +58,7 @@ def bench(
         except KeyboardInterrupt:
             run.interrupt()
             interrupted = True
-    _print(console, run.results, out)
+    results, page = run.results, write_report(bench_report(run.results), out)
+    show(console, short_tables(results), results.notes, results=out / RESULTS_FILE, report=page)
     if interrupted:
         raise typer.Exit(INTERRUPTED_STATUS)
-
-
-def _print(console: Console, results: Results, out: Path) -> None:
-    """The tables in short, then where the files are."""
-    for table in short_tables(results):
-        console.print(rich_table(table))
-        for note in table.notes:
-            console.print(note, markup=False)
-    for note in results.notes:
-        console.print(f"note: {note}", markup=False)
-    page = write_report(bench_report(results), out)
-    console.print(f"results: {out / RESULTS_FILE}", soft_wrap=True, markup=False)
-    console.print(f"report: {page}", soft_wrap=True, markup=False)

@@ -68,7 +68,7 @@ def accuracy(
         with counting(console) as progress:
             results = run_accuracy(chosen, peers, out, AccuracyOptions(**options), progress, data or ())
     report = write_accuracy(results, out)
-    _show(console, all_tables(results), results.notes, results=out / RESULTS_FILE, report=report)
+    show(console, all_tables(results), results.notes, results=out / RESULTS_FILE, report=report)
 
 
 @with_flags(options=ServingOptions)
@@ -80,10 +80,10 @@ def serving(
 ) -> None:
     """Measure throughput and latency of a bundle against the number of clients that ask at the same time."""
     console = wide_console()
-    with _telling(console, "serving") as tell:
+    with telling(console, "serving") as tell:
         results = run_serving(bundle, data, out, ServingOptions(**options), tell)
     report = write_report(serving_report(results), out)
-    _show(console, [serving_table(results)], results=out / SERVING_FILE.name, report=report)
+    show(console, [serving_table(results)], results=out / SERVING_FILE.name, report=report)
 
 
 @with_flags(options=ScaleOptions)
@@ -96,9 +96,9 @@ def scale(
 ) -> None:
     """Measure what the size of the catalog costs: building, disk, loading, memory, and time of a decoding step."""
     console = wide_console()
-    with _telling(console, "scale") as tell:
+    with telling(console, "scale") as tell:
         results = run_scale(out, ScaleOptions(**options), checkpoint, tell)
-    _show(console, [scale_table(results)], results=out / SCALE_FILE.name)
+    show(console, [scale_table(results)], results=out / SCALE_FILE.name)
 
 
 @with_flags(options=ExactnessOptions)
@@ -110,19 +110,19 @@ def exactness(
 ) -> None:
     """Measure how often answers are proven to be the model's best, against the width of the search."""
     console = wide_console()
-    with _telling(console, "exactness") as tell:
+    with telling(console, "exactness") as tell:
         results = run_exactness(bundle, data, out, ExactnessOptions(**options), tell)
-    _show(console, [exactness_table(results.records)], results=out / EXACTNESS_FILE.name)
+    show(console, [exactness_table(results.records)], results=out / EXACTNESS_FILE.name)
 
 
 @contextmanager
-def _telling(console: Console, what: str) -> Iterator[Tell]:
+def telling(console: Console, what: str) -> Iterator[Tell]:
     """Progress beside a spinner; lines on stderr where there is no terminal."""
     with console.status(what) as status:
         yield status.update if console.is_terminal else plain_lines()
 
 
-def _show(console: Console, tables: Iterable[TextTable], notes: Iterable[str] = (), **files: Path) -> None:
+def show(console: Console, tables: Iterable[TextTable], notes: Iterable[str] = (), **files: Path) -> None:
     """Tables with their notes, notes of the run, and where the files lie."""
     for table in tables:
         console.print(rich_table(table))

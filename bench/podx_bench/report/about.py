@@ -22,8 +22,7 @@ def environment_rows(results: Results) -> Facts:
     """Machine, versions, model and data of a run."""
     environment, dataset = results.environment, results.dataset
     instructions = environment.get("instruction_set")
-    packages = _versions(environment["packages"])
-    peers = _versions(environment.get("peers", {}))
+    packages, peers = _versions(environment["packages"]), _versions(environment.get("peers", {}))
     return [
         ("model", _model_line(results)),
         ("parity at export", plain(results.model["parity"]) or "unknown"),
@@ -64,17 +63,15 @@ def _bundle_rows(results: Results) -> Facts:
 
 def _rate_rows(results: Results) -> Facts:
     """How fast the machine multiplies matrices."""
-    if not results.gemm:
-        return []
-    first = results.gemm[0]
+    rates = {(record.precision, record.rows): short(record.giga_ops_per_s) for record in results.gemm}
     rows = sorted({record.rows for record in results.gemm})
-    parts = []
-    for precision in dict.fromkeys(record.precision for record in results.gemm):
-        rates = {record.rows: short(record.giga_ops_per_s) for record in results.gemm if record.precision == precision}
-        figures = " / ".join(rates.get(count, NONE) for count in rows)
-        parts.append(f"{precision_name(precision, results.environment)} {figures}")
-    shape = f"{' / '.join(f'{count:,}' for count in rows)} rows by {first.inner} × {first.columns:,} weights"
-    return [("matrix products", f"{', '.join(parts)} · 10⁹ operations/s through ONNX Runtime, {shape}")]
+    parts = [
+        f"{precision_name(name, results.environment)} {' / '.join(rates.get((name, count), NONE) for count in rows)}"
+        for name in dict.fromkeys(record.precision for record in results.gemm)
+    ]
+    shape = " / ".join(f"{count:,}" for count in rows)
+    said = f"{', '.join(parts)} · 10⁹ operations/s through ONNX Runtime, {shape} rows by "
+    return [("matrix products", f"{said}{r.inner} × {r.columns:,} weights") for r in results.gemm[:1]]
 
 
 def plain(value: Any) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from podx_bench.harness.records import AccuracyRecord, Results, SpeedRecord
-from podx_bench.pages.render import OURS, Facts, Report, Section
+from podx_bench.pages.render import OURS, Report, Section
 from podx_bench.pages.table import NONE, PERCENT, TextTable, short
 from podx_bench.report.about import environment_rows, precision_name, roofline_tables
 from podx_bench.report.charts import report_charts
@@ -23,25 +24,21 @@ MACHINE = "Model, data, machine and versions"
 def bench_report(results: Results, extra: tuple[Section, ...] = ()) -> Report:
     """The report of a run: headline, one chart and one table, all charts and tables, engines, notes, machine."""
     charts, tables = report_charts(results), short_tables(results)
+    engines = [(f"`{name}`", summary) for name, summary in results.engines.items()]
     return Report(
         title=f"podx bench: {results.label}",
         headline=headline(results),
         sections=(
-            Section(tuple(charts[:1]), tuple(_named(table, "in short") for table in tables[:1])),
+            Section(tuple(charts[:1]), tuple(replace(table, title=f"{table.title}, in short") for table in tables[:1])),
             Section(tuple(charts[1:]), title="Charts" if charts[1:] else ""),
             Section(tables=tuple(_speed_details(results)), instead=NO_SPEED),
             Section(tables=tuple(stream_tables(results))),
             Section(tables=tuple(_accuracy_details(results)), instead=NO_ACCURACY),
             *extra,
         ),
-        facts=(("Engines", engine_rows(results)), (MACHINE, environment_rows(results))),
+        facts=(("Engines", engines), (MACHINE, environment_rows(results))),
         notes=results.notes,
     )
-
-
-def engine_rows(results: Results) -> Facts:
-    """Engines and what they are."""
-    return [(f"`{name}`", summary) for name, summary in results.engines.items()]
 
 
 def all_tables(results: Results) -> list[TextTable]:
@@ -57,49 +54,29 @@ def _accuracy_details(results: Results) -> list[TextTable]:
     return accuracy_tables(results) if results.options["accuracy"] else []
 
 
-def _named(table: TextTable, more: str) -> TextTable:
-    return TextTable(f"{table.title}, {more}", table.header, table.rows, table.notes)
-
-
 def headline(results: Results) -> str:
-    """The answer in a few sentences: how fast, how accurate."""
-    said = [*_speed_sentences(results), *_accuracy_sentences(results)]
-    return " ".join(said) or "Nothing was measured."
-
-
-def _speed_sentences(results: Results) -> list[str]:
-    """Time per user of each of our engines at the largest batch size, by task."""
+    """The answer in a few sentences: of our engines, time per user at the largest batch size, then HR@10, by task."""
     sentences = []
     for task in results.options["tasks"]:
-        records = [r for r in results.speed if r.task == task and r.engine.startswith(OURS)]
-        size = max((record.batch_size for record in records), default=0)
-        said = [f"{_name(results, r)} {short(r.ms_per_user)} ms{_times(r)}" for r in records if r.batch_size == size]
-        if said:
-            sentences.append(f"{task.capitalize()}, batches of {size}, per user: {'; '.join(said)}.")
-    return sentences
+        timed = [r for r in results.speed if r.task == task and r.engine.startswith(OURS)]
+        size = max((record.batch_size for record in timed), default=0)
+        if timed:
+            said = "; ".join(_speed(results, record) for record in timed if record.batch_size == size)
+            sentences.append(f"{task.capitalize()}, batches of {size}, per user: {said}.")
+    for task in results.options["tasks"]:
+        scored = [r for r in results.accuracy if r.task == task and r.engine.startswith(OURS) and "hr_10" in r.metrics]
+        if scored:
+            sentences.append(f"HR@10, {task}: {'; '.join(map(_accuracy, scored))}.")
+    return " ".join(sentences) or "Nothing was measured."
 
 
-def _name(results: Results, record: SpeedRecord) -> str:
-    """The engine with its precision, int8 with its instructions."""
+def _speed(results: Results, record: SpeedRecord) -> str:
+    """Time of an engine, int8 named with its instructions, and how many times as fast as the baselines it is."""
     precision = results.variants.get(record.engine, results.model)["precision"]
-    return f"{record.engine} ({precision_name(precision, results.environment)})"
-
-
-def _times(record: SpeedRecord) -> str:
+    name = f"{record.engine} ({precision_name(precision, results.environment)})"
     pairs = (("encode-once", record.ratio_vs_encode_once), ("as-published", record.ratio_vs_as_published))
-    said = [f"{ratio:.1f} times as fast as {name}" for name, ratio in pairs if ratio is not None]
-    return f", {' and '.join(said)}" if said else ""
-
-
-def _accuracy_sentences(results: Results) -> list[str]:
-    """HR@10 of each of our engines and how far it agrees with its reference, by task."""
-    sentences = []
-    for task in results.options["tasks"]:
-        records = [r for r in results.accuracy if r.task == task and r.engine.startswith(OURS)]
-        said = [_accuracy(record) for record in records if "hr_10" in record.metrics]
-        if said:
-            sentences.append(f"HR@10, {task}: {'; '.join(said)}.")
-    return sentences
+    said = " and ".join(f"{ratio:.1f} times as fast as {name}" for name, ratio in pairs if ratio is not None)
+    return f"{name} {short(record.ms_per_user)} ms{said and f', {said}'}"
 
 
 def _accuracy(record: AccuracyRecord) -> str:

@@ -14,7 +14,8 @@ from podx_bench.harness.records import Results
 from podx_bench.pages.render import Report, Section
 from podx_bench.pages.table import NOT_MEASURED, TextTable
 from podx_bench.report.charts import report_charts
-from podx_bench.report.columns import (
+from podx_bench.report.ratios import ratio_headline, ratio_table
+from podx_bench.report.tables import (
     MS_PER_USER,
     RATIOS,
     USERS,
@@ -24,7 +25,6 @@ from podx_bench.report.columns import (
     metric_columns,
     users_column,
 )
-from podx_bench.report.ratios import ratio_headline, ratio_table
 
 TITLE = "podx bench: runs compared"
 SPEED_COLUMNS = (MS_PER_USER, *RATIOS)
