@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -27,11 +28,11 @@ IR_VERSION = 10
 """Of the file: the newest that onnx writes is newer than what ONNX Runtime reads."""
 ENCODER_DECODER = 1
 """The operator's ``model_type`` for T5."""
-BATCH, SOURCE, PAST, PRESENT = "batch", "source", "past", "present"
+BATCH, SOURCE = "batch", "source"
 NUMBERS = ("max_length", "min_length", "num_beams", "num_return_sequences")
 FACTORS = ("length_penalty", "repetition_penalty")
-_EXAMPLE = (2, 3, 5)
-"""Records, source tokens and past tokens of the example inputs that the exporter traces; each different."""
+_ROWS, _SOURCE, _PAST = 2, 3, 5
+"""Sizes of the example inputs that the exporter traces; each different."""
 
 
 class CrossStates(nn.Module):
@@ -81,8 +82,8 @@ def state_names(when: str, kind: str, layers: int) -> list[str]:
     return [f"{when}_{part}_{kind}_{layer}" for layer in range(layers) for part in ("key", "value")]
 
 
-def _export(module: nn.Module, inputs: dict[str, Tensor], outputs: list[str], axes: dict[str, dict[int, str]]) -> bytes:
-    """Graph of a module, as bytes of a model."""
+def _export(module: nn.Module, inputs: dict[str, Tensor], outputs: list[str], axes: dict[str, dict[int, str]]) -> Any:
+    """Graph of a module."""
     written = io.BytesIO()
     with torch.inference_mode():
         torch.onnx.export(
@@ -95,31 +96,29 @@ def _export(module: nn.Module, inputs: dict[str, Tensor], outputs: list[str], ax
             opset_version=OPSET,
             dynamo=False,
         )
-    return written.getvalue()
+    return onnx.load_from_string(written.getvalue()).graph
 
 
 def encoder_graph(model: T5ForConditionalGeneration) -> onnx.GraphProto:
     """The first subgraph."""
-    batch, source, _ = _EXAMPLE
-    inputs = {"encoder_input_ids": _whole(batch, source), "encoder_attention_mask": _whole(batch, source)}
+    inputs = {name: _whole(_ROWS, _SOURCE) for name in ("encoder_input_ids", "encoder_attention_mask")}
     outputs = state_names("present", "cross", model.config.num_decoder_layers)
     axes = {name: {0: BATCH, 1: SOURCE} for name in inputs} | {name: {0: BATCH, 2: SOURCE} for name in outputs}
-    return onnx.load_from_string(_export(CrossStates(model), inputs, outputs, axes)).graph
+    return _export(CrossStates(model), inputs, outputs, axes)
 
 
 def decoder_graph(model: T5ForConditionalGeneration) -> onnx.GraphProto:
     """The second subgraph."""
-    batch, source, past = _EXAMPLE
     config, layers = model.config, model.config.num_decoder_layers
-    own, cross = state_names("past", "self", layers), state_names("past", "cross", layers)
-    inputs = {"input_ids": _whole(batch, 1), "encoder_attention_mask": _whole(batch, source)}
-    inputs |= {name: torch.rand(batch, config.num_heads, past, config.d_kv) for name in own}
-    inputs |= {name: torch.rand(batch, config.num_heads, source, config.d_kv) for name in cross}
+    past, cross = state_names("past", "self", layers), state_names("past", "cross", layers)
     kept = state_names("present", "self", layers)
+    inputs = {"input_ids": _whole(_ROWS, 1), "encoder_attention_mask": _whole(_ROWS, _SOURCE)}
+    for names, length in ((past, _PAST), (cross, _SOURCE)):
+        inputs |= {name: torch.rand(_ROWS, config.num_heads, length, config.d_kv) for name in names}
     axes = {"input_ids": {0: BATCH}, "encoder_attention_mask": {0: BATCH, 1: SOURCE}, "logits": {0: BATCH}}
-    axes |= {name: {0: BATCH, 2: PAST} for name in own} | {name: {0: BATCH, 2: PRESENT} for name in kept}
-    axes |= {name: {0: BATCH, 2: SOURCE} for name in cross}
-    return onnx.load_from_string(_export(Step(model), inputs, ["logits", *kept], axes)).graph
+    for names, length in ((past, "past"), (cross, SOURCE), (kept, "present")):
+        axes |= {name: {0: BATCH, 2: length} for name in names}
+    return _export(Step(model), inputs, ["logits", *kept], axes)
 
 
 def _whole(*shape: int) -> Tensor:
@@ -127,13 +126,13 @@ def _whole(*shape: int) -> Tensor:
     return torch.ones(shape, dtype=torch.int32)
 
 
-def search_model(model: T5ForConditionalGeneration) -> onnx.ModelProto:
-    """One BeamSearch node around both subgraphs."""
+def convert(name: str, plain: Path, out: Path) -> None:
+    """Write one BeamSearch node around both subgraphs. Weights lie in the file: subgraphs cannot share one of them."""
+    model = T5ForConditionalGeneration.from_pretrained(plain).eval()
     config = model.config
-    inputs = ["input_ids", *NUMBERS, *FACTORS, "", "", "attention_mask"]  # no masks of the vocabulary
     node = helper.make_node(
         "BeamSearch",
-        inputs,
+        ["input_ids", *NUMBERS, *FACTORS, "", "", "attention_mask"],  # no masks of the vocabulary
         ["sequences"],
         domain="com.microsoft",
         model_type=ENCODER_DECODER,
@@ -145,43 +144,27 @@ def search_model(model: T5ForConditionalGeneration) -> onnx.ModelProto:
         encoder=encoder_graph(model),
         decoder=decoder_graph(model),
     )
-    tokens = [(name, TensorProto.INT32, [BATCH, SOURCE]) for name in ("input_ids", "attention_mask")]
-    numbers = [(name, TensorProto.INT32, [1]) for name in NUMBERS]
-    factors = [(name, TensorProto.FLOAT, [1]) for name in FACTORS]
-    graph = helper.make_graph(
-        [node],
-        "beam_search",
-        [helper.make_tensor_value_info(*one) for one in (*tokens, *numbers, *factors)],
-        [helper.make_tensor_value_info("sequences", TensorProto.INT32, [BATCH, "hypotheses", "length"])],
-    )
+    whole, real = TensorProto.INT32, TensorProto.FLOAT
+    inputs = [(name, whole, [BATCH, SOURCE]) for name in ("input_ids", "attention_mask")]
+    inputs += [(name, whole, [1]) for name in NUMBERS] + [(name, real, [1]) for name in FACTORS]
+    outputs = [helper.make_tensor_value_info("sequences", whole, [BATCH, "hypotheses", "length"])]
+    values = [helper.make_tensor_value_info(*described) for described in inputs]
+    graph = helper.make_graph([node], "beam_search", values, outputs)
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("com.microsoft", 1)]
-    return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
-
-
-def convert(name: str, plain: Path, out: Path) -> None:
-    """Write the one graph. Its weights lie in it: the operator's subgraphs cannot share a file of them."""
-    model = T5ForConditionalGeneration.from_pretrained(plain).eval()
-    onnx.save_model(search_model(model), out / MODEL_FILE)
+    onnx.save_model(helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION), out / MODEL_FILE)
 
 
 def open_search(name: str, plan: Plan) -> Search:
     """A search by one session run a batch."""
     options = session_options(plan.threads, plan.spin)
     session = onnxruntime.InferenceSession(plan.folder / MODEL_FILE, options, providers=[PROVIDER])
-    # lengths count the decoder's start
-    settings = {
-        "max_length": np.array([plan.steps + 1], dtype=np.int32),
-        "min_length": np.array([plan.steps], dtype=np.int32),
-        "num_beams": np.array([plan.beams], dtype=np.int32),
-        "num_return_sequences": np.array([plan.k], dtype=np.int32),
-        "length_penalty": np.array([1.0], dtype=np.float32),
-        "repetition_penalty": np.array([1.0], dtype=np.float32),
-    }
+    numbers = (plan.steps + 1, plan.steps, plan.beams, plan.k)  # lengths count the decoder's start
+    settings = {name: np.array([value], dtype=np.int32) for name, value in zip(NUMBERS, numbers, strict=True)}
+    settings |= {name: np.ones(1, dtype=np.float32) for name in FACTORS}
 
     def search(input_ids: np.ndarray, attention_mask: np.ndarray) -> list[Hypotheses]:
         tokens = {"input_ids": input_ids.astype(np.int32), "attention_mask": attention_mask.astype(np.int32)}
         (sequences,) = session.run(None, tokens | settings)
-        found: list[Hypotheses] = sequences[:, :, 1:].tolist()
-        return found
+        return sequences[:, :, 1:].tolist()
 
     return in_batches(search, plan)
