@@ -59,7 +59,7 @@ class EngineProcess(Child):
 
     def answer(self, rows: Sequence[int]) -> tuple[list[Answer], float]:
         """Answers to requests, one call for all, and the seconds it took."""
-        return self.call("answer", rows, returns=tuple[list[Answer], float])
+        return self.call("answer", list(rows), returns=tuple[list[Answer], float])
 
 
 class EngineServer:
