@@ -113,7 +113,7 @@ def test_too_few_of_the_exact_length_is_said(dataset: Dataset) -> None:
         Task.SEQUENTIAL, dataset, bundle_of(dataset), BenchOptions(source_length=8, speed_users=64, accuracy=False)
     )
     assert plan.notes == (
-        "sequential: 2 of the 3 timed inputs have exactly 8 tokens, the others up to 2 fewer; 32 users were asked for",
+        "sequential: 2 of the 3 timed inputs have exactly 8 tokens, the others up to 2 fewer; 64 users were asked for",
     )
     assert plan.scored is None and plan.streamed is None
 
