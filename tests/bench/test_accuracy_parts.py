@@ -16,7 +16,8 @@ from podx_bench.accuracy.datasets import leak_counts, ranked_users
 from podx_bench.accuracy.metrics import answer_metrics
 from podx_bench.accuracy.options import AccuracyOptions, ModelInput, PeerInput, parse_model, parse_peer
 from podx_bench.accuracy.peers import score_peer
-from podx_bench.accuracy.rows import spread
+from podx_bench.accuracy.records import Measurement
+from podx_bench.pages.table import metric_column
 from podx_bench.workload.work import Answer
 from podx_train.data.folder import ExplanationRecord
 from tests.bench.conftest import make_dataset
@@ -59,9 +60,13 @@ def test_leaking_pairs_are_counted() -> None:
 
 
 def test_seeds_become_mean_and_sample_deviation() -> None:
-    assert spread([0.25], 4) == "0.2500"
-    assert spread([0.1, 0.2, 0.3], 4) == "0.2000 ± 0.1000"
-    assert spread([], 4) == "–"
+    def spread(*values: float) -> str:
+        seeds = [Measurement("sequential", "constrained", 1, None, {"hr_10": value}) for value in values]
+        return metric_column("hr_10", "HR@10", "{:.4f}".format).cell(seeds)
+
+    assert spread(0.25) == "0.2500"
+    assert spread(0.1, 0.2, 0.3) == "0.2000 ± 0.1000"
+    assert spread() == "–"
 
 
 # --- published figures ---

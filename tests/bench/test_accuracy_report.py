@@ -24,7 +24,7 @@ from podx_bench.accuracy.records import (
     Measurement,
 )
 from podx_bench.accuracy.report import write_accuracy
-from podx_bench.accuracy.rows import rows_of
+from podx_bench.accuracy.rows import methods
 from podx_bench.accuracy.run import MEASURED_FOLDER, run_accuracy
 from podx_bench.accuracy.tables import accuracy_table, all_tables, decoding_table, template_table
 from podx_bench.cli.app import app
@@ -229,7 +229,7 @@ def test_schemes_come_in_a_fixed_order(measured: tuple[AccuracyResults, Path]) -
     schemes = ("semantic", "own", "shuffled", "paper")
     datasets = tuple(dataclasses.replace(data, scheme=scheme, digest=scheme) for scheme in schemes)
     study = dataclasses.replace(measured[0], datasets=datasets, models=())
-    order = dict.fromkeys(row.dataset.scheme for row in rows_of(study, Task.SEQUENTIAL, CONSTRAINED))
+    order = dict.fromkeys(row.dataset.scheme for row in methods(study, Task.SEQUENTIAL, CONSTRAINED))
     assert list(order) == ["paper", "shuffled", "semantic", "own"]
 
 

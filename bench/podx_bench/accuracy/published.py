@@ -29,7 +29,12 @@ TABLES = {task: f"POD, Table {number}" for task, number in NUMBER.items()}
 
 
 class Published(NamedTuple):
-    """A row of a paper. ``metrics``: by the names of our own. ``time``: as printed, where the table has one."""
+    """A row of a paper.
+
+    Attributes:
+        time: as printed; empty where the table has none.
+        metrics, users, ms_per_user: as a :class:`podx_bench.accuracy.records.Measurement` has them.
+    """
 
     source: str
     dataset: str
@@ -37,6 +42,12 @@ class Published(NamedTuple):
     method: str
     time: str
     metrics: Mapping[str, float]
+    users: None = None
+
+    @property
+    def ms_per_user(self) -> str | None:
+        """The time as printed, whatever it is of."""
+        return self.time or None
 
 
 class Strategy(NamedTuple):

@@ -11,10 +11,11 @@ from podx.atomic import replace_file, write_text
 from podx.text.templates import Task
 from podx_bench.accuracy.published import NUMBERED, published_rows
 from podx_bench.accuracy.records import CONSTRAINED, AccuracyResults
-from podx_bench.accuracy.rows import LEARNS_NOTHING, MODEL, PEER, PODX, Row, leaks, mean_and_deviation, rows_of
+from podx_bench.accuracy.rows import LEARNS_NOTHING, MODEL, PEER, PODX, Method, leaks, methods
 from podx_bench.accuracy.tables import REPORTED, all_tables, dataset_name
 from podx_bench.pages.drawing import BASELINE_COLOUR, OTHER_COLOUR, OURS_COLOUR, bar_figure, svg
 from podx_bench.pages.render import Report, Section, write_report
+from podx_bench.pages.table import mean_and_deviation
 from podx_bench.workload.baselines import NEAR_USERS, NEXT_NUMBER
 
 TITLE = "podx bench accuracy"
@@ -46,7 +47,7 @@ def environments(results: AccuracyResults) -> list[tuple[str, str]]:
 
 def headline(results: AccuracyResults) -> str:
     """The best row of sequential recommendation whose ids do not leak, beside the best that learns nothing."""
-    rows = [row for row in rows_of(results, Task.SEQUENTIAL, CONSTRAINED) if not leaks(row.dataset)]
+    rows = [row for row in methods(results, Task.SEQUENTIAL, CONSTRAINED) if not leaks(row.dataset)]
     bests = []
     for kind, what in ((MODEL, "Best model"), (PEER, "best peer"), (LEARNS_NOTHING, "best row that learns nothing")):
         scored = [(mean_and_deviation(row.values(METRIC))[0], row) for row in rows if row.kind == kind]
@@ -72,11 +73,11 @@ def write_accuracy(results: AccuracyResults, folder: Path) -> Path:
 
 def accuracy_figures(results: AccuracyResults) -> dict[str, Figure]:
     """A chart per ranking task that was measured, by the name of its file."""
-    measured = {task: rows_of(results, task, CONSTRAINED) for task in (Task.SEQUENTIAL, Task.TOPN)}
+    measured = {task: methods(results, task, CONSTRAINED) for task in (Task.SEQUENTIAL, Task.TOPN)}
     return {f"hr10-{task}": _figure(results, task, rows) for task, rows in measured.items() if rows}
 
 
-def _figure(results: AccuracyResults, task: Task, rows: list[Row]) -> Figure:
+def _figure(results: AccuracyResults, task: Task, rows: list[Method]) -> Figure:
     name = dataset_name(results)
     bars = [
         (
@@ -102,7 +103,7 @@ def _figure(results: AccuracyResults, task: Task, rows: list[Row]) -> Figure:
     return bar_figure(title, UNIT, [bar[:2] for bar in bars], colours, "{:.4f}".format, errors=errors)
 
 
-def _colour(row: Row) -> str:
+def _colour(row: Method) -> str:
     leaky = leaks(row.dataset)
     if row.kind == LEARNS_NOTHING:
         return LEAK_BASELINE_COLOUR if leaky and row.name in FROM_NUMBERS else BASELINE_COLOUR

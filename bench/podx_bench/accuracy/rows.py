@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-
-import numpy as np
+from dataclasses import dataclass, replace
 
 from podx.text.templates import Task
 from podx_bench.accuracy.records import (
@@ -16,8 +13,8 @@ from podx_bench.accuracy.records import (
     Measurement,
     ModelRecord,
     PeerRecord,
+    TimingRecord,
 )
-from podx_bench.pages.table import NONE
 from podx_bench.workload.baselines import NEXT_NUMBER, POPULARITY
 from podx_train.data.numbering import IdScheme
 
@@ -29,13 +26,12 @@ LEARNS_NOTHING, PEER, MODEL = "learns nothing", "peer", "model"
 
 
 @dataclass(frozen=True)
-class Row:
+class Method:
     """One method on one id scheme.
 
     Attributes:
         kind: :data:`LEARNS_NOTHING`, :data:`PEER` or :data:`MODEL`.
         seeds: a measurement per seed. records: the models or files they are of; empty for rows that learn nothing.
-        timed: ms per user as taken in turns with the other models; empty where it was not.
     """
 
     name: str
@@ -43,38 +39,15 @@ class Row:
     dataset: DatasetRecord
     seeds: tuple[Measurement, ...]
     records: tuple[PeerRecord, ...] = ()
-    timed: tuple[float, ...] = ()
-
-    @property
-    def users(self) -> str:
-        """On how many users, every number that occurs."""
-        return " / ".join(f"{count:,}" for count in sorted({seed.users for seed in self.seeds}))
 
     def values(self, metric: str) -> list[float]:
         """A metric of every seed."""
-        return [seed.metrics[metric] for seed in self.seeds if metric in seed.metrics]
-
-    def milliseconds(self) -> list[float]:
-        """Time per user as taken in turns; without that, in each seed's own run."""
-        return list(self.timed) or [seed.ms_per_user for seed in self.seeds if seed.ms_per_user is not None]
+        return [seed.metrics[metric] for seed in self.seeds]
 
     def template(self, task: str) -> str:
         """The discrete template that its models kept at inference; empty: none."""
         models = (record for record in self.records if isinstance(record, ModelRecord))
         return next((model.templates[task] for model in models if task in model.templates), "")
-
-
-def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean and sample standard deviation; None: there is one value only."""
-    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
-
-
-def spread(values: Sequence[float], digits: int) -> str:
-    """Mean ± standard deviation as text."""
-    if not values:
-        return NONE
-    mean, deviation = mean_and_deviation(values)
-    return f"{mean:.{digits}f}" + ("" if deviation is None else f" ± {deviation:.{digits}f}")
 
 
 def leaks(dataset: DatasetRecord) -> bool:
@@ -97,34 +70,40 @@ def ordered_datasets(results: AccuracyResults) -> list[DatasetRecord]:
     return sorted(results.datasets, key=lambda record: places.get(record.scheme, len(SCHEMES)))
 
 
-def rows_of(results: AccuracyResults, task: str, decoding: str) -> list[Row]:
-    """All rows of a task: by id scheme those that learn nothing, peers, models. Free search was not timed in turns."""
-    rows: list[Row] = []
-    timing = None if decoding == UNCONSTRAINED else results.timing(task)
-    times = timing.ms_per_user if timing else {}
+def methods(results: AccuracyResults, task: str, decoding: str) -> list[Method]:
+    """All methods measured on a task: by id scheme those that learn nothing, peers, models."""
+    found: list[Method] = []
+    timing = None if decoding == UNCONSTRAINED else results.timing(task)  # free search was not timed in turns
     for dataset in ordered_datasets(results):
         if decoding == CONSTRAINED:
             baselines = {name: dataset.find(name, task) for name in dataset.rows}
-            rows += [Row(name, LEARNS_NOTHING, dataset, (m,)) for name, m in baselines.items() if m is not None]
-        methods: dict[tuple[str, str], list[tuple[Measurement, PeerRecord]]] = {}
+            found += [Method(name, LEARNS_NOTHING, dataset, (m,)) for name, m in baselines.items() if m is not None]
+        seeds: dict[tuple[str, str], list[tuple[Measurement, PeerRecord]]] = {}
         for record in (*results.peers, *results.models):
             measurement = record.find(task, decoding)
             if record.dataset == dataset.digest and measurement is not None:
-                key = (MODEL, PODX + record.label) if isinstance(record, ModelRecord) else (PEER, record.label)
-                methods.setdefault(key, []).append((measurement, record))
-        for (kind, name), pairs in methods.items():
-            seeds, records = zip(*pairs, strict=True)
-            timed = tuple(times[record.key] for record in records if record.key in times)
-            rows.append(Row(name, kind, dataset, seeds, records, timed))
-    return rows
+                key = (PODX + record.label, MODEL) if isinstance(record, ModelRecord) else (record.label, PEER)
+                seeds.setdefault(key, []).append((measurement, record))
+        for key, pairs in seeds.items():
+            measurements, records = zip(*pairs, strict=True)
+            found.append(Method(*key, dataset, _timed(measurements, records, timing), records))
+    return found
 
 
-def side_by_side(results: AccuracyResults, task: str) -> list[tuple[Row, Row]]:
-    """Every method that was searched for freely: its constrained row on the same users, and the free one."""
+def _timed(
+    seeds: tuple[Measurement, ...], records: tuple[PeerRecord, ...], timing: TimingRecord | None
+) -> tuple[Measurement, ...]:
+    """Seeds with their times as taken in turns with the other models, if any of them was; else those of their runs."""
+    ms = [timing.ms_per_user.get(record.key) if timing else None for record in records]
+    return tuple(map(Measurement.timed, seeds, ms)) if any(ms) else seeds
+
+
+def side_by_side(results: AccuracyResults, task: str) -> list[tuple[Method, Method]]:
+    """Every method that was searched for freely: constrained on the same users, and free."""
     pairs = []
-    for free in rows_of(results, task, UNCONSTRAINED):
+    for free in methods(results, task, UNCONSTRAINED):
         same = [record.find(task, CONSTRAINED, s.users) for record, s in zip(free.records, free.seeds, strict=True)]
         seeds = tuple(measurement for measurement in same if measurement is not None)
         if seeds:
-            pairs.append((Row(free.name, free.kind, free.dataset, seeds, free.records), free))
+            pairs.append((replace(free, seeds=seeds), free))
     return pairs

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any
 
 from podx.text.templates import ALL_TASKS, Task
@@ -12,20 +13,29 @@ from podx_bench.accuracy.rows import (
     LEARNS_NOTHING,
     MODEL,
     PODX,
-    Row,
+    Method,
     leaks,
+    methods,
     ordered_datasets,
-    rows_of,
     scheme_name,
     side_by_side,
-    spread,
 )
-from podx_bench.pages.table import NONE, PERCENT, RANKING_COLUMNS, TEXT_COLUMNS, TextTable
+from podx_bench.pages.table import (
+    NONE,
+    PERCENT,
+    USERS,
+    Column,
+    Row,
+    TextTable,
+    figures_table,
+    metric_column,
+    metric_columns,
+)
 from podx_bench.workload.baselines import NEAR_USERS, NEXT_NUMBER
 
 REPORTED = "reported"
-HITS = (("hr_10", "HR@10"), ("ndcg_10", "NDCG@10"))
-RATES = (("invalid", "invalid %"), ("duplicate", "repeated %"), ("seen", "seen %"), ("outside", "no candidate %"))
+MS_PER_USER = Column("ms/user", attrgetter("ms_per_user"), "{:.1f}".format)
+RATES = {"invalid": "invalid %", "duplicate": "repeated %", "seen": "seen %", "outside": "no candidate %"}
 BUDGET = {
     "seed": "seed", "parameters": "parameters", "precision": "precision", "MB": "bundle_mb", "prompts": "prompts",
     "updates": "updates", "batch": "batch_size", "best epoch": "best_epoch", "minutes": "minutes",
@@ -69,39 +79,17 @@ def all_tables(results: AccuracyResults) -> list[TextTable]:
     return [table for table in tables if table is not None and table.rows]
 
 
-def _columns(task: Task) -> Sequence[tuple[str, str]]:
-    """Name and title of each metric of a task."""
-    return TEXT_COLUMNS if task is Task.EXPLANATION else RANKING_COLUMNS
+def _row(method: Method, what: str) -> Row:
+    return (method.name, scheme_name(method.dataset), what), method.seeds
 
 
-def _digits(task: Task) -> int:
-    """Decimals that the paper's tables have."""
-    return 3 if task is Task.EXPLANATION else 4
-
-
-def _reported(metrics: Mapping[str, float], task: Task) -> list[str]:
-    """A cell for each metric of a task, as far as a paper has them."""
-    return [f"{metrics[key]:.{_digits(task)}f}" if key in metrics else NONE for key, _ in _columns(task)]
-
-
-def _measured(row: Row, task: Task) -> list[str]:
-    return [spread(row.values(key), _digits(task)) for key, _ in _columns(task)]
-
-
-def _cells(row: Row, what: str, figures: Iterable[str]) -> tuple[str, ...]:
-    return (row.name, scheme_name(row.dataset), what, row.users, *figures, spread(row.milliseconds(), 1))
-
-
-def _table(
-    title: str, what: str, columns: Iterable[tuple[str, str]], rows: Iterable[tuple[str, ...]], notes: Iterable[str]
-) -> TextTable:
+def _table(title: str, what: str, columns: Sequence[Column], rows: Sequence[Row], notes: Sequence[str]) -> TextTable:
     """A table of methods. ``what``: heading of the third column."""
-    header = ("method", "ids", what, "users", *(name for _, name in columns), "ms/user")
-    return TextTable(title, header, tuple(rows), tuple(notes))
+    return figures_table(title, ("method", "ids", what), rows, (USERS, *columns, MS_PER_USER), notes)
 
 
-def _rows(results: AccuracyResults, task: Task) -> list[Row]:
-    return rows_of(results, task, TEXT if task is Task.EXPLANATION else CONSTRAINED)
+def _measured(results: AccuracyResults, task: Task) -> list[Method]:
+    return methods(results, task, TEXT if task is Task.EXPLANATION else CONSTRAINED)
 
 
 def dataset_name(results: AccuracyResults) -> str | None:
@@ -112,24 +100,22 @@ def dataset_name(results: AccuracyResults) -> str | None:
 
 def accuracy_table(results: AccuracyResults, task: Task) -> TextTable | None:
     """Table 2, 3 or 4 of the paper with our rows below its rows; None: nothing was measured."""
-    measured = _rows(results, task)
+    measured = _measured(results, task)
     if not measured:
         return None
-    name = dataset_name(results)
-    rows: list[tuple[str, ...]] = []
+    name, rows = dataset_name(results), list[Row]()
     for reported in published.published_rows(name, task):
         scheme = "paper (leaks)" if reported.method in published.NUMBERED and task is not Task.EXPLANATION else "paper"
-        logged = reported.method == published.POD and task is Task.SEQUENTIAL
-        metrics = {**reported.metrics, **({"hr_1": published.LOGGED_HR_1[reported.dataset]} if logged else {})}
-        rows.append((reported.method, scheme, REPORTED, NONE, *_reported(metrics, task), NONE))
-    for row in measured:
-        seeds = NONE if row.kind == LEARNS_NOTHING else str(len(row.seeds))
-        rows.append(_cells(row, seeds, _measured(row, task)))
+        if reported.method == published.POD and task is Task.SEQUENTIAL:
+            logged = {"hr_1": published.LOGGED_HR_1[reported.dataset]}
+            reported = reported._replace(metrics={**reported.metrics, **logged})
+        rows.append(((reported.method, scheme, REPORTED), [reported]))
+    rows += [_row(one, NONE if one.kind == LEARNS_NOTHING else str(len(one.seeds))) for one in measured]
     notes = [_NOTE.format(_time_note(results, task)), _TEXT_NOTE if task is Task.EXPLANATION else _LISTS_NOTE]
     if task is Task.SEQUENTIAL:
         notes += [_warning(record) for record in ordered_datasets(results) if leaks(record)]
     title = f"{task} (the paper's Table {published.NUMBER[task]}{f', {name}' if name else ''})"
-    return _table(title, "seeds", _columns(task), rows, notes)
+    return _table(title, "seeds", metric_columns(task), rows, notes)
 
 
 def _time_note(results: AccuracyResults, task: Task) -> str:
@@ -161,10 +147,10 @@ def _leak_free_table(results: AccuracyResults) -> TextTable | None:
     """What other papers report without the leak; None: the data is not Beauty."""
     if dataset_name(results) != published.BEAUTY:
         return None
-    rows = tuple((row.method, *_reported(row.metrics, Task.SEQUENTIAL)[1:]) for row in published.LEAK_FREE)
-    header = ("method", *(title for _, title in RANKING_COLUMNS[1:]))
+    rows: list[Row] = [((row.method,), [row]) for row in published.LEAK_FREE]
     note = "Reported, not measured here: sequential recommendation on Beauty, figures as later papers quote them."
-    return TextTable("Leak-free figures of other papers, Beauty", header, rows, (note,))
+    columns = metric_columns(Task.SEQUENTIAL)[1:]
+    return figures_table("Leak-free figures of other papers, Beauty", ("method",), rows, columns, (note,))
 
 
 def leak_table(results: AccuracyResults) -> TextTable:
@@ -189,38 +175,34 @@ def leak_table(results: AccuracyResults) -> TextTable:
 
 def decoding_table(results: AccuracyResults, task: Task) -> TextTable:
     """Constrained and free search side by side, on the same users."""
-    rates = RATES if task is Task.TOPN else RATES[:-1]
-    rows = []
-    for pair in side_by_side(results, task):
-        for how, row in zip(("catalog", "free"), pair, strict=True):
-            shares = [spread([PERCENT * value for value in row.values(key)], 2) for key, _ in rates]
-            rows.append(_cells(row, how, [*(spread(row.values(key), 4) for key, _ in HITS), *shares]))
-    title = f"Constrained and unconstrained decoding, {task}"
-    return _table(title, "search", (*HITS, *rates), rows, (_DECODING_NOTE,))
+    hits = [column for column in metric_columns(task) if column.title.endswith("@10")]
+    rates = [metric_column(key, title, _percent) for key, title in RATES.items()]
+    pairs = side_by_side(results, task)
+    rows = [_row(one, how) for pair in pairs for how, one in zip(("catalog", "free"), pair, strict=True)]
+    columns = (*hits, *(rates if task is Task.TOPN else rates[:-1]))
+    return _table(f"Constrained and unconstrained decoding, {task}", "search", columns, rows, (_DECODING_NOTE,))
+
+
+def _percent(share: float) -> str:
+    return f"{PERCENT * share:.2f}"
 
 
 def template_table(results: AccuracyResults, task: Task) -> TextTable | None:
     """The paper's Table 6: the discrete template kept at inference or dropped; None: no model keeps one."""
-    measured = [row for row in _rows(results, task) if row.kind == MODEL]
-    templates = sorted({row.template(task) for row in measured} - {""})
+    measured = [method for method in _measured(results, task) if method.kind == MODEL]
+    templates = sorted({method.template(task) for method in measured} - {""})
     if not templates:
         return None
-    rows: list[tuple[str, ...]] = [
-        (f"POD, {r.dataset}, {REPORTED}", "paper", r.method, NONE, *_reported(r.metrics, task), r.time or NONE)
-        for r in published.TABLE_6
-        if r.task is task
-    ]
-    rows += [
-        _cells(row, published.KEPT if row.template(task) else published.DROPPED, _measured(row, task))
-        for row in measured
-    ]
+    reported = [row for row in published.TABLE_6 if row.task is task]
+    rows: list[Row] = [((f"POD, {row.dataset}, {REPORTED}", "paper", row.method), [row]) for row in reported]
+    rows += [_row(one, published.KEPT if one.template(task) else published.DROPPED) for one in measured]
     notes = (
         "reported: on Sports; time of the whole test set on a V100S, not per user.",
         f"ms/user: {_time_note(results, task)}.",
         *(f"Kept: {template}" for template in templates),
     )
     title = f"Discrete template at inference, {task} (the paper's Table 6)"
-    return _table(title, "template", _columns(task), rows, notes)
+    return _table(title, "template", metric_columns(task), rows, notes)
 
 
 def _budget_table(results: AccuracyResults) -> TextTable:

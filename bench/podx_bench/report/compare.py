@@ -12,19 +12,10 @@ from podx.errors import ConfigError
 from podx.text.templates import ALL_TASKS, Task
 from podx_bench.harness.records import Results
 from podx_bench.pages.render import Report, Section
-from podx_bench.pages.table import NOT_MEASURED, TextTable
+from podx_bench.pages.table import NOT_MEASURED, USERS, Row, TextTable, figures_table, metric_columns
 from podx_bench.report.charts import report_charts
 from podx_bench.report.ratios import ratio_headline, ratio_table
-from podx_bench.report.tables import (
-    MS_PER_USER,
-    RATIOS,
-    USERS,
-    Record,
-    Row,
-    figures_table,
-    metric_columns,
-    users_column,
-)
+from podx_bench.report.tables import MS_PER_USER, RATIOS, Record, users_column
 
 TITLE = "podx bench: runs compared"
 SPEED_COLUMNS = (MS_PER_USER, *RATIOS)

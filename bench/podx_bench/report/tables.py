@@ -2,62 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterable, Sequence
 from operator import attrgetter
-from typing import Any
-
-import numpy as np
 
 from podx.text.templates import Task
 from podx_bench.engines import AS_PUBLISHED, ENCODE_ONCE, ENGINES
 from podx_bench.harness.records import AccuracyRecord, Results, SpeedRecord, StreamRecord
-from podx_bench.pages.table import NONE, NOT_MEASURED, PERCENT, RANKING_COLUMNS, TEXT_COLUMNS, TextTable, short
+from podx_bench.pages.table import PERCENT, USERS, Column, Row, TextTable, figures_table, metric_column, metric_columns
 from podx_bench.workload.baselines import SUMMARIES
 
 Record = SpeedRecord | StreamRecord | AccuracyRecord
-Row = tuple[tuple[str, ...], Sequence[Record]]
-"""First cells of a row, and the records that its figures come from: one for each run; none: not measured."""
-
-RATES = (("invalid", "invalid"), ("duplicate", "repeated"))
+RATES = {"invalid": "invalid", "duplicate": "repeated"}
 SHORT_METRICS = ("HR@10", "NDCG@10", "BLEU-4", "ROUGE-L")
-
-
-@dataclass(frozen=True)
-class Column:
-    """A figure of records.
-
-    Attributes:
-        value: reads it from a record: a number, of several of which mean and deviation are written; a text, of which
-            each is written once; None: it is not known.
-        text: writes a number.
-    """
-
-    title: str
-    value: Callable[[Any], Any]
-    text: Callable[[float], str] = short
-
-    def cell(self, records: Sequence[Record]) -> str:
-        """What stands in the table for the records."""
-        values = [value for record in records if (value := self.value(record)) is not None]
-        if not values:
-            return NONE
-        if isinstance(values[0], str):
-            return " / ".join(sorted(set(values)))
-        mean = self.text(float(np.mean(values)))
-        return mean if len(values) == 1 else f"{mean} ± {self.text(float(np.std(values, ddof=1)))}"
-
-
-def figures_table(
-    title: str, first: Sequence[str], rows: Iterable[Row], columns: Sequence[Column], notes: Sequence[str] = ()
-) -> TextTable:
-    """A table with names of the first cells and then of the columns."""
-    made = []
-    for cells, records in rows:
-        figures = [column.cell(records) for column in columns]
-        made.append((*cells, *(figures if records else [NOT_MEASURED, *[NONE] * (len(columns) - 1)])))
-    return TextTable(title, (*first, *(column.title for column in columns)), tuple(made), tuple(notes))
 
 
 def _share(value: float) -> str:
@@ -77,7 +33,6 @@ def _agreement(record: AccuracyRecord) -> str | None:
 
 MS_PER_USER = Column("ms/user", lambda record: 1e3 / record.users_per_s)
 USERS_PER_S = Column("users/s", attrgetter("users_per_s"))
-USERS = Column("users", lambda record: f"{record.users:,}")
 ENCODE_ONCE_RATIO = Column("× encode-once", attrgetter("ratio_vs_encode_once"), "{:.2f}×".format)
 AS_PUBLISHED_RATIO = Column("× as-published", attrgetter("ratio_vs_as_published"), "{:.2f}×".format)
 RATIOS = (ENCODE_ONCE_RATIO, AS_PUBLISHED_RATIO)
@@ -105,17 +60,6 @@ STREAM = (
 )
 
 
-def metric_columns(task: str) -> list[Column]:
-    """Metrics of a task."""
-    text = task == Task.EXPLANATION
-    columns, digits = (TEXT_COLUMNS, "{:.3f}") if text else (RANKING_COLUMNS, "{:.4f}")
-    return [Column(title, partial(_metric, key), digits.format) for key, title in columns]
-
-
-def _metric(key: str, record: AccuracyRecord) -> float | None:
-    return record.metrics.get(key)
-
-
 def users_column(task: str) -> Column:
     """How many users, of explanations records, a row was measured on."""
     return Column("records", USERS.value) if task == Task.EXPLANATION else USERS
@@ -131,10 +75,7 @@ def accuracy_columns(task: str) -> list[Column]:
     columns = [users_column(task), *metric_columns(task)]
     if task == Task.EXPLANATION:
         return [*columns, agreement_column(task)]
-    rates = [
-        Column(title, partial(_metric, key), _share)
-        for key, title in (("invalid", "invalid"), ("duplicate", "repeated"))
-    ]
+    rates = [metric_column(key, title, _share) for key, title in RATES.items()]
     return [*columns, *rates, agreement_column(task), Column("HR@10 lost", attrgetter("hr_10_loss"), _share)]
 
 
