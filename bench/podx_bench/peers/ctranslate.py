@@ -7,8 +7,6 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-import ctranslate2
-
 from podx_bench.peers.searching import Hypotheses, Plan, Search, Source
 
 COMPUTE_TYPES = {"ctranslate2": "float32", "ctranslate2-int8": "int8"}
@@ -25,6 +23,8 @@ def convert(name: str, plain: Path, out: Path) -> None:
 
 def open_search(name: str, plan: Plan) -> Search:
     """A search that sorts records by length and splits them itself (``max_batch_size``)."""
+    import ctranslate2
+
     translator = ctranslate2.Translator(
         str(plan.folder), compute_type=COMPUTE_TYPES[name], inter_threads=1, intra_threads=plan.threads
     )

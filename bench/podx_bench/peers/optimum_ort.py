@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 import torch
-from optimum.onnxruntime import ORTModelForSeq2SeqLM
 from transformers import GenerationConfig
 
 from podx_bench.peers.searching import Hypotheses, Plan, Search, in_batches
@@ -17,6 +16,8 @@ PROVIDER = "CPUExecutionProvider"
 
 def convert(name: str, plain: Path, out: Path) -> None:
     """Export encoder, first step and later steps as graphs of their own: a merged decoder has an If around each."""
+    from optimum.onnxruntime import ORTModelForSeq2SeqLM
+
     ORTModelForSeq2SeqLM.from_pretrained(plain, export=True, use_cache=True, use_merged=False).save_pretrained(out)
 
 
@@ -30,6 +31,8 @@ def session_options(threads: int, spin: bool) -> onnxruntime.SessionOptions:
 
 def open_search(name: str, plan: Plan) -> Search:
     """A search by ``generate`` with the settings of the eager engines."""
+    from optimum.onnxruntime import ORTModelForSeq2SeqLM
+
     torch.set_num_threads(plan.threads)
     model = ORTModelForSeq2SeqLM.from_pretrained(
         plan.folder,
