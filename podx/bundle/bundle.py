@@ -77,7 +77,12 @@ class Bundle:
         manifest = self.manifest
         templates = {Task(name): Template.parse(Task(name), text) for name, text in manifest.templates.items()}
         return InputEncoder(
-            self.tokenizer, self.catalog.text, manifest.whole_word_rows, manifest.item_prefix, templates
+            self.tokenizer,
+            self.catalog.text,
+            manifest.whole_word_rows,
+            manifest.item_prefix,
+            templates,
+            manifest.one_pass,
         )
 
     @cached_property

@@ -45,6 +45,8 @@ class Manifest:
         item_prefix: what stands before an item's text in inputs; nothing where items are written as codes.
         templates: text of each task's template for inputs, by task; the bare one for the tasks that are left out.
         levels: tokens of the longest item that ``recommend.onnx`` can walk to; 0 where the bundle has no such graph.
+        one_pass: histories are read one position an item by a causal encoder, the decoder starts from the last item,
+            and scores are over siblings (docs/architecture.md); such a model answers top-N by the sequential task.
         int8_limit: magnitude that no 8-bit weight of the matrix products exceeds; 0: not said, or no such weights.
         files: sha256 of each file.
         parity: how far the graphs are from the eager model, as measured at export.
@@ -64,6 +66,7 @@ class Manifest:
     templates: Mapping[str, str] = field(default_factory=dict)
     user_prompts: int = 0
     levels: int = 0
+    one_pass: bool = False
     int8_limit: int = 0
     files: Mapping[str, str] = field(default_factory=dict)
     parity: Mapping[str, Any] = field(default_factory=dict)

@@ -173,12 +173,14 @@ class Lookup:
         return candidates
 
     def task_id(self, task: Task) -> int:
-        """Number of a task in the graphs.
+        """Number of a task in the graphs; a one-pass model ranks by the sequential task.
 
         Raises:
             UnsupportedTaskError: the model was not trained for it.
         """
         tasks = self._manifest.tasks
+        if self._manifest.one_pass and task is Task.TOPN:
+            task = Task.SEQUENTIAL
         if task not in tasks:
             raise UnsupportedTaskError(
                 f"this model was not trained for the {task} task (only {', '.join(tasks)}): "

@@ -3,6 +3,9 @@
 Every word of an input is tokenised on its own. The tokens of one user or item id share a whole-word id (1, 2, … in
 order of appearance); every other token, end of sequence and padding included, has whole-word id 0 (POD paper,
 section 3.2; numbering as in the published code). The tokens of an id are computed once and kept.
+
+A *one-pass* model (docs/architecture.md) reads a history otherwise: the token that starts a sequence, then one position
+an item, its last token, with whole-word ids 1, 2, … No user, no words and no end of sequence stand in it.
 """
 
 from __future__ import annotations
@@ -127,6 +130,7 @@ class InputEncoder:
         item_text: how an item is written, by default as its number; ``item_prefix`` comes before it.
         whole_word_rows: rows of the model's whole-word table.
         templates: template of a task where a call names none; the bare one for the tasks that are left out.
+        one_pass: a history is one position an item.
 
     Attributes:
         warmed: users and items from 1 up that :meth:`warm` has tokenised.
@@ -139,8 +143,10 @@ class InputEncoder:
         whole_word_rows: int = 512,
         item_prefix: str = ITEM_PREFIX,
         templates: Mapping[Task, Template] = NO_TEMPLATES,
+        one_pass: bool = False,
     ) -> None:
         self.tokenizer = tokenizer
+        self.one_pass = one_pass
         self.whole_word_rows = whole_word_rows
         self._templates = templates
         self._users = _WordCache(tokenizer, _numbered(USER_PREFIX))
@@ -182,7 +188,8 @@ class InputEncoder:
         Args:
             task: which of the task's templates apply.
             user: user number; 0: nobody, so the text has no user in it.
-            items: the history, the candidates, or the one item, by number.
+            items: the history, the candidates, or the one item, by number. A one-pass model ranks candidates by the
+                history, so for it the items of top-N are the history.
             template: how the record is written; when not given, the encoder's own for the task.
 
         Raises:
@@ -195,6 +202,8 @@ class InputEncoder:
             raise ConfigError(
                 f"{len(items)} items and a user need more than the model's {self.whole_word_rows} whole-word rows"
             )
+        if self.one_pass and task is not Task.EXPLANATION:
+            return self._one_position_each(user, items)
         parts: list[IntArray] = []
         whole_words: list[int] = []
         next_id = PLAIN_WORD + 1
@@ -214,6 +223,12 @@ class InputEncoder:
         whole_words.append(PLAIN_WORD)
         lengths = [len(part) for part in parts]
         return EncodedInput(np.concatenate(parts), np.repeat(np.array(whole_words, dtype=np.int64), lengths), user)
+
+    def _one_position_each(self, user: int, items: Sequence[int] | npt.NDArray[np.integer]) -> EncodedInput:
+        """A history for a one-pass model: [1 + items] positions, the first of which starts the sequence."""
+        last_tokens = [int(self._items[int(item)][-1]) for item in items]
+        ids = np.array([self.tokenizer.pad_id, *last_tokens], dtype=np.int64)  # T5 starts a sequence with padding
+        return EncodedInput(ids, np.arange(len(ids), dtype=np.int64) + PLAIN_WORD, user)
 
     def collate(self, records: Sequence[EncodedInput]) -> Batch:
         """Pad records on the right to the longest of them."""

@@ -48,11 +48,11 @@ def test_prompts_may_carry_the_whole_word_vector(world: Dataset, tmp_path: Path)
     source = load_checkpoint(tmp_path / "checkpoint")
     with torch.no_grad():
         source.model.whole_word.weight[0] += 1.0
-        plain = source.model.encode(*_inputs(source))[0]
+        plain = source.model.encode(_inputs(source))[0]
     export_checkpoint(tmp_path / "checkpoint", tmp_path / "bundle", parity_users=4)
     source = load_checkpoint(tmp_path / "checkpoint")
     with torch.no_grad():
-        moved = source.model.encode(*_inputs(source))[0]
+        moved = source.model.encode(_inputs(source))[0]
     assert (plain - moved).abs().max() > 0.01  # the vector matters, so the parity above is no accident
 
 

@@ -74,7 +74,7 @@ def _memory(bundle: Bundle, source: Checkpoint, users: list[int]) -> tuple[np.nd
     batch = encoder.collate([encoder.encode(Task.SEQUENTIAL, user, [5, 6, 7]) for user in users])
     found = GraphModel(bundle, SessionOptions(CPU)).encode(batch, 0)
     with torch.no_grad():
-        hidden, _ = source.model.encode(*model_batch(batch, 0))
+        hidden, _ = source.model.encode(model_batch(batch, 0))
         keys = source.model.backbone.decoder.block[0].layer[1].EncDecAttention.k(hidden)
     ours = found[sig.cross_key(0)].numpy().transpose(0, 2, 1, 3)
     return ours.reshape(keys.shape), keys.numpy()

@@ -131,7 +131,7 @@ def token_sums(small: Small, text: Batch, task_id: int) -> npt.NDArray[np.float6
         counted[row, : len(tokens) + 1] = True
     inputs = np.concatenate([np.zeros((len(listed), 1), dtype=np.int64), labels[:, :-1]], axis=1)
     arrays = (text.input_ids, text.whole_word_ids, text.attention_mask, np.full(text.size, task_id))
-    hidden, mask = small.source.model.encode(*ModelBatch(*(torch.as_tensor(array) for array in arrays)))
+    hidden, mask = small.source.model.encode(ModelBatch(*(torch.as_tensor(array) for array in arrays)))
     logits = small.source.model.backbone(
         encoder_outputs=(hidden.repeat_interleave(len(listed), 0),),
         attention_mask=mask.repeat_interleave(len(listed), 0),

@@ -59,7 +59,7 @@ def test_batched_equals_single(make_model, encoder) -> None:
 def test_encode_puts_prompts_in_front_and_extends_the_mask(make_model, encoder) -> None:
     model = make_model(prompts=4)
     batch = batch_of(encoder, model, RECORDS)
-    hidden, mask = model.encode(*batch)
+    hidden, mask = model.encode(batch)
     assert hidden.shape == (3, 4 + batch.input_ids.shape[1], 16)
     assert mask[:, :4].all()
     assert torch.equal(mask[:, 4:], batch.attention_mask)
@@ -68,9 +68,9 @@ def test_encode_puts_prompts_in_front_and_extends_the_mask(make_model, encoder) 
 def test_each_task_has_prompts_of_its_own(make_model, encoder) -> None:
     model = make_model()
     batch = batch_of(encoder, model, [RECORDS[0], RECORDS[0]])
-    hidden, _ = model.encode(*batch._replace(task_index=torch.tensor([0, 1])))
+    hidden, _ = model.encode(batch._replace(task_index=torch.tensor([0, 1])))
     assert not torch.allclose(hidden[0], hidden[1])
-    hidden, _ = model.encode(*batch._replace(task_index=torch.tensor([1, 1])))
+    hidden, _ = model.encode(batch._replace(task_index=torch.tensor([1, 1])))
     assert torch.allclose(hidden[0], hidden[1])
 
 
@@ -81,24 +81,24 @@ def test_tokens_of_one_id_share_a_whole_word_row(make_model, encoder, tokenizer)
     item_tokens = len(tokenizer.encode("item_117"))
     assert item_tokens > 1
     assert words.count(2) == item_tokens
-    base, _ = model.encode(*batch)
+    base, _ = model.encode(batch)
     with torch.no_grad():
         model.whole_word.weight[2] += 1.0
-    moved, _ = model.encode(*batch)
+    moved, _ = model.encode(batch)
     assert not torch.allclose(base, moved)
     with torch.no_grad():
         model.whole_word.weight[5] += 1.0  # no word of this input has this row
-    assert torch.equal(moved, model.encode(*batch)[0])
+    assert torch.equal(moved, model.encode(batch)[0])
 
 
 def test_whole_word_on_prompt_is_a_switch(make_model, encoder) -> None:
     plain, switched = make_model(seed=1), make_model(seed=1, whole_word_on_prompt=True)
     batch = batch_of(encoder, plain, RECORDS)
-    assert not torch.allclose(plain.encode(*batch)[0], switched.encode(*batch)[0])
+    assert not torch.allclose(plain.encode(batch)[0], switched.encode(batch)[0])
     with torch.no_grad():
         switched.whole_word.weight[0] = 0.0
         plain.whole_word.weight[0] = 0.0
-    assert torch.allclose(plain.encode(*batch)[0], switched.encode(*batch)[0], atol=1e-6)
+    assert torch.allclose(plain.encode(batch)[0], switched.encode(batch)[0], atol=1e-6)
 
 
 def test_initial_values(make_model) -> None:

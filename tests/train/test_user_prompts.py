@@ -128,7 +128,7 @@ def test_users_vectors_stand_between_the_tasks_and_the_text(
     seen = {}
     model.backbone.encoder.register_forward_pre_hook(lambda _module, _args, given: seen.update(given), with_kwargs=True)
     with torch.no_grad():
-        hidden, mask = model.encode(*model_batch(batch, 1))
+        hidden, mask = model.encode(model_batch(batch, 1))
         assert torch.equal(seen["inputs_embeds"][:, prompts : prompts + 2], module_of(model)(torch.tensor([2, 7])))
         assert torch.equal(seen["inputs_embeds"][0, :prompts], model.prompts[1])
     assert hidden.shape[1] == mask.shape[1] == prompts + 2 + batch.input_ids.shape[1]
@@ -143,7 +143,7 @@ def test_the_whole_word_vector_goes_to_the_tasks_vectors_only(
     model.backbone.encoder.register_forward_pre_hook(lambda _module, _args, given: seen.update(given), with_kwargs=True)
     batch = encoder.collate([encoder.encode(Task.SEQUENTIAL, 2, [5])])
     with torch.no_grad():
-        model.encode(*model_batch(batch, 0))
+        model.encode(model_batch(batch, 0))
         assert torch.equal(seen["inputs_embeds"][0, 3:5], module_of(model)(torch.tensor([2]))[0])
         torch.testing.assert_close(seen["inputs_embeds"][0, :3], model.prompts[0] + model.whole_word.weight[0])
 

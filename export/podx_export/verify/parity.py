@@ -113,7 +113,7 @@ def largest_difference(checkpoint: Checkpoint, bundle: Bundle, task: Task, batch
 
 def _eager_log_probs(checkpoint: Checkpoint, task: Task, batch: Batch, tokens: IntArray) -> FloatArray:
     """[batch, beams, steps, vocabulary], all steps at once by the model itself."""
-    hidden, mask = checkpoint.model.encode(*model_batch(batch, checkpoint.config.task_row(task)))
+    hidden, mask = checkpoint.model.encode(model_batch(batch, checkpoint.config.task_row(task)))
     logits = checkpoint.model.backbone(
         encoder_outputs=(hidden.repeat_interleave(BEAMS, 0),),
         attention_mask=mask.repeat_interleave(BEAMS, 0),

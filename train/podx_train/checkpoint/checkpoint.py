@@ -96,7 +96,14 @@ class Checkpoint:
         """Writes inputs as in training."""
         texts, config = self.item_texts, self.config
         text = str if texts is None else lambda number: texts[number - 1]
-        return InputEncoder(self.tokenizer, text, config.whole_word_rows, config.item_prefix, config.parsed_templates())
+        return InputEncoder(
+            self.tokenizer,
+            text,
+            config.whole_word_rows,
+            config.item_prefix,
+            config.parsed_templates(),
+            config.one_pass,
+        )
 
 
 def model_tensors(model: PodT5) -> dict[str, Tensor]:

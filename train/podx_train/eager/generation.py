@@ -205,8 +205,8 @@ class EagerRecommender:
         row = self._model.config.task_row(task)
         inputs = model_batch(batch, row).to(device)
         if self._mode == "encode-once":
-            return self._model.encode(*inputs)
-        hidden, mask = self._model.encode(*inputs.map(lambda tensor: tensor.repeat_interleave(copies, dim=0)))
+            return self._model.encode(inputs)
+        hidden, mask = self._model.encode(inputs.map(lambda tensor: tensor.repeat_interleave(copies, dim=0)))
         return hidden[::copies], mask[::copies]
 
     def _search(

@@ -75,6 +75,9 @@ class PodConfig:
         user_heads: attention heads that make them; 0: a multi-layer perceptron instead.
         user_width: width of the user embeddings they are made from.
         neighbours: most similar users whose embeddings are attended to. user_count: users there are in all.
+        one_pass: the encoder is causal over a history that it reads one position an item, the decoder starts from the
+            last item read, and an item's tokens are scored among their siblings, no end of sequence among them; so one
+            pass over a user trains every position.
         adapter: ``none``, ``lora`` or ``prompt-only``: which weights were trained. lora_rank: rank of LoRA matrices.
         format_version: version of the checkpoint's format.
     """
@@ -94,6 +97,7 @@ class PodConfig:
     user_width: int = DEFAULT_USER_WIDTH
     neighbours: int = DEFAULT_NEIGHBOURS
     user_count: int = 0
+    one_pass: bool = False
     adapter: str = NO_ADAPTER
     lora_rank: int = DEFAULT_LORA_RANK
     format_version: int = FORMAT_VERSION
@@ -107,6 +111,10 @@ class PodConfig:
                 raise ConfigError(f"{name} must be at least {least}, not {getattr(self, name)}")
         if self.user_prompts and self.user_heads and self.user_width % self.user_heads:
             raise ConfigError(f"user_width {self.user_width} cannot be cut into {self.user_heads} heads")
+        if self.one_pass and (Task.SEQUENTIAL not in self.tasks or Task.TOPN in self.tasks):
+            raise ConfigError("a one-pass model learns the task sequential, by which it answers topn: see --tasks")
+        if self.one_pass and self.item_prefix:
+            raise ConfigError("a one-pass model reads items written as codes: make them with podx data index")
         self.parsed_templates()
 
     def parsed_templates(self) -> dict[Task, Template]:
@@ -118,11 +126,13 @@ class PodConfig:
         return {task: Template.parse(task, text) for task, text in self.inference_templates.items()}
 
     def task_row(self, task: Task) -> int:
-        """Row of a task in the prompts.
+        """Row of a task in the prompts; a one-pass model answers top-N by the sequential task.
 
         Raises:
             ConfigError: the model was not trained for it.
         """
+        if self.one_pass and task is Task.TOPN:
+            task = Task.SEQUENTIAL
         if task not in self.tasks:
             raise ConfigError(f"this model has no prompts for task {task}: it knows {', '.join(self.tasks)}")
         return self.tasks.index(task)

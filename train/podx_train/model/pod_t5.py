@@ -10,9 +10,13 @@ from torch import Tensor, nn
 from transformers import T5ForConditionalGeneration
 from transformers.modeling_outputs import BaseModelOutput
 
+from podx.bundle.trie import Trie
+from podx.errors import ConfigError
 from podx.text.inputs import PLAIN_WORD
+from podx.text.templates import Task
 from podx_train.model.config import PodConfig
 from podx_train.model.losses import cross_entropies
+from podx_train.model.one_pass import SiblingScores, additive, causal_bias, target_bias
 from podx_train.model.user_prompts import UserPrompts
 
 PROMPT_INIT_RANGE = 0.1
@@ -26,6 +30,8 @@ class ModelBatch(NamedTuple):
         input_ids, whole_word_ids, attention_mask: int64 [batch, source].
         task_index: int64 [batch], rows of the prompts.
         users: int64 [batch], user numbers, 0 for one that the model does not know; None: nobody is known.
+        next_items: int64 [batch, source], number of the item that follows each position, 0: none is to be learnt
+            there; None: the targets are tokens. One-pass models alone have such batches.
     """
 
     input_ids: Tensor
@@ -33,6 +39,7 @@ class ModelBatch(NamedTuple):
     attention_mask: Tensor
     task_index: Tensor
     users: Tensor | None = None
+    next_items: Tensor | None = None
 
     def to(self, device: torch.device) -> ModelBatch:
         """The same on another device."""
@@ -54,6 +61,7 @@ class PodT5(nn.Module):
         whole_word: whole-word table, rows [whole_word_rows, d].
         trained_rows: how many rows of :meth:`token_tables` are trained; None: all.
         user_prompts: makes P vectors of each user; None where P is 0.
+        siblings: scores items of one-pass models; set it (:meth:`read_catalog`) before they learn or are searched.
     """
 
     _ddp_params_and_buffers_to_ignore: list[str]  # torch reads it where a module is trained by several processes
@@ -73,40 +81,81 @@ class PodT5(nn.Module):
         self.prompts = nn.Parameter(vectors, requires_grad=config.prompts > 0)  # P5 has none
         nn.init.normal_(self.whole_word.weight, std=WHOLE_WORD_INIT_STD)
         self.user_prompts = UserPrompts.of(config, width)
+        self.siblings: SiblingScores | None = None
 
-    def encode(
-        self,
-        input_ids: Tensor,
-        whole_word_ids: Tensor,
-        attention_mask: Tensor,
-        task_index: Tensor,
-        users: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
+    def read_catalog(self, trie: Trie) -> None:
+        """Give a one-pass model the items it chooses among; other models need none.
+
+        Raises:
+            CatalogError: an item begins another.
+        """
+        if self.config.one_pass:
+            self.siblings = SiblingScores(trie).to(self.prompts.device)
+
+    def encode(self, batch: ModelBatch) -> tuple[Tensor, Tensor]:
         """Encoder output with the prompt vectors in front.
-
-        Args:
-            input_ids, whole_word_ids, attention_mask: int64 [batch, source].
-            task_index: int64 [batch], row of each record's task in ``config.tasks``.
-            users: int64 [batch], see :class:`ModelBatch`.
 
         Returns:
             hidden states [batch, memory, d] and the mask extended over the prompts, int64 [batch, memory]; memory =
             K + P + source: the task's vectors, the user's, the text.
         """
-        text = self.backbone.shared(input_ids) + self.whole_word(whole_word_ids)
+        task_index, mask = batch.task_index, batch.attention_mask
+        text = self.backbone.shared(batch.input_ids) + self.whole_word(batch.whole_word_ids)
         prompts = self.prompts[task_index]  # [batch, K, d]
         if self.config.whole_word_on_prompt:
             prompts = prompts + self.whole_word.weight[PLAIN_WORD]  # the task's vectors only
         if self.user_prompts is not None:
-            of_user = self.user_prompts(torch.zeros_like(task_index) if users is None else users)
+            of_user = self.user_prompts(torch.zeros_like(task_index) if batch.users is None else batch.users)
             prompts = torch.cat([prompts, of_user], dim=1)
-        mask = torch.cat([attention_mask.new_ones(prompts.shape[:2]), attention_mask], dim=1)
-        hidden = self.backbone.encoder(inputs_embeds=torch.cat([prompts, text], dim=1), attention_mask=mask)[0]
+        mask = torch.cat([mask.new_ones(prompts.shape[:2]), mask], dim=1)
+        seen = mask
+        if self.config.one_pass:
+            causal = task_index == self.config.task_row(Task.SEQUENTIAL)
+            seen = causal_bias(mask, prompts.shape[1], causal)
+        hidden = self.backbone.encoder(inputs_embeds=torch.cat([prompts, text], dim=1), attention_mask=seen)[0]
         return hidden, mask
+
+    def decode(self, hidden: Tensor, mask: Tensor, tokens: Tensor, own_mask: Tensor | None = None) -> Tensor:
+        """Decoder states, scaled for the output layer: [batch, target, d].
+
+        Args:
+            hidden: encoder output, [batch, memory, d].
+            mask: what is seen of it: [batch, memory], or an attention bias [batch, 1, target, memory].
+            tokens: int64 [batch, target], what the decoder has read.
+            own_mask: attention bias between the decoder's positions, [1, 1, target, target]; None: what came before.
+        """
+        states = self.backbone.decoder(
+            input_ids=tokens,
+            attention_mask=own_mask,
+            encoder_hidden_states=hidden,
+            encoder_attention_mask=mask,
+            use_cache=False,
+        )[0]
+        scale = self.backbone.config.d_model**-0.5 if self.backbone.config.scale_decoder_outputs else 1.0
+        return states * scale
+
+    def position_losses(self, batch: ModelBatch) -> Tensor:
+        """One pass over users: negative log-likelihood of the items that follow, summed by row, float [batch]."""
+        siblings, items = self.siblings, batch.next_items
+        if siblings is None or items is None:
+            raise ConfigError("a one-pass model needs its catalog before it learns: call read_catalog")
+        hidden, mask = self.encode(batch)
+        rows, source, depth = *batch.input_ids.shape, siblings.depth
+        tokens = torch.cat([batch.input_ids[..., None], siblings.tokens[items][..., :-1]], dim=-1)
+        front = mask.shape[1] - source
+        reach = front + torch.arange(source, device=mask.device).repeat_interleave(depth)
+        place = torch.arange(mask.shape[1], device=mask.device)
+        seen = additive(((place <= reach[:, None]) & (mask > 0)[:, None, :])[:, None])
+        own = target_bias(source, depth, mask.device)
+        states = self.decode(hidden, seen, tokens.view(rows, -1), own.expand(rows, -1, -1, -1))
+        at = items > 0
+        chosen = states.view(rows, source, depth, -1)[at]
+        losses = siblings.losses(chosen, items[at], self.backbone.lm_head.weight)
+        return losses.new_zeros(rows).index_add(0, at.nonzero()[:, 0], losses)
 
     def logits(self, batch: ModelBatch, labels: Tensor) -> Tensor:
         """Next-token logits under teacher forcing, [batch, target, vocabulary]; ``labels`` as in :meth:`forward`."""
-        hidden, mask = self.encode(*batch)
+        hidden, mask = self.encode(batch)
         output = self.backbone(
             encoder_outputs=BaseModelOutput(last_hidden_state=hidden),
             attention_mask=mask,  # cross-attention must not see padding, or a record's loss depends on its batch
@@ -116,7 +165,12 @@ class PodT5(nn.Module):
         return output.logits
 
     def sample_losses(self, batch: ModelBatch, labels: Tensor) -> Tensor:
-        """Mean negative log-likelihood of each record's target tokens, float [batch]."""
+        """Mean negative log-likelihood of each record's target tokens, float [batch].
+
+        For batches with ``next_items``: the sum over a row's positions, and over the tokens of an item.
+        """
+        if batch.next_items is not None:
+            return self.position_losses(batch)
         return cross_entropies(self.logits(batch, labels), labels)
 
     def forward(self, batch: ModelBatch, labels: Tensor, weights: Tensor | None = None) -> Tensor:
@@ -124,7 +178,8 @@ class PodT5(nn.Module):
 
         Args:
             batch: inputs.
-            labels: int64 [batch, target], end of sequence included, padded with :data:`IGNORED_LABEL`.
+            labels: int64 [batch, target], end of sequence included, padded with :data:`IGNORED_LABEL`; not read where
+                the batch has ``next_items``.
             weights: float [batch], weight of each record in a sum that takes the place of the mean.
         """
         losses = self.sample_losses(batch, labels)

@@ -1,0 +1,123 @@
+"""One pass over a user: the same distributions as one target at a time, and a proper one over the items."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from transformers import T5Config
+
+from podx.bundle.trie import Trie
+from podx.errors import CatalogError, ConfigError
+from podx.text.templates import Task
+from podx_train.model.config import PodConfig, backbone_fields
+from podx_train.model.one_pass import SiblingScores
+from podx_train.model.pod_t5 import ModelBatch, PodT5
+
+VOCABULARY = 40
+CODES = {  # tokens of each item; the second level shares tokens between parents
+    "one token": [[10 + item] for item in range(9)],
+    "three": [[10 + a, 20 + b, 25 + item] for item, (a, b) in enumerate(itertools.product(range(3), range(3)))],
+    "other lengths": [[10, 20], [10, 21], [11, 20, 30], [11, 20, 31], [12], [13, 21]],
+}
+
+
+def trie_of(codes: list[list[int]]) -> Trie:
+    tokens = np.array(list(itertools.chain.from_iterable(codes)), dtype=np.int32)
+    return Trie.build(tokens, np.cumsum([0, *map(len, codes)]).astype(np.int64))
+
+
+def make_model(codes: list[list[int]], seed: int = 0, **fields: object) -> PodT5:
+    torch.manual_seed(seed)
+    t5 = T5Config(
+        vocab_size=VOCABULARY, d_model=16, d_kv=8, d_ff=32, num_layers=2, num_decoder_layers=2, num_heads=2,
+        dropout_rate=0.0, feed_forward_proj="relu", pad_token_id=0, eos_token_id=1, decoder_start_token_id=0,
+    )  # fmt: skip
+    tasks = (Task.SEQUENTIAL,)
+    config = PodConfig(backbone=backbone_fields(t5), tasks=tasks, one_pass=True, item_prefix="", **fields)  # type: ignore[arg-type]
+    model = PodT5(config).eval()
+    model.backbone.set_attn_implementation("eager")
+    model.read_catalog(trie_of(codes))
+    return model
+
+
+def batch_of(
+    codes: list[list[int]], histories: list[list[int]], next_items: list[list[int]] | None = None
+) -> ModelBatch:
+    width = 1 + max(map(len, histories))
+    ids, whole, mask, following = (np.zeros((len(histories), width), dtype=np.int64) for _ in range(4))
+    for row, history in enumerate(histories):
+        ids[row, 1 : 1 + len(history)] = [codes[item - 1][-1] for item in history]
+        whole[row, : 1 + len(history)] = np.arange(1 + len(history))
+        mask[row, : 1 + len(history)] = 1
+        if next_items is not None:
+            following[row, : len(next_items[row])] = next_items[row]
+    arrays = map(torch.from_numpy, (ids, whole, mask))
+    task = torch.zeros(len(histories), dtype=torch.int64)
+    return ModelBatch(*arrays, task, None, None if next_items is None else torch.from_numpy(following))
+
+
+@pytest.mark.parametrize("kind", CODES)
+def test_all_positions_at_once_equal_one_target_at_a_time(kind: str) -> None:
+    codes = CODES[kind]
+    model = make_model(codes)
+    history = [1, 4, 2, 6, 3]
+    whole = batch_of(codes, [history[:-1], history[1:3]], [history, history[1:4]])
+    with torch.no_grad():
+        together = model.position_losses(whole)
+        alone = []
+        for items in (history, history[1:4]):
+            losses = [
+                model.position_losses(batch_of(codes, [items[:end]], [[0] * end + [items[end]]]))
+                for end in range(len(items))
+            ]
+            alone.append(torch.cat(losses).sum())
+    torch.testing.assert_close(together, torch.stack(alone), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", CODES)
+def test_probabilities_of_all_items_add_up_to_one(kind: str) -> None:
+    codes = CODES[kind]
+    model = make_model(codes, seed=1)
+    history = [2, 5, 1]
+    with torch.no_grad():
+        batches = [batch_of(codes, [history], [[0, 0, 0, item]]) for item in range(1, len(codes) + 1)]
+        losses = torch.cat([model.position_losses(batch) for batch in batches])
+    assert losses.neg().exp().sum().item() == pytest.approx(1.0, abs=1e-5)
+    assert losses.std() > 0.01
+
+
+def test_a_position_does_not_see_what_follows() -> None:
+    codes = CODES["three"]
+    model = make_model(codes)
+    with torch.no_grad():
+        one, _ = model.encode(batch_of(codes, [[1, 2, 3, 4]]))
+        other, _ = model.encode(batch_of(codes, [[1, 2, 8, 9]]))
+    prompts = model.config.prompts
+    torch.testing.assert_close(one[:, : prompts + 3], other[:, : prompts + 3])
+    assert not torch.allclose(one[:, prompts + 3], other[:, prompts + 3])
+
+
+def test_an_item_that_begins_another_is_refused() -> None:
+    with pytest.raises(CatalogError, match="begins another"):
+        SiblingScores(trie_of([[10], [10, 20]]))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [({"tasks": (Task.SEQUENTIAL, Task.TOPN)}, "topn"), ({"item_prefix": "item_"}, "written as codes")],
+)
+def test_what_one_pass_cannot_be_combined_with(fields: dict[str, object], message: str) -> None:
+    given = {"backbone": {}, "tasks": (Task.SEQUENTIAL,), "one_pass": True, "item_prefix": ""} | fields
+    with pytest.raises(ConfigError, match=message):
+        PodConfig(**given)  # type: ignore[arg-type]
+
+
+def test_it_learns_nothing_before_it_knows_its_catalog() -> None:
+    codes = CODES["three"]
+    model = make_model(codes)
+    model.siblings = None
+    with pytest.raises(ConfigError, match="read_catalog"):
+        model.position_losses(batch_of(codes, [[1]], [[2, 3]]))

@@ -1,0 +1,159 @@
+"""One pass over a user trains every position: masks and scores of one-pass models.
+
+    prompts  START  item 1  item 2 … item n      encoder: an item sees the prompts and what came before it, and itself
+                      │       │        │
+                    item 2  item 3 … item n+1    decoder: starts from the item whose position it answers for, writes the
+                                                 codes of the next item, and sees the encoder up to that position
+
+All targets of a user are rows of one decoder call, kept apart by masks. An item's tokens are scored among their
+**siblings**, the tokens that the catalog's trie allows at their node. So the product over an item's tokens is a proper
+distribution over the items, and an end of sequence that is forced costs nothing.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import torch
+import torch.nn.functional as functional
+from torch import Tensor, nn
+
+from podx.bundle.trie import NO_ITEM, ROOT, Trie
+from podx.errors import CatalogError
+
+HIDDEN = -1e9
+"""Added to the attention score of what must not be seen."""
+FULL_PRODUCT = 8
+"""A level of up to this many times as many tokens as its widest node has children is multiplied whole: one product of
+matrices is faster than gathering rows, until it is this much larger."""
+
+
+def additive(visible: Tensor) -> Tensor:
+    """Attention bias, float32: 0 where ``visible``, else :data:`HIDDEN`."""
+    return torch.zeros(visible.shape, device=visible.device).masked_fill_(~visible, HIDDEN)
+
+
+def causal_bias(mask: Tensor, prompts: int, causal: Tensor) -> Tensor:
+    """What encoder positions see, as attention bias [batch, 1, memory, memory].
+
+    Args:
+        mask: [batch, memory], 0 at padding.
+        prompts: vectors in front, which all positions see.
+        causal: bool [batch], rows whose positions do not see what follows them.
+    """
+    length = mask.shape[1]
+    later = torch.ones(length, length, dtype=torch.bool, device=mask.device).triu(1)
+    later[:, :prompts] = False
+    return additive((mask > 0)[:, None, None, :] & ~(later & causal[:, None, None])[:, None])
+
+
+def target_bias(targets: int, length: int, device: torch.device) -> Tensor:
+    """What decoder positions see of each other: their own target, up to there; [1, 1, targets·length, the same]."""
+    place = torch.arange(targets * length, device=device)
+    same = place[:, None] // length == place[None] // length
+    return additive(same & (place[None] <= place[:, None]))[None, None]
+
+
+class SiblingScores(nn.Module):
+    """Scores tokens among their siblings in a catalog's trie. Holds no weights.
+
+    Args:
+        trie: of a catalog in which no item begins another.
+
+    Attributes:
+        tokens: int64 [items + 1, depth], tokens of each item by number; padded with 0.
+        nodes: int64 [items + 1, depth + 1], nodes from the root to each item's end, then 0.
+        item_of_node: int64 [nodes], item that ends at a node, or 0.
+        depth: tokens of the longest item.
+
+    Raises:
+        CatalogError: an item begins another.
+    """
+
+    tokens: Tensor
+    nodes: Tensor
+    item_of_node: Tensor
+    _child_start: Tensor
+    _edge_token: Tensor
+
+    def __init__(self, trie: Trie) -> None:
+        super().__init__()
+        ends_inside = (trie.item != NO_ITEM) & (np.diff(trie.child_start) > 0)
+        if ends_inside.any():
+            item = int(trie.item[np.flatnonzero(ends_inside)[0]])
+            raise CatalogError(f"the text of item number {item} begins another item's: give items codes of one length")
+        self.depth = trie.depth
+        numbers = np.arange(trie.item_count + 1)
+        paths = trie.paths(numbers)  # deepest first, the root where an item is shorter
+        lengths = (paths != ROOT).sum(axis=1)
+        back = lengths[:, None] - 1 - np.arange(trie.depth)[None]
+        downwards = np.take_along_axis(paths, np.maximum(back, 0), axis=1)
+        nodes = np.where(back >= 0, downwards, ROOT).astype(np.int64)
+        tokens = np.where(nodes > ROOT, trie.edge_token[np.maximum(nodes - 1, 0)], 0)
+        self._widest = [int(np.diff(trie.child_start[a : b + 1]).max()) for a, b in pairwise(trie.level_starts()[:-1])]
+        starts = trie.level_starts()
+        self._level_tokens = [np.unique(trie.edge_token[a - 1 : b - 1]) for a, b in pairwise(starts[1:])]
+        for name, values in (
+            ("tokens", tokens),
+            ("nodes", np.concatenate([np.zeros((len(nodes), 1), dtype=np.int64), nodes], axis=1)),
+            ("item_of_node", trie.item),
+            ("_child_start", trie.child_start),
+            ("_edge_token", trie.edge_token),
+            *((f"_tokens_{level}", of_level) for level, of_level in enumerate(self._level_tokens)),
+        ):
+            self.register_buffer(name, torch.from_numpy(np.asarray(values, dtype=np.int64)), persistent=False)
+
+    def losses(self, states: Tensor, items: Tensor, table: Tensor) -> Tensor:
+        """Negative log-likelihood of each item.
+
+        Args:
+            states: [rows, depth, d], decoder states, scaled for the output layer, one per token of an item.
+            items: int64 [rows], item numbers.
+            table: output layer, [vocabulary, d].
+
+        Returns:
+            float32 [rows], the sum over the item's tokens.
+        """
+        total = torch.zeros(len(items), device=states.device)
+        for level in range(self.depth):
+            node, child = self.nodes[items, level], self.nodes[items, level + 1]
+            there = child > ROOT
+            if level and not bool(there.all()):
+                rows = there.nonzero()[:, 0]
+                loss = self._level_losses(states[rows, level], node[rows], child[rows], level, table)
+                total = total.index_add(0, rows, loss)
+            else:
+                total = total + self._level_losses(states[:, level], node, child, level, table)
+        return total
+
+    def _level_losses(self, states: Tensor, node: Tensor, child: Tensor, level: int, table: Tensor) -> Tensor:
+        logits = self.child_logits(states, node, level, table)
+        return functional.cross_entropy(logits, child - 1 - self._child_start[node], reduction="none")
+
+    def child_logits(self, states: Tensor, node: Tensor, level: int, table: Tensor) -> Tensor:
+        """Logits of the children of nodes, in their order: float32 [rows, widest], -inf where a node has fewer.
+
+        Args:
+            states: [rows, d].
+            node: int64 [rows], nodes at ``level``.
+            table: output layer, [vocabulary, d].
+        """
+        widest = self._widest[level]
+        first, after = self._child_start[node], self._child_start[node + 1]
+        edge = first[:, None] + torch.arange(widest, device=node.device)
+        there = edge < after[:, None]
+        tokens = self._edge_token[edge.clamp(max=len(self._edge_token) - 1)]
+        own: Tensor = getattr(self, f"_tokens_{level}")
+        if level == 0:
+            return (states @ functional.embedding(own, table).T).float()
+        if len(own) <= FULL_PRODUCT * widest:
+            whole = states @ functional.embedding(own, table).T
+            logits = whole.gather(1, torch.searchsorted(own, tokens).clamp(max=len(own) - 1))
+        else:
+            logits = torch.einsum("rd,rwd->rw", states, functional.embedding(tokens, table).to(states.dtype))
+        return logits.float().masked_fill(~there, -torch.inf)
+
+    def first_child(self, node: Tensor) -> Tensor:
+        """First child of each node; the others follow it."""
+        return self._child_start[node] + 1
