@@ -31,6 +31,7 @@ import msgspec
 
 from podx import errors
 from podx.errors import PodxError
+from podx_bench.harness.options import usable_cores
 
 MODULE = "podx_bench.harness.child"
 START_TIMEOUT_S, CALL_TIMEOUT_S, QUIT_TIMEOUT_S = 600.0, 1800.0, 10.0
@@ -74,8 +75,9 @@ class Reply(msgspec.Struct):
 
 
 def thread_environment(threads: int, spin: bool = False) -> dict[str, str]:
-    """Environment of a measured process: as many threads for whichever library it uses; may waiting ones spin?"""
-    counts = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(threads))
+    """Environment of a measured process: as many threads, 0: one per core, for each library; may waiting ones spin?"""
+    count = str(threads or usable_cores())
+    counts = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), count)
     waiting = {} if spin else {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
     return {**os.environ, **counts, **waiting, "TOKENIZERS_PARALLELISM": "false"}
 

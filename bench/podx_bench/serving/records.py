@@ -45,7 +45,6 @@ class ServingOptions:
     beams: int = option(DEFAULT_BEAMS, "Width of the item search.", least=1)
     k: int = option(DEFAULT_K, "Answers per request.", flag="-k,--count", least=1)
     device: str = option("cpu", "cpu or cuda.", choices=DEVICES)
-    check: int = option(0, "Push so many requests through the batcher and compare every answer; 0: none.", least=0)
     seed: int = option(0, "Which users are taken.", least=0)
 
     def __post_init__(self) -> None:
@@ -79,26 +78,6 @@ class ServingRecord:
 
 
 @dataclass(frozen=True)
-class CheckRecord:
-    """Answers of the batcher compared with those of ``recommend_batch`` or ``rank_batch``.
-
-    Attributes:
-        requests: pushed through by ``clients`` threads. lost: those that got no answer.
-        distinct: different answers among the right ones, scores included; only a swap of two of these can be seen.
-        wrong: answers whose scores differ from the right ones by more than rounding at some place.
-        rounded: answers with the right scores but other items in some places: a call of another size rounds
-            differently, and items of like score change places. Not among ``wrong``.
-    """
-
-    requests: int
-    clients: int
-    distinct: int
-    lost: int
-    wrong: int
-    rounded: int
-
-
-@dataclass(frozen=True)
 class ServingResults:
     """A run: where and on what it was made, what was asked for and what was measured."""
 
@@ -107,7 +86,6 @@ class ServingResults:
     model: Mapping[str, Any]
     dataset: Mapping[str, Any]
     records: tuple[ServingRecord, ...]
-    check: CheckRecord | None = None
 
 
 SERVING_FILE = RecordFile("serving.json", "podx-serving", 1, "podx bench serving", ServingResults)

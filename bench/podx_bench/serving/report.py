@@ -28,19 +28,13 @@ def serving_table(results: ServingResults) -> TextTable:
         )
         for record in sorted(results.records, key=lambda record: (order.index(record.mode), record.clients))
     )
-    options, check = results.options, results.check
-    notes = [
+    options = results.options
+    note = (
         "Each client is a thread that asks its next question when it has an answer. p50, p95, p99: from question to "
         f"answer; for full batches of a call of {options['max_batch']}. ×: against full batches in the same turn. "
         f"The batcher merges at most {options['max_batch']} and pauses at most {options['max_wait_ms']:g} ms."
-    ]
-    if check is not None:
-        notes.append(
-            f"Check: {check.requests:,} requests of {check.clients} clients through the batcher, {check.lost} lost, "
-            f"{check.wrong} wrong, {check.rounded} with items of like score in another order "
-            f"({check.distinct:,} different answers expected)."
-        )
-    return TextTable(f"Serving, {options['task']}", HEADER, rows, tuple(notes))
+    )
+    return TextTable(f"Serving, {options['task']}", HEADER, rows, (note,))
 
 
 def serving_charts(records: Sequence[ServingRecord]) -> tuple[str, ...]:

@@ -9,18 +9,19 @@ import msgspec
 
 from podx.bundle.bundle import Bundle
 from podx.errors import ConfigError
-from podx_bench.harness.child import Child, Tell, thread_environment
+from podx_bench.harness.child import Tell, run_in_child, thread_environment
 from podx_bench.harness.environment import describe
-from podx_bench.harness.options import usable_cores
-from podx_bench.serving.records import SERVING_FILE, CheckRecord, ServingOptions, ServingRecord, ServingResults
+from podx_bench.serving.records import SERVING_FILE, ServingOptions, ServingRecord, ServingResults
 from podx_bench.workload.facts import dataset_facts, model_facts
 from podx_bench.workload.matching import require_match
 from podx_bench.workload.scenarios import build_workload, choose_tasks
 from podx_bench.workload.work import write_work
 from podx_train.data.dataset import Dataset
 
+MEASURE = "podx_bench.serving.server:measure"
 TIMEOUT_S = 24 * 3600.0
-"""Of a number of clients, or of the check."""
+LEAST_USERS = 256
+"""Few requests repeat, however few are timed."""
 
 
 def run_serving(
@@ -38,33 +39,24 @@ def run_serving(
     bundle, dataset = Bundle.load(bundle_path), Dataset.load(data)
     require_match(bundle, dataset)
     choose_tasks(bundle, dataset, (options.task,))
-    users = max(256, options.requests, options.check)  # few requests repeat, however few are timed
-    records: list[ServingRecord] = []
+    users = max(LEAST_USERS, options.requests)
     with tempfile.TemporaryDirectory(prefix="podx-serving-") as folder:
         work = Path(folder) / "work.jsonl"
         write_work(work, build_workload(options.task, dataset, bundle, users, options.seed).requests)
-        with serving_process(bundle_path, work, options, tell) as process:
-            for clients in options.clients:
-                records += process.call("measure", clients, returns=list[ServingRecord])
-            records.append(process.call("yardstick", returns=ServingRecord))
-            check = process.call("verify", returns=CheckRecord) if options.check else None
+        records: tuple[ServingRecord, ...] = run_in_child(
+            MEASURE,
+            bundle_path,
+            work,
+            options,
+            returns=tuple[ServingRecord, ...],
+            name="the served recommender",
+            advice="ask with fewer clients, or make room",
+            environment=thread_environment(options.threads),
+            tell=tell,
+            timeout=TIMEOUT_S,
+        )
     environment, asked = describe(options.device, options.threads), msgspec.to_builtins(options)
     facts = model_facts(bundle), dataset_facts(dataset, data)
-    results = ServingResults(environment, asked, *facts, tuple(records), check)
+    results = ServingResults(environment, asked, *facts, records)
     SERVING_FILE.write(out, results)
     return results
-
-
-def serving_process(bundle: Path, work: Path, options: ServingOptions, tell: Tell) -> Child:
-    """The process that holds the recommender and its clients."""
-    return Child(
-        "podx_bench.serving.server:load",
-        bundle,
-        work,
-        options,
-        name="the served recommender",
-        advice="ask with fewer clients, or make room",
-        environment=thread_environment(options.threads or usable_cores()),
-        tell=tell,
-        timeout=TIMEOUT_S,
-    )
