@@ -16,12 +16,23 @@ from podx.text.templates import Task
 from podx_bench.engines import ENGINES
 from podx_bench.harness.records import RESULTS_FILE, GemmRecord, Results, RooflineRecord
 from podx_bench.pages.render import html_report, markdown_report, write_report
-from podx_bench.report.bench import all_tables, bench_report, extra_sections
-from podx_bench.report.compare import comparison, comparison_report
-from podx_bench.report.tables import accuracy_tables, speed_tables
+from podx_bench.pages.table import TextTable
+from podx_bench.report.bench import bench_report, extra_sections
+from podx_bench.report.tables import ACCURACY, SPEED, all_tables, grouped
 from podx_bench.scale.records import SCALE_FILE, ScaleRecord, ScaleResults
 from podx_bench.serving.records import SERVING_FILE, ServingRecord, ServingResults
 from tests.bench.records import ranking_record, speed_record, stream_record
+
+
+def tables_of(*runs: Results) -> list[TextTable]:
+    """Every table of the report of runs."""
+    return [table for section in bench_report(runs).sections for table in section.tables]
+
+
+def table_of(run: Results, field: str) -> TextTable:
+    """The only table of a run's records of a kind."""
+    (table,) = all_tables(grouped([run]), field)
+    return table
 
 
 def test_results_read_back_as_written(canned: Results, tmp_path: Path) -> None:
@@ -62,9 +73,9 @@ COMMITTED = sorted((Path(__file__).parents[2] / "bench" / "results").glob("*/res
 def test_results_of_older_runs_are_still_read(path: Path) -> None:
     results = Results.load(path)
     assert (results.speed or results.accuracy) and f"podx bench: {results.label}" in markdown_report(
-        bench_report(results)
+        bench_report([results])
     )
-    assert "<svg" in html_report(bench_report(results))
+    assert "<svg" in html_report(bench_report([results]))
 
 
 @pytest.fixture
@@ -97,7 +108,7 @@ def test_everything_reads_back_as_written(full: Results, tmp_path: Path) -> None
 
 
 def test_a_full_report_has_bundles_streams_and_rooflines(full: Results) -> None:
-    text = markdown_report(bench_report(full))
+    text = markdown_report(bench_report([full]))
     assert "- **bundle of podx-int8**: int8, 62.5 MB; at export: overlap 0.9877, lists 1; 2" in text
     assert "fp32 150 / 150 · 10⁹ operations/s through ONNX Runtime, 20 / 640 rows by 512 × 2,048 weights" in text
     assert "| podx | 2,048 | 32 | 10 | 4.88 | 205 | 9.00× | – | 500 | 2 | 36.2 / 79 |" in text
@@ -105,13 +116,13 @@ def test_a_full_report_has_bundles_streams_and_rooflines(full: Results) -> None:
     assert "| sequential | 1 | fp32 | 44.0 | 4.62 | 30.8 |" in text
     assert "97.00 % of podx | 1.25 % |" in text
     assert "| 41.0 / 41 |" in text and "Decoding steps, end of sequence included: 4." in text
-    for table in all_tables(full):
+    for table in tables_of(full):
         assert {len(row) for row in table.rows} == {len(table.header)}, table.title
 
 
 def test_engines_that_only_time_have_no_row_of_accuracy(canned: Results, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ENGINES, "as-published", dataclasses.replace(ENGINES["as-published"], speed_only=True))
-    (accuracy,) = accuracy_tables(canned)
+    accuracy = table_of(canned, ACCURACY)
     assert [row[0] for row in accuracy.rows] == ["popularity", "encode-once", "podx"]
 
 
@@ -152,20 +163,20 @@ def test_other_benches_join_a_report(canned: Results, tmp_path: Path) -> None:
 
 def test_streams_are_compared_and_lengths_kept_apart(full: Results) -> None:
     fixed = dataclasses.replace(full, options={**full.options, "source_length": 41})
-    tables = {table.title: table for table in comparison([full, fixed])}
-    stream = tables["All users in one call, sequential"]
-    assert [row[:5] for row in stream.rows] == [
-        ("podx", "Beauty <paper>", "2,048", "1", "4.88"),
-        ("podx", "Beauty <paper>, source 41", "2,048", "1", "4.88"),
+    stream = {table.title: table for table in tables_of(full, fixed)}["All users in one call, sequential"]
+    assert stream.header[:7] == ("engine", "run", "runs", "users", "batch", "seconds", "ms/user")
+    assert [row[:7] for row in stream.rows if row[0] == "podx"] == [
+        ("podx", "Beauty <paper>", "1", "2,048", "32", "10", "4.88"),
+        ("podx", "Beauty <paper>, source 41", "1", "2,048", "32", "10", "4.88"),
     ]
 
 
 def test_rows_that_were_not_run_say_so(canned: Results) -> None:
-    (speed,) = speed_tables(canned)
+    speed = table_of(canned, SPEED)
     rows = {(row[0], row[1]): row[2] for row in speed.rows}
     assert rows[("podx", "1")] == "40"
     assert rows[("as-published", "1")] == rows[("podx", "32")] == "not measured"
-    (accuracy,) = accuracy_tables(canned)
+    accuracy = table_of(canned, ACCURACY)
     users = {row[0]: row[1] for row in accuracy.rows}
     assert users == {"popularity": "100", "as-published": "not measured", "encode-once": "not measured", "podx": "100"}
 
@@ -174,13 +185,17 @@ def test_every_row_is_as_wide_as_its_header(canned: Results) -> None:
     texts = dataclasses.replace(
         canned, options={**canned.options, "tasks": ["sequential", "explanation"]}, speed=(), accuracy=()
     )
-    for table in [*speed_tables(canned), *accuracy_tables(canned), *speed_tables(texts), *accuracy_tables(texts)]:
+    tables = [
+        table for run in (canned, texts) for field in (SPEED, ACCURACY) for table in all_tables(grouped([run]), field)
+    ]
+    assert len(tables) == 2 + 2 * 2
+    for table in tables:
         assert table.rows
         assert {len(row) for row in table.rows} == {len(table.header)}, table.title
 
 
 def test_markdown_has_tables_environment_and_notes(canned: Results) -> None:
-    text = markdown_report(bench_report(canned))
+    text = markdown_report(bench_report([canned]))
     assert "| podx | 1 | 40 | 80 | 120 | 40 | 25 | 5.00× | – | 512 | 1.5 | 4 |" in text
     assert "| podx | 100 | 0.0100 | 0.0200 | 0.0150 | 0.0443 | 0.0250 | 0.00 % | 0.00 % | – |" in text
     assert "Some CPU" in text and "22,363 users" in text and "the time ended" in text
@@ -188,10 +203,10 @@ def test_markdown_has_tables_environment_and_notes(canned: Results) -> None:
 
 def test_halves_that_were_left_out_are_named(canned: Results) -> None:
     no_speed = dataclasses.replace(canned, options={**canned.options, "speed": False}, speed=())
-    assert "Speed was not measured in this run." in markdown_report(bench_report(no_speed))
-    assert "Speed, sequential" not in html_report(bench_report(no_speed))
+    assert "Speed was not measured in this run." in markdown_report(bench_report([no_speed]))
+    assert "Speed, sequential" not in html_report(bench_report([no_speed]))
     no_accuracy = dataclasses.replace(canned, options={**canned.options, "accuracy": False}, accuracy=())
-    assert "Accuracy was not measured in this run." in html_report(bench_report(no_accuracy))
+    assert "Accuracy was not measured in this run." in html_report(bench_report([no_accuracy]))
 
 
 class _Page(HTMLParser):
@@ -211,7 +226,7 @@ class _Page(HTMLParser):
 
 def test_the_page_needs_nothing_from_elsewhere(canned: Results) -> None:
     page = _Page()
-    text = html_report(bench_report(canned))
+    text = html_report(bench_report([canned]))
     page.feed(text)
     assert page.tags.count("svg") == 2  # one cell timed, one task scored
     assert page.loads == [] and "script" not in page.tags
@@ -220,12 +235,12 @@ def test_the_page_needs_nothing_from_elsewhere(canned: Results) -> None:
 
 
 def test_the_same_results_give_the_same_page(canned: Results) -> None:
-    assert html_report(bench_report(canned)) == html_report(bench_report(canned))
+    assert html_report(bench_report([canned])) == html_report(bench_report([canned]))
 
 
 def test_a_report_is_drawn_again_from_the_file_alone(canned: Results, tmp_path: Path) -> None:
     path = canned.save(tmp_path)
-    write_report(bench_report(canned), tmp_path / "first")
+    write_report(bench_report([canned]), tmp_path / "first")
     command = [sys.executable, "-m", "podx_bench.report", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -240,7 +255,7 @@ def test_runs_are_compared_by_label(canned: Results, tmp_path: Path) -> None:
         for record in canned.accuracy
     )
     runs = [canned, dataclasses.replace(canned, accuracy=better), dataclasses.replace(canned, label="Beauty shuffled")]
-    ratios, overview, accuracy, speed = comparison(runs)
+    ratios, overview, speed, accuracy = tables_of(*runs)
     assert [row[0] for row in ratios.rows][-1] == "sequential, batch 1 (Beauty shuffled)"
     assert overview.header == ("engine", "Beauty <paper>", "Beauty shuffled")
     cells = {row[0]: row[1:] for row in overview.rows}
@@ -250,7 +265,7 @@ def test_runs_are_compared_by_label(canned: Results, tmp_path: Path) -> None:
         ("podx", "Beauty shuffled", "1"),
     ]
     assert speed.title == f"Speed, {Task.SEQUENTIAL}"
-    page = write_report(comparison_report(runs), tmp_path / "compared")
+    page = write_report(bench_report(runs), tmp_path / "compared")
     text = page.read_text()
     assert "<h2>Charts, Beauty shuffled</h2>" in text and text.count("<svg") == 2 * 2  # of each label's first run
     assert "Beauty shuffled" in text and (page.parent / "report.md").exists()
@@ -258,14 +273,14 @@ def test_runs_are_compared_by_label(canned: Results, tmp_path: Path) -> None:
 
 def test_an_engine_missing_from_one_run_is_not_measured_there(canned: Results) -> None:
     other = dataclasses.replace(canned, label="other", accuracy=canned.accuracy[:1])
-    overview = comparison([canned, other])[1]
+    overview = tables_of(canned, other)[1]
     assert {row[0]: row[2] for row in overview.rows}["podx"] == "not measured"
 
 
 def test_a_run_has_no_rows_in_tables_of_what_it_did_not_measure(canned: Results) -> None:
     timed = dataclasses.replace(canned, label="timed", accuracy=())
     ranked = dataclasses.replace(canned, label="ranked", speed=())
-    tables = {table.title.split(",")[0]: table for table in comparison([timed, ranked])}
+    tables = {table.title.split(",")[0]: table for table in tables_of(timed, ranked)}
     assert tables["Overview"].header == ("engine", "ranked")
     assert {row[1] for row in tables["Accuracy"].rows} == {"ranked"}
     assert {row[1] for row in tables["Speed"].rows} == {"timed"}
@@ -273,7 +288,7 @@ def test_a_run_has_no_rows_in_tables_of_what_it_did_not_measure(canned: Results)
 
 def test_empty_runs_cannot_be_compared(canned: Results) -> None:
     with pytest.raises(ConfigError, match="neither speed nor accuracy"):
-        comparison([dataclasses.replace(canned, speed=(), accuracy=())])
+        bench_report([dataclasses.replace(canned, speed=(), accuracy=())] * 2)
 
 
 def test_a_wrong_path_is_one_line_and_status_2(tmp_path: Path) -> None:

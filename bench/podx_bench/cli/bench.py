@@ -58,7 +58,7 @@ def bench(
         except KeyboardInterrupt:
             run.interrupt()
             interrupted = True
-    results, page = run.results, write_report(bench_report(run.results), out)
+    results, page = run.results, write_report(bench_report([run.results]), out)
     show(console, short_tables(results), results.notes, results=out / RESULTS_FILE, report=page)
     if interrupted:
         raise typer.Exit(INTERRUPTED_STATUS)

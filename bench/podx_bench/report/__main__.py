@@ -16,7 +16,6 @@ from podx_bench.harness.records import Results
 from podx_bench.harness.terminal import run_command
 from podx_bench.pages.render import markdown_table, write_report
 from podx_bench.report.bench import bench_report, extra_sections
-from podx_bench.report.compare import comparison_report
 from podx_bench.report.ratios import DEFAULT_AGAINST, ratio_table
 
 
@@ -36,13 +35,9 @@ def main(
         names = [name.strip() for name in against.split(",") if name.strip()]
         typer.echo(markdown_table(ratio_table(runs, names)))
         return
-    extra = extra_sections(serving, scale)
-    if len(runs) == 1 and out is None:
-        typer.echo(write_report(bench_report(runs[0], extra), results[0].parent))
-    elif out is None:
+    if len(runs) > 1 and out is None:
         raise ConfigError("several runs need --out: the folder for their report")
-    else:
-        typer.echo(write_report(comparison_report(runs, extra), out))
+    typer.echo(write_report(bench_report(runs, extra_sections(serving, scale)), out or results[0].parent))
 
 
 if __name__ == "__main__":

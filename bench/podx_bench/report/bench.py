@@ -1,57 +1,76 @@
-"""The report of a run of ``podx bench``, made from ``results.json`` and nothing else."""
+"""The report of runs of ``podx bench``, made from their ``results.json`` and nothing else."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from podx.errors import ConfigError
 from podx_bench.harness.records import AccuracyRecord, Results, SpeedRecord
 from podx_bench.pages.render import OURS, Report, Section
-from podx_bench.pages.table import NONE, PERCENT, TextTable, short
+from podx_bench.pages.table import NONE, PERCENT, short
 from podx_bench.report.about import environment_rows, precision_name, roofline_tables
 from podx_bench.report.charts import report_charts
-from podx_bench.report.tables import accuracy_tables, short_tables, speed_tables, stream_tables
+from podx_bench.report.ratios import ratio_headline, ratio_table
+from podx_bench.report.tables import ACCURACY, SPEED, STREAM, all_tables, grouped, overview_tables, short_tables
 from podx_bench.scale.records import SCALE_FILE
 from podx_bench.scale.report import scale_charts, scale_table
 from podx_bench.serving.records import SERVING_FILE
 from podx_bench.serving.report import serving_charts, serving_table
 
+SEVERAL_TITLE = "podx bench: runs compared"
 NO_SPEED = "Speed was not measured in this run."
 NO_ACCURACY = "Accuracy was not measured in this run."
 MACHINE = "Model, data, machine and versions"
 
 
-def bench_report(results: Results, extra: tuple[Section, ...] = ()) -> Report:
-    """The report of a run: headline, one chart and one table, all charts and tables, engines, notes, machine."""
-    charts, tables = report_charts(results), short_tables(results)
-    engines = [(f"`{name}`", summary) for name, summary in results.engines.items()]
+def bench_report(runs: Sequence[Results], extra: Sequence[Section] = ()) -> Report:
+    """The report of a run, or of several side by side: headline, one chart and one table, then all there is.
+
+    Runs of one label, as of several seeds, are put together; charts and machine are those of the first.
+
+    Args:
+        extra: what other benches measured, see :func:`extra_sections`.
+
+    Raises:
+        ConfigError: there are several runs and nothing to compare.
+    """
+    groups, several = grouped(runs), len(runs) > 1
+    of_run = {label: f", {label}" if several else "" for label in groups}
+    speed, stream, accuracy = (all_tables(groups, field) for field in (SPEED, STREAM, ACCURACY))
+    if not several:
+        title, said = f"podx bench: {runs[0].label}", headline(runs[0])
+        opening = [replace(table, title=f"{table.title}, in short") for table in short_tables(runs[0])[:1]]
+    elif speed or stream or accuracy:
+        title, said = SEVERAL_TITLE, ratio_headline(runs)
+        opening = [*([ratio_table(runs)] if said else []), *overview_tables(groups)]
+    else:
+        raise ConfigError("the runs hold neither speed nor accuracy records: give results of finished runs")
+    for label, (first, *_) in groups.items():
+        speed += [replace(table, title=f"{table.title}{of_run[label]}") for table in roofline_tables(first)]
+    drawn = {label: report_charts(first) for label, (first, *_) in groups.items()}
+    leading = next((charts.pop(0) for charts in drawn.values() if charts), None)
+    engines = {f"`{name}`": summary for run in runs for name, summary in run.engines.items()}
+    machines: dict[tuple[tuple[str, str], ...], list[str]] = {}
+    for label, (first, *_) in groups.items():
+        machines.setdefault(tuple(environment_rows(first)), []).append(label)
+    facts = [(f"{MACHINE}, {', '.join(labels)}" if several else MACHINE, rows) for rows, labels in machines.items()]
     return Report(
-        title=f"podx bench: {results.label}",
-        headline=headline(results),
+        title=title,
+        headline=said,
         sections=(
-            Section(tuple(charts[:1]), tuple(replace(table, title=f"{table.title}, in short") for table in tables[:1])),
-            Section(tuple(charts[1:]), title="Charts" if charts[1:] else ""),
-            Section(tables=tuple(_speed_details(results)), instead=NO_SPEED),
-            Section(tables=tuple(stream_tables(results))),
-            Section(tables=tuple(_accuracy_details(results)), instead=NO_ACCURACY),
+            Section((leading,) if leading else (), tuple(opening[:1])),
+            *(Section(tuple(charts), title=f"Charts{of_run[label]}") for label, charts in drawn.items() if charts),
+            Section(tables=tuple(opening[1:])),
+            Section(tables=tuple(speed), instead="" if several else NO_SPEED),
+            Section(tables=tuple(stream)),
+            Section(tables=tuple(accuracy), instead="" if several else NO_ACCURACY),
             *extra,
         ),
-        facts=(("Engines", engines), (MACHINE, environment_rows(results))),
-        notes=results.notes,
+        facts=(("Engines", list(engines.items())), *facts),
+        notes=tuple(f"{run.label}: {note}" if several else note for run in runs for note in run.notes),
     )
-
-
-def all_tables(results: Results) -> list[TextTable]:
-    """Every table with all its columns that the run can fill."""
-    return [*_speed_details(results), *stream_tables(results), *_accuracy_details(results)]
-
-
-def _speed_details(results: Results) -> list[TextTable]:
-    return [*speed_tables(results), *roofline_tables(results)] if results.options["speed"] else []
-
-
-def _accuracy_details(results: Results) -> list[TextTable]:
-    return accuracy_tables(results) if results.options["accuracy"] else []
 
 
 def headline(results: Results) -> str:
