@@ -113,7 +113,7 @@ def factorised(dataset: Dataset, width: int, seed: int, visible: bool = False) -
     return UserVectors((factors.users / max(scale, 1e-12)).astype(np.float32), np.ones(dataset.user_count, np.bool_))
 
 
-def user_fields(options: TrainOptions, dataset: Dataset, model_width: int) -> dict[str, int]:
+def user_fields(options: TrainOptions, dataset: Dataset, model_width: int) -> dict[str, Any]:
     """The entries of :class:`PodConfig` that say how users' vectors are made; ``model_width``: of the backbone.
 
     Raises:
