@@ -16,8 +16,9 @@ from podx.bundle.bundle import TOKENIZER_FILE
 from podx.errors import ConfigError, DataError
 from podx_bench.cli.app import app
 from podx_bench.harness.child import EngineError
+from podx_bench.harness.options import parse_numbers
 from podx_bench.pages.table import NONE
-from podx_bench.scale.records import SCALE_FILE, ScaleOptions, ScaleRecord, ScaleResults, parse_sizes
+from podx_bench.scale.records import SCALE_FILE, ScaleOptions, ScaleRecord, ScaleResults
 from podx_bench.scale.report import scale_charts, scale_table
 from podx_bench.scale.run import TARGETS, run_scale
 from podx_bench.scale.server import (
@@ -201,10 +202,10 @@ def test_options_out_of_range_are_refused(wrong: dict[str, object]) -> None:
 
 
 def test_sizes_are_read_as_people_write_them() -> None:
-    assert parse_sizes("1e5, 1000,1e3") == (1000, 100_000)
+    assert parse_numbers("1e5, 1000,1e3", "--items") == (1000, 100_000)
     for wrong in ("", "a", "1.5", "1e400", "nan"):
-        with pytest.raises(ConfigError, match="--items takes numbers"):
-            parse_sizes(wrong)
+        with pytest.raises(ConfigError, match="--items must be whole numbers"):
+            parse_numbers(wrong, "--items")
 
 
 def test_the_command_prints_the_table(tmp_path: Path) -> None:

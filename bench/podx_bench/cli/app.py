@@ -7,8 +7,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from podx_bench.cli.bench import bench
-from podx_bench.cli.subcommands import accuracy, exactness, scale, serving
+from podx_bench.cli.commands import accuracy, bench, exactness, scale, serving
 
 DEFAULT = "BUNDLE"
 """Name of the command that needs none, in the listing alone: a folder may be called so, too."""

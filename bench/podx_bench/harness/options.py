@@ -23,7 +23,12 @@ def parse_numbers(text: str, flag: str) -> tuple[int, ...]:
     Raises:
         ConfigError: a part is no whole number, or there is none.
     """
-    parts = [part.strip() for part in text.split(",") if part.strip()]
-    if not parts or not all(part.isdecimal() for part in parts):
-        raise ConfigError(f"{flag} must be whole numbers separated by commas, as in 1,32, not {text!r}")
-    return tuple(sorted({int(part) for part in parts}))
+    try:
+        numbers = [float(part) for part in text.split(",") if part.strip()]
+        if not numbers or not all(number >= 0 and number.is_integer() for number in numbers):
+            raise ValueError
+    except ValueError:
+        raise ConfigError(
+            f"{flag} must be whole numbers separated by commas, as in 1,32 or 1e4, not {text!r}"
+        ) from None
+    return tuple(sorted(map(int, set(numbers))))

@@ -12,6 +12,7 @@ from podx_bench.pages.drawing import (
     OTHER_COLOURS,
     OURS_COLOURS,
     ROOFLINE_COLOUR,
+    Bars,
     Line,
     bar_figure,
     line_chart,
@@ -68,12 +69,23 @@ def latency_chart(results: Results, task: str) -> str | None:
         lines = _lines(results, records, lambda record: (record.batch_size, record.ms_per_user))
         title = f"{task}: ms per user, less is better"
         return line_chart(title, ("batch size", "ms per user"), [*lines, *bounds], sizes)
-    palette = colours(results)
-    bars = [(record.engine, record.ms_per_user) for record in records]
-    tints = [palette[record.engine] for record in records]
+    bars = [(record.engine, record.engine, record.ms_per_user) for record in records]
     least = [(line.name, line.points[0][1]) for line in bounds]
-    title = f"{task}, batch size {sizes[0]}"
-    return svg(bar_figure(title, "ms per user, less is better", bars, tints, short, least))
+    return _bars(results, f"{task}, batch size {sizes[0]}", "ms per user, less is better", bars, bounds=least)
+
+
+def _bars(
+    results: Results,
+    title: str,
+    unit: str,
+    bars: Sequence[tuple[str, str, float]],
+    number: Callable[[float], str] = short,
+    bounds: Bars = (),
+) -> str:
+    """Bars in the colours of their engines. ``bars``: engine, name and figure of each."""
+    palette = colours(results)
+    tints = [palette.get(engine, BASELINE_COLOUR) for engine, *_ in bars]
+    return svg(bar_figure(title, unit, [bar[1:] for bar in bars], tints, number, bounds))
 
 
 def _roofline_lines(results: Results, task: str) -> list[Line]:
@@ -102,12 +114,10 @@ def tail_chart(results: Results, task: str) -> str | None:
 
 def stream_chart(results: Results, task: str) -> str | None:
     """Throughput of every engine that got all users in one call."""
-    records, palette = [record for record in results.stream if record.task == task], colours(results)
-    if not records:
-        return None
-    bars = [(record.engine, record.users_per_s) for record in records]
-    title, tints = f"{task}: {records[0].users:,} users in one call", [palette[r.engine] for r in records]
-    return svg(bar_figure(title, "users per second, more is better", bars, tints, short))
+    bars = [(r.engine, r.engine, r.users_per_s) for r in results.stream if r.task == task]
+    users = [f"{record.users:,}" for record in results.stream if record.task == task]
+    unit = "users per second, more is better"
+    return _bars(results, f"{task}: {users[0]} users in one call", unit, bars) if bars else None
 
 
 def tradeoff_chart(results: Results, task: str) -> str | None:
@@ -141,9 +151,8 @@ def _shared(record: AccuracyRecord) -> float | None:
 
 def accuracy_chart(results: Results, task: str) -> str | None:
     """HR@10 of every row, of ranking tasks."""
-    rows, palette = [record for record in results.accuracy if record.task == task], colours(results)
+    rows = [record for record in results.accuracy if record.task == task]
     if not rows or task == Task.EXPLANATION:
         return None
-    bars = [(f"{row.engine}, {row.users:,} users", row.metrics["hr_10"]) for row in rows]
-    tints = [palette.get(row.engine, BASELINE_COLOUR) for row in rows]
-    return svg(bar_figure(f"{task}, test split", "HR@10, more is better", bars, tints, "{:.4f}".format))
+    bars = [(row.engine, f"{row.engine}, {row.users:,} users", row.metrics["hr_10"]) for row in rows]
+    return _bars(results, f"{task}, test split", "HR@10, more is better", bars, "{:.4f}".format)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 from podx.errors import ConfigError
 from podx_bench.engines import ENCODE_ONCE, OURS
@@ -44,40 +45,31 @@ class RatioCell:
     precisions: Mapping[str, str]
     rounds: Mapping[str, Sequence[float]]
 
-    def against(self, name: str) -> str:
-        """One ratio for each of our engines."""
-        ratios = [
-            paired_ratio(self.rounds.get(rival(name, precision)), self.rounds[engine])
-            for engine, precision in self.precisions.items()
-        ]
-        if all(ratio is None for ratio in ratios):
-            return NONE
-        return " / ".join(NONE if ratio is None else f"{ratio:.1f}×" for ratio in ratios)
-
-
-def rival(name: str, precision: str) -> str:
-    """The engine that ours of a precision is compared with; a plain name is full precision."""
-    return f"{name}-{precision}" if name in IN_EVERY_PRECISION and precision != FULL_PRECISION else name
+    def against(self, name: str) -> list[float | None]:
+        """A ratio for each of our engines; ours of a precision is compared with the peer of that precision."""
+        ratios = []
+        for engine, precision in self.precisions.items():
+            as_precise = name in IN_EVERY_PRECISION and precision != FULL_PRECISION
+            rival = self.rounds.get(f"{name}-{precision}" if as_precise else name)
+            ratios.append(paired_ratio(rival, self.rounds[engine]))
+        return ratios
 
 
 def ratio_cells(results: Results) -> Iterator[RatioCell]:
     """Where a run timed podx beside another engine: by task and batch size, then what it streamed."""
-    for task in results.options["tasks"]:
-        for size in sorted({r.batch_size for r in results.speed if r.task == task}):
-            records = [r for r in results.speed if (r.task, r.batch_size) == (task, size)]
-            name = ", ".join([task, *_source(results, records[0].source_tokens_mean), f"batch {size}"])
-            yield from _cell(results, name, {r.engine: r.round_ms for r in records})
-        streamed = [r for r in results.stream if r.task == task]
-        if streamed:
-            name = f"{task}, stream of {streamed[0].users:,} users, batch {streamed[0].batch_size}"
-            yield from _cell(results, name, {r.engine: r.round_s for r in streamed})
-
-
-def _cell(results: Results, name: str, rounds: Mapping[str, Sequence[float]]) -> Iterator[RatioCell]:
     models = {OURS: results.model, **results.variants}
-    ours = {engine: model["precision"] for engine, model in models.items() if engine in rounds}
-    if ours and len(rounds) > 1:
-        yield RatioCell(name, results.label, ours, rounds)
+    rounds: dict[str, dict[str, Sequence[float]]] = {}
+    for task in results.options["tasks"]:
+        for record in sorted((r for r in results.speed if r.task == task), key=attrgetter("batch_size")):
+            name = ", ".join([task, *_source(results, record.source_tokens_mean), f"batch {record.batch_size}"])
+            rounds.setdefault(name, {})[record.engine] = record.round_ms
+        for streamed in (r for r in results.stream if r.task == task):
+            name = f"{task}, stream of {streamed.users:,} users, batch {streamed.batch_size}"
+            rounds.setdefault(name, {})[streamed.engine] = streamed.round_s
+    for name, timed in rounds.items():
+        precisions = {engine: model["precision"] for engine, model in models.items() if engine in timed}
+        if precisions and len(timed) > 1:
+            yield RatioCell(name, results.label, precisions, timed)
 
 
 def _source(results: Results, mean: float | None) -> list[str]:
@@ -102,12 +94,18 @@ def ratio_table(runs: Sequence[Results], against: Sequence[str] = DEFAULT_AGAINS
         (
             f"{cell.name} ({cell.run})" if repeated else cell.name,
             " / ".join(cell.precisions.values()),
-            *(cell.against(name) for name in against),
+            *(_times(cell.against(name)) for name in against),
         )
         for cell in cells
     )
     columns = [f"against {name}" + (", as precise" if name in IN_EVERY_PRECISION else "") for name in against]
     return TextTable(TITLE, ("podx on the same requests", "precision", *columns), rows, (_NOTE, *_int8_notes(runs)))
+
+
+def _times(ratios: Sequence[float | None]) -> str:
+    if not any(ratios):
+        return NONE
+    return " / ".join(NONE if ratio is None else f"{ratio:.1f}×" for ratio in ratios)
 
 
 def ratio_headline(runs: Sequence[Results]) -> str:
@@ -117,8 +115,7 @@ def ratio_headline(runs: Sequence[Results]) -> str:
     """
     ratios: dict[str, list[float]] = {}
     for cell in (cell for run in runs for cell in ratio_cells(run)):
-        for engine, precision in cell.precisions.items():
-            ratio = paired_ratio(cell.rounds.get(ENCODE_ONCE), cell.rounds[engine])
+        for precision, ratio in zip(cell.precisions.values(), cell.against(ENCODE_ONCE), strict=True):
             ratios.setdefault(precision, []).extend([] if ratio is None else [ratio])
     said = [
         f"{min(times):.1f} to {max(times):.1f} times as fast as {ENCODE_ONCE} in {precision}"

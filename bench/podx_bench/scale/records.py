@@ -4,31 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from podx.decoding.options import DEFAULT_BEAMS
-from podx.errors import ConfigError
 from podx.flags import check, option
-from podx_bench.harness.options import DEFAULT_K
+from podx_bench.harness.options import DEFAULT_K, parse_numbers
 from podx_bench.harness.record_file import RecordFile
 
 EXCLUDED = 10
 """Items that each user must not get back."""
-
-
-def parse_sizes(text: str) -> tuple[int, ...]:
-    """Numbers such as ``1e4,100000``, ascending.
-
-    Raises:
-        ConfigError: a part is no whole number.
-    """
-    try:
-        sizes = [float(part) for part in text.split(",")]
-        if any(size != int(size) for size in sizes):
-            raise ValueError("not a whole number")
-    except (ValueError, OverflowError) as error:
-        raise ConfigError(f"--items takes numbers with commas between, as 1e4,1e5; not {text!r} ({error})") from error
-    return tuple(sorted({int(size) for size in sizes}))
 
 
 @dataclass(frozen=True)
@@ -36,7 +21,11 @@ class ScaleOptions:
     """Options of a run. Ratios are against the smallest catalog."""
 
     items: tuple[int, ...] = option(
-        (10**4, 10**5, 10**6, 10**7), "Sizes of the synthetic catalogs.", parse=parse_sizes, least=EXCLUDED, most=10**8
+        (10**4, 10**5, 10**6, 10**7),
+        "Sizes of the synthetic catalogs.",
+        parse=partial(parse_numbers, flag="--items"),
+        least=EXCLUDED,
+        most=10**8,
     )
     batch: int = option(32, "Users of a call.", flag="--batch-size", least=1)
     source: int = option(41, "Tokens of an input.", flag="--source-length", least=1)

@@ -18,7 +18,6 @@ from podx.bundle.bundle import Bundle
 from podx.errors import ConfigError
 from podx_bench.harness.child import Child, Tell, run_in_child, thread_environment
 from podx_bench.harness.environment import describe
-from podx_bench.harness.options import usable_cores
 from podx_bench.scale.records import SCALE_FILE, ScaleOptions, ScaleRecord, ScaleResults
 from podx_bench.scale.server import VOCABULARY_NEEDED, make_catalog, synthetic_items
 
@@ -54,7 +53,7 @@ def run_scale(out: Path, options: ScaleOptions, checkpoint: Path | None, tell: T
             process: dict[str, Any] = {
                 "name": f"the catalog of {items:,} items",
                 "advice": "leave that size out of --items, or make room",
-                "environment": thread_environment(options.threads or usable_cores()),
+                "environment": thread_environment(options.threads),
                 "timeout": TIMEOUT_S,
             }
             tell(f"{items:,} items: build")

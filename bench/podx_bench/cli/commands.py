@@ -1,4 +1,4 @@
-"""The sub-commands beside ``podx bench BUNDLE``: accuracy, serving, scale, exactness."""
+"""``podx bench BUNDLE`` and its sub-commands: accuracy, serving, scale, exactness."""
 
 from __future__ import annotations
 
@@ -19,9 +19,15 @@ from podx_bench.accuracy.run import run_accuracy
 from podx_bench.accuracy.tables import all_tables
 from podx_bench.exactness.measure import EXACTNESS_FILE, ExactnessOptions, exactness_table, run_exactness
 from podx_bench.harness.child import Tell
+from podx_bench.harness.records import RESULTS_FILE as BENCH_FILE
 from podx_bench.harness.terminal import counting, plain_lines, wide_console
 from podx_bench.pages.render import rich_table, write_report
 from podx_bench.pages.table import TextTable
+from podx_bench.report.bench import bench_report
+from podx_bench.report.tables import short_tables
+from podx_bench.run.options import BenchOptions
+from podx_bench.run.run import BenchRun, Inputs
+from podx_bench.run.variants import FORM, parse_variants
 from podx_bench.scale.records import SCALE_FILE, ScaleOptions
 from podx_bench.scale.report import scale_table
 from podx_bench.scale.run import run_scale
@@ -29,6 +35,8 @@ from podx_bench.serving.records import SERVING_FILE, ServingOptions
 from podx_bench.serving.report import serving_report, serving_table
 from podx_bench.serving.run import run_serving
 
+INTERRUPTED_STATUS = 130
+"""Exit status of a command that Ctrl-C ended, as shells have it."""
 ACCURACY_WIDTH = 190
 """Characters that the widest accuracy table takes with mean and deviation in each cell."""
 
@@ -36,6 +44,47 @@ Bundle = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder that podx
 Data = Annotated[Path, typer.Option("--data", help="Dataset folder that the model was trained on.")]
 Options = Mapping[str, Any]
 """What was given on the command line, see :func:`podx.flags.with_flags`."""
+
+
+@with_flags(options=BenchOptions)
+def bench(
+    bundle: Bundle,
+    data: Data,
+    out: Annotated[Path, typer.Option("--out", help="Folder for results.json and the report.")],
+    options: Options,
+    checkpoint: Annotated[
+        Path | None, typer.Option("--checkpoint", help="Folder the bundle was exported from; eager engines need it.")
+    ] = None,
+    variant: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--variant",
+            metavar=FORM,
+            help="Another bundle of the same model, as of another precision, as engine podx-NAME; may be repeated.",
+        ),
+    ] = None,
+    label: Annotated[
+        str | None, typer.Option("--label", help="Name of the run; default: dataset and ID scheme.")
+    ] = None,
+) -> None:
+    """Benchmark a bundle against eager PyTorch: latency and accuracy of every engine on the same requests.
+
+    Ctrl-C ends it early: results and report then hold what had been measured.
+    """
+    inputs = Inputs(bundle, data, checkpoint, label, parse_variants(variant or ()))
+    console = wide_console()
+    with telling(console, "bench") as tell:
+        run = BenchRun(inputs, out, BenchOptions(**options), tell, lambda text: console.print(text, markup=False))
+        try:
+            run.measure()
+            interrupted = False
+        except KeyboardInterrupt:
+            run.interrupt()
+            interrupted = True
+    results, page = run.results, write_report(bench_report([run.results]), out)
+    show(console, short_tables(results), results.notes, results=out / BENCH_FILE, report=page)
+    if interrupted:
+        raise typer.Exit(INTERRUPTED_STATUS)
 
 
 @with_flags(options=AccuracyOptions)
