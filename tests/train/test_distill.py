@@ -90,7 +90,7 @@ def test_loss_equals_a_hand_computation(make_model: Callable[..., PodT5]) -> Non
     parts = [
         float(
             Distillation(student, taught, torch.tensor(ITEM_TOKENS), options_of(WEIGHT))(
-                ModelBatch(*(t[i : i + 1] for t in batch)), labels[i : i + 1]
+                batch.map(lambda tensor, row=i: tensor[row : row + 1]), labels[i : i + 1]
             )
         )
         for i in range(3)

@@ -174,7 +174,7 @@ def test_fixed_candidates_come_from_the_dataset_and_keep_their_order(world) -> N
 
 
 def test_unknown_modes(world, catalog, tokenizer) -> None:
-    with pytest.raises(ConfigError, match="segment or all"):
+    with pytest.raises(ConfigError, match="segment, all or pass"):
         pool_of(Task.SEQUENTIAL, world, catalog, tokenizer, mode="some")
     with pytest.raises(ConfigError, match="validation or test"):
         evaluation_pool(Task.TOPN, world, catalog, tokenizer, 20, "train")

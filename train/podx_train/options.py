@@ -50,6 +50,24 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
 }
 """Options that each method of the literature differs in from POD."""
 
+FAST, PAPER, LARGE_CATALOG = "fast", "paper", "large-catalog"
+_ONE_PASS: Mapping[str, Any] = {
+    "targets": "pass",
+    "max_history": 50,
+    "batch_size": 128,
+    "lr": 2e-3,
+    "embedding_lr": 8.0,
+    "beta2": 0.98,
+    "weight_decay": 0.02,
+    "warmup": 100,
+    "epochs": 60,
+    "validation_users": 5000,
+}
+RECIPES: Mapping[str, Mapping[str, Any]] = {FAST: _ONE_PASS, PAPER: {}, LARGE_CATALOG: _ONE_PASS}
+"""What each recipe sets of :class:`TrainOptions`; that of the paper is their defaults."""
+RECIPE_PRESETS = {FAST: "micro", LARGE_CATALOG: "micro"}
+"""Shape with random weights that each recipe takes where none is named."""
+
 
 def method_options(method: str) -> Mapping[str, Any]:
     """What a method sets; see :data:`METHODS`.
@@ -68,6 +86,17 @@ _peapod = partial(option, panel="PeaPOD")
 _length = partial(option, panel="How long")
 _optimiser = partial(option, panel="Optimiser")
 _running = partial(option, panel="Running")
+
+
+def recipe_options(recipe: str) -> Mapping[str, Any]:
+    """What a recipe sets; see :data:`RECIPES`.
+
+    Raises:
+        ConfigError: no such recipe.
+    """
+    if recipe not in RECIPES:
+        raise ConfigError(f"unknown --recipe {recipe!r}: choose among {', '.join(RECIPES)}")
+    return RECIPES[recipe]
 
 
 @dataclass(frozen=True)
@@ -94,8 +123,9 @@ class TrainOptions:
     )
     targets: str = _recipe(
         "segment",
-        "segment: one random segment a user and epoch; all: every training position.",
-        choices=("segment", "all"),
+        "segment: one random segment a user and epoch; all: every training position, a record each; "
+        "pass: every training position in one pass over the user (items written as codes, else a token each).",
+        choices=("segment", "all", "pass"),
     )
     adapter: str = _recipe(
         NO_ADAPTER,
@@ -133,6 +163,7 @@ class TrainOptions:
         above=0,
     )
     weight_decay: float = _optimiser(0.01, "Weight decay of AdamW.", least=0)
+    beta2: float = _optimiser(0.999, "How slowly AdamW forgets squared gradients.", above=0, most=1)
     clip: float = _optimiser(1.0, "Largest gradient norm.", above=0)
     warmup: int = _optimiser(0, "Updates over which the learning rate rises from zero.", least=0)
     schedule: str = _optimiser(
@@ -152,6 +183,13 @@ class TrainOptions:
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
         check(self)
+        if self.one_pass and self.batching == "mixed":
+            raise ConfigError("--targets pass reads one task a batch: leave --batching mixed out")
+
+    @property
+    def one_pass(self) -> bool:
+        """Whether one pass over a user trains all its positions."""
+        return self.targets == "pass"
 
     def as_json(self) -> dict[str, Any]:
         """The options as JSON values."""
@@ -193,9 +231,11 @@ class Source:
         None, "Sentencepiece file, or 'train' to learn one; default: train with a preset, else the backbone's own."
     )
     pieces: int = _model(DEFAULT_PIECES, "Vocabulary of a trained tokeniser.")
+    dropout: float | None = _model(None, "Dropout; default: the preset's or the backbone's own.", least=0, most=0.9)
 
     def __post_init__(self) -> None:
         """Refuse conflicts; without either, the smallest preset is meant."""
+        check(self)
         if self.backbone and self.layers:
             raise ConfigError("--backbone and --layers conflict: a backbone has its own layers")
         if self.preset and self.backbone:
@@ -221,4 +261,5 @@ class Source:
     def as_json(self) -> dict[str, Any]:
         """What a resumed training must agree on."""
         facts: dict[str, Any] = {"preset": None if self.backbone else self.preset_name, "backbone": self.backbone}
-        return facts if self.layers is None else facts | {"layers": list(self.layers)}
+        facts |= {} if self.layers is None else {"layers": list(self.layers)}
+        return facts if self.dropout is None else facts | {"dropout": self.dropout}

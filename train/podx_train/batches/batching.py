@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from podx.bundle.trie import NO_ITEM
 from podx.errors import ConfigError, DataError
 from podx.text.inputs import PLAIN_WORD, InputEncoder, pad_rows
 from podx.text.templates import Task, Template
@@ -165,8 +166,9 @@ class BatchBuilder:
         self._rows = {pool.task: config.task_row(pool.task) for pool in pools}
         self._encoder = encoder
         self._pools = {pool.task: pool for pool in pools}
-        chosen = {pool.task: (None,) if templates is None else templates[pool.task] for pool in pools}
-        self._writer = RowWriter(encoder, chosen)
+        self._one_pass = config.one_pass
+        worded = [pool.task for pool in pools if not (config.one_pass and pool.task is Task.SEQUENTIAL)]
+        self._writer = RowWriter(encoder, {task: (None,) if templates is None else templates[task] for task in worded})
 
     def build(self, plan: PlannedBatch, rng: np.random.Generator, rank: int = 0, world: int = 1) -> Built:
         """The rows ``rank, rank + world, …`` of a planned batch.
@@ -182,13 +184,23 @@ class BatchBuilder:
         records = [record for task, indices in plan for record in self._pools[task].draw(indices, rng)]
         choices = rng.random(len(records))
         mine = range(rank, len(records), world)
-        weight = world / len(records)
+        # in one pass every position counts alike, whoever's it is
+        counted = sum(np.count_nonzero(r.target) for r in records) if self._is_pass(records) else len(records)
+        weight = world / max(1, counted)
         if not mine:  # fewer records than processes: this one computes a row that counts nothing
             mine, weight = range(1), 0.0
         return Drawn([records[i] for i in mine], choices[mine], weight)
 
+    def _is_pass(self, records: Sequence[Record]) -> bool:
+        return self._one_pass and records[0].task is Task.SEQUENTIAL
+
     def write(self, drawn: Drawn) -> Rows:
         """The records worded, as rows of tokens."""
+        if self._is_pass(drawn.records):
+            rows = [self._encoder.encode(record.task, record.user, record.items) for record in drawn.records]
+            lengths = np.array([len(row) for row in rows], dtype=np.int64)
+            ids, whole_words = ([getattr(row, name) for row in rows] for name in ("input_ids", "whole_word_ids"))
+            return Rows(np.concatenate(ids), np.concatenate(whole_words), lengths)
         return self._writer.write(drawn.records, drawn.choices)
 
     def pad(self, drawn: Drawn, written: Rows) -> Built:
@@ -197,12 +209,14 @@ class BatchBuilder:
         inside = np.arange(written.lengths.max())[None, :] < written.lengths[:, None]
         ids = padded(written.input_ids, inside, self._encoder.tokenizer.pad_id)
         whole_words = padded(written.whole_word_ids, inside, PLAIN_WORD)
-        labels = pad_rows([record.target for record in records], IGNORED_LABEL)
+        is_pass = self._is_pass(records)
+        targets = pad_rows([record.target for record in records], NO_ITEM if is_pass else IGNORED_LABEL)
+        labels, next_items = (targets[:, :0], torch.from_numpy(targets)) if is_pass else (targets, None)
         task_rows = np.array([self._rows[record.task] for record in records], dtype=np.int64)
         users = np.array([record.user for record in records], dtype=np.int64)
         arrays = (ids, whole_words, inside.astype(np.int64), task_rows, users)
         return Built(
-            batch=ModelBatch(*(torch.from_numpy(array) for array in arrays)),
+            batch=ModelBatch(*map(torch.from_numpy, arrays))._replace(next_items=next_items),
             labels=torch.from_numpy(labels),
             weights=torch.full((len(records),), drawn.weight, dtype=torch.float32),
             tasks=tuple(record.task for record in records),

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from podx.bundle.catalog import Catalog
+from podx.bundle.trie import NO_ITEM
 from podx.errors import ConfigError
 from podx.text.templates import Task
 from podx.text.tokenizer import Tokenizer
@@ -45,7 +46,8 @@ class Record(NamedTuple):
         task: its task.
         user: user number.
         items: history, candidates, or the one item, by number.
-        target: int64 [tokens], what to predict, end of sequence included.
+        target: int64 [tokens], what to predict, end of sequence included. In one pass over a user: int64 [items + 1],
+            the item that follows each position, from the start of the sequence on; 0: none is to be learnt there.
     """
 
     task: Task
@@ -159,6 +161,25 @@ def sequential_pool(dataset: Dataset, targets: ItemTargets, max_history: int, mo
     return Pool(Task.SEQUENTIAL, len(users), draw, np.minimum(fixed_ends, max_history) if mode == "all" else None)
 
 
+def one_pass_pool(dataset: Dataset, max_history: int) -> Pool:
+    """The training part of each user, every position a target; of a long one its end.
+
+    What follows the start of a sequence is its first item, so a user without a history gets what people begin with.
+    """
+    lengths = np.minimum(dataset.lengths.astype(np.int64) - HELD_OUT, max_history + 1)
+
+    def draw(indices: IntArray, rng: np.random.Generator) -> list[Record]:
+        records = []
+        for user in (indices + 1).tolist():
+            whole = dataset.train_items(user).astype(np.int64)
+            kept = whole[-(max_history + 1) :]
+            first = kept[0] if len(kept) == len(whole) else NO_ITEM
+            records.append(Record(Task.SEQUENTIAL, user, kept[:-1], np.append(first, kept[1:])))
+        return records
+
+    return Pool(Task.SEQUENTIAL, dataset.user_count, draw, lengths)
+
+
 def topn_pool(dataset: Dataset, targets: ItemTargets) -> Pool:
     """One training item per user, uniform, hidden among negatives outside the user's whole sequence."""
     lengths = dataset.lengths.astype(np.int64)
@@ -192,10 +213,12 @@ def training_pool(
     task: Task, dataset: Dataset, catalog: Catalog, tokenizer: Tokenizer, max_history: int, mode: str
 ) -> Pool:
     """The training records of a task."""
-    if mode not in ("segment", "all"):
-        raise ConfigError(f"unknown --targets {mode!r}: choose segment or all")
+    if mode not in ("segment", "all", "pass"):
+        raise ConfigError(f"unknown --targets {mode!r}: choose segment, all or pass")
     if task is Task.EXPLANATION:
         return explanation_pool(dataset.explanations["train"], tokenizer)
+    if mode == "pass":
+        return one_pass_pool(dataset, max_history)
     targets = ItemTargets(catalog, tokenizer.eos_id)
     if task is Task.TOPN:
         return topn_pool(dataset, targets)
@@ -203,7 +226,13 @@ def training_pool(
 
 
 def evaluation_pool(
-    task: Task, dataset: Dataset, catalog: Catalog, tokenizer: Tokenizer, max_history: int, split: EvaluationSplit
+    task: Task,
+    dataset: Dataset,
+    catalog: Catalog,
+    tokenizer: Tokenizer,
+    max_history: int,
+    split: EvaluationSplit,
+    one_pass: bool = False,
 ) -> Pool:
     """The held-out records of a task: always the same, one per user (explanations: one per held-out record)."""
     if split not in _SPLIT_NUMBER:
@@ -220,7 +249,8 @@ def evaluation_pool(
                 items: IntArray = evaluation_topn(dataset, user, split)
             else:
                 items = dataset.history(user, split)[-max_history:]
-            records.append(Record(task, user, items, targets[held_out]))
+            target = np.append(np.zeros(len(items), dtype=np.int64), held_out) if one_pass else targets[held_out]
+            records.append(Record(task, user, items, target))
         return records
 
     return Pool(task, dataset.user_count, draw)

@@ -20,6 +20,7 @@ from podx.flags import with_flags
 from podx_train.codes.code_shares import Shares, last_training_pairs, shares, training_pairs
 from podx_train.codes.collaborative_options import CollaborativeOptions
 from podx_train.codes.index_file import Codes, IndexKeys, disambiguate, read_index
+from podx_train.codes.one_token import ONE_TOKEN, one_token_codes
 from podx_train.data.dataset import Dataset
 
 if TYPE_CHECKING:
@@ -47,20 +48,24 @@ def index_command(
     collaborative: Annotated[
         bool, typer.Option("--collaborative", help="Make codes from who took what together in training.")
     ] = False,
+    one_token: Annotated[bool, typer.Option("--one-token", help="Write each item as one token of its own.")] = False,
     file: Annotated[
         Path | None, typer.Option("--file", help='Take codes from a JSON file, {"0": ["<a_1>", ...], ...}.')
     ] = None,
     keys: Annotated[IndexKeys, typer.Option(help="What the keys of the JSON file are.")] = IndexKeys.AUTO,
     scheme: Annotated[
-        str | None, typer.Option(help="Name of these ids in every report; default: collaborative, or indexed.")
+        str | None,
+        typer.Option(help="Name of these ids in every report; default: one-token, collaborative, or indexed."),
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the dataset folder if it is there.")] = False,
 ) -> None:
     """Copy a dataset, its items written as codes instead of numbers."""
-    if collaborative == (file is not None):
-        raise ConfigError("say where the codes come from: either --collaborative or --file, not both")
+    if [collaborative, one_token, file is not None].count(True) != 1:
+        raise ConfigError("say what the codes are: one of --one-token, --collaborative and --file")
     dataset, console = Dataset.load(data), Console()
-    if file is not None:
+    if one_token:
+        index = _Index(list(one_token_codes(dataset.item_count)), {"method": ONE_TOKEN, "numbers": dataset.scheme})
+    elif file is not None:
         index = _from_file(dataset, file, keys)
     else:
         with _progress(console) as progress:
@@ -68,7 +73,7 @@ def index_command(
     coded = dataclasses.replace(
         dataset,
         item_codes=tuple(index.codes),
-        scheme=scheme or (COLLABORATIVE if file is None else INDEXED),
+        scheme=scheme or (ONE_TOKEN if one_token else COLLABORATIVE if file is None else INDEXED),
         provenance={**dataset.provenance, "index": index.provenance},
     )
     coded.save(out, force=force)

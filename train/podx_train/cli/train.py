@@ -11,10 +11,11 @@ import typer
 from podx.flags import with_flags
 from podx.text.templates import DEFAULT_TEMPLATES, load_templates
 from podx_train.data.dataset import Dataset
-from podx_train.options import Source, TrainOptions, method_options
+from podx_train.options import PAPER, RECIPE_PRESETS, Source, TrainOptions, method_options, recipe_options
 from podx_train.training.cpu import keep_freed_memory
 from podx_train.training.loop import TrainResult
 from podx_train.training.processes import choose_device, is_first_process, leave_processes
+from podx_train.training.ranking import below_popularity
 from podx_train.training.train import train_model
 
 
@@ -30,6 +31,13 @@ def train(
             rich_help_panel="Recipe",
         ),
     ] = "pod",
+    recipe: Annotated[
+        str,
+        typer.Option(
+            help="fast: one pass over a user, a token an item; large-catalog: the same for codes; paper: as published.",
+            rich_help_panel="Recipe",
+        ),
+    ] = PAPER,
     source: Mapping[str, Any],
     options: Mapping[str, Any],
     templates: Annotated[
@@ -64,10 +72,11 @@ def train(
     --targets segment One target a user and epoch, drawn anew: as published.
     --targets all     Every training position is a target once an epoch.
     """
-    chosen = TrainOptions(**{**method_options(method), **options})
+    chosen = TrainOptions(**{**recipe_options(recipe), **method_options(method), **options})
     given = DEFAULT_TEMPLATES if templates is None else load_templates(templates)
     claim_memory(chosen)
-    finish(out, train_model(Dataset.load(data), out, chosen, Source(**source), given, resume))
+    preset = {} if "backbone" in source or recipe not in RECIPE_PRESETS else {"preset": RECIPE_PRESETS[recipe]}
+    finish(out, train_model(Dataset.load(data), out, chosen, Source(**{**preset, **source}), given, resume))
 
 
 def claim_memory(options: TrainOptions) -> None:
@@ -87,8 +96,15 @@ def summary(out: Path, result: TrainResult) -> str:
     """How a training into the folder ``out`` ended, in a line."""
     if result.best_loss is None:
         return f"{out}: untrained checkpoint"
+    best = f"mean validation loss {result.best_loss:.4f}"
+    warning = ""
+    ranked = [entry for entry in result.curve if "validation_ranking" in entry]
+    if ranked:
+        best = f"validation NDCG@10 {-result.best_loss:.4f}"
+        if all(below_popularity(entry["validation_ranking"]) for entry in ranked):
+            warning = (
+                "\nwarning: it ranks validation items worse than popularity does, so do not serve it: "
+                "train longer, or with more data"
+            )
     ended = "; time was up, --resume goes on" if result.out_of_time else ""
-    return (
-        f"{out}: epoch {result.best_epoch} is best, mean validation loss {result.best_loss:.4f} "
-        f"({result.epochs} epochs finished{ended})"
-    )
+    return f"{out}: epoch {result.best_epoch} is best, {best} ({result.epochs} epochs finished{ended}){warning}"

@@ -64,7 +64,7 @@ class SiblingScores(nn.Module):
     Attributes:
         tokens: int64 [items + 1, depth], tokens of each item by number; padded with 0.
         nodes: int64 [items + 1, depth + 1], nodes from the root to each item's end, then 0.
-        item_of_node: int64 [nodes], item that ends at a node, or 0.
+        item_of_node: int64 [nodes], item that ends at a node, or 0. token_of_node: int64 [nodes], that leads there.
         depth: tokens of the longest item.
 
     Raises:
@@ -74,6 +74,7 @@ class SiblingScores(nn.Module):
     tokens: Tensor
     nodes: Tensor
     item_of_node: Tensor
+    token_of_node: Tensor
     _child_start: Tensor
     _edge_token: Tensor
 
@@ -98,6 +99,7 @@ class SiblingScores(nn.Module):
             ("tokens", tokens),
             ("nodes", np.concatenate([np.zeros((len(nodes), 1), dtype=np.int64), nodes], axis=1)),
             ("item_of_node", trie.item),
+            ("token_of_node", np.append(0, trie.edge_token)),
             ("_child_start", trie.child_start),
             ("_edge_token", trie.edge_token),
             *((f"_tokens_{level}", of_level) for level, of_level in enumerate(self._level_tokens)),

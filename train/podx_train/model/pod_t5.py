@@ -21,6 +21,7 @@ from podx_train.model.user_prompts import UserPrompts
 
 PROMPT_INIT_RANGE = 0.1
 WHOLE_WORD_INIT_STD = 1.0
+ONE_PASS_INIT = 0.1
 
 
 class ModelBatch(NamedTuple):
@@ -81,7 +82,16 @@ class PodT5(nn.Module):
         self.prompts = nn.Parameter(vectors, requires_grad=config.prompts > 0)  # P5 has none
         nn.init.normal_(self.whole_word.weight, std=WHOLE_WORD_INIT_STD)
         self.user_prompts = UserPrompts.of(config, width)
+        self.input_dropout = nn.Dropout(self.backbone.config.dropout_rate if config.one_pass else 0.0)
+        if config.one_pass:  # T5 drops inputs and outputs of its stacks: here the text alone, not what is scored
+            self.backbone.encoder.dropout = self.backbone.decoder.dropout = nn.Dropout(0.0)
         self.siblings: SiblingScores | None = None
+
+    def start_small(self) -> None:
+        """Shrink random embeddings: T5 begins them at deviation 1, which makes rare items as loud as frequent ones."""
+        with torch.no_grad():
+            for table in (self.whole_word.weight, *self.token_tables()):
+                table.mul_(ONE_PASS_INIT)
 
     def read_catalog(self, trie: Trie) -> None:
         """Give a one-pass model the items it chooses among; other models need none.
@@ -100,7 +110,7 @@ class PodT5(nn.Module):
             K + P + source: the task's vectors, the user's, the text.
         """
         task_index, mask = batch.task_index, batch.attention_mask
-        text = self.backbone.shared(batch.input_ids) + self.whole_word(batch.whole_word_ids)
+        text = self.input_dropout(self.backbone.shared(batch.input_ids) + self.whole_word(batch.whole_word_ids))
         prompts = self.prompts[task_index]  # [batch, K, d]
         if self.config.whole_word_on_prompt:
             prompts = prompts + self.whole_word.weight[PLAIN_WORD]  # the task's vectors only

@@ -13,7 +13,7 @@ from podx_train.batches.batching import BatchBuilder, PlannedBatch, batch_stream
 from podx_train.batches.samplers import EVALUATION_SEED, Pool
 from podx_train.model.pod_t5 import PodT5
 
-_NO_EPOCH = 0
+NO_EPOCH = 0
 
 
 def plan_evaluation(pool: Pool, batch_size: int, limit: int | None = None) -> list[PlannedBatch]:
@@ -52,7 +52,7 @@ def pool_losses(
             for number, plan in enumerate(plan_evaluation(pool, batch_size, limit)):
                 if number % world != rank:
                     continue
-                built = builder.build(plan, batch_stream(EVALUATION_SEED, _NO_EPOCH, number))
+                built = builder.build(plan, batch_stream(EVALUATION_SEED, NO_EPOCH, number))
                 of_rows = model.sample_losses(built.batch.to(device), built.labels.to(device))
                 sums += torch.tensor([float(of_rows.double().sum()), len(of_rows)])
             loss_sum, records = total(sums.to(device, torch.float64)).tolist()

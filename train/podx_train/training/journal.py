@@ -102,16 +102,27 @@ def progress_entry(state: TrainState, told: Totals, batches: int) -> dict[str, A
     }
 
 
-def epoch_entry(state: TrainState, losses: Mapping[Task, float], seconds: float, partial: bool) -> dict[str, Any]:
-    """The epoch in progress with its validation ``losses``, which took so many ``seconds``."""
+def epoch_entry(
+    state: TrainState,
+    losses: Mapping[Task, float],
+    seconds: float,
+    partial: bool,
+    ranking: Mapping[str, float] | None = None,
+) -> dict[str, Any]:
+    """The epoch in progress with its validation ``losses``, which took so many ``seconds``.
+
+    Its ``criterion``, which is to be low, is the mean loss; with a ``ranking``, NDCG@10 below zero.
+    """
     totals = state.totals
+    ranked = {} if ranking is None else {"validation_ranking": dict(ranking)}
     return {
         "epoch": state.epoch + 1,
         "partial": partial,
         "updates": state.updates,
         "train_loss": totals.means(),
         "validation_loss": {task.value: loss for task, loss in losses.items()},
-        "criterion": sum(losses.values()) / len(losses),
+        **ranked,
+        "criterion": sum(losses.values()) / len(losses) if ranking is None else -ranking["ndcg_10"],
         "padding_share": totals.pads / max(1, totals.tokens),
         "train_seconds": totals.seconds,
         "building_share": totals.waiting_seconds / max(totals.seconds, 1e-9),
@@ -143,8 +154,14 @@ def epoch_line(entry: Mapping[str, Any]) -> str:
     train = ", ".join(f"{task} {loss:.3f}" for task, loss in entry["train_loss"].items())
     validation = ", ".join(f"{task} {loss:.3f}" for task, loss in entry["validation_loss"].items())
     part = " (stopped within it)" if entry["partial"] else ""
+    judged = f"mean {entry['criterion']:.4f}"
+    if ranking := entry.get("validation_ranking"):
+        judged = (
+            f"HR@10 {ranking['hr_10']:.4f}, NDCG@10 {ranking['ndcg_10']:.4f} "
+            f"(popularity {ranking['popularity_hr_10']:.4f}, {ranking['popularity_ndcg_10']:.4f})"
+        )
     return (
-        f"epoch {entry['epoch']}{part}: train {train} | validation {validation}, mean {entry['criterion']:.4f} | "
+        f"epoch {entry['epoch']}{part}: train {train} | validation {validation}, {judged} | "
         f"{entry['train_seconds']:.1f} s + {entry['validation_seconds']:.1f} s validation, "
         f"padding {entry['padding_share']:.1%}, building batches {entry['building_share']:.1%} of the time"
     )

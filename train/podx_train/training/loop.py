@@ -224,16 +224,24 @@ class Trainer:
         self._processes.wait()
 
     def _validate(self, partial: bool) -> dict[str, Any]:
-        """Validation losses of the weights as they are, and the epoch's entry in the curve."""
+        """Validation of the weights as they are: the epoch's entry in the curve."""
         self._read_sums()
         started = time.monotonic()
         with self._processes.accelerator.autocast():
             losses = self._held_out_losses()
+            ranking = self._held_out_ranking()
         seconds = time.monotonic() - started
         self._clock.validated(seconds)
-        entry = epoch_entry(self._state, losses, seconds, partial)
+        entry = epoch_entry(self._state, losses, seconds, partial, ranking)
         self._say(epoch_line(entry))
         return entry
+
+    def _held_out_ranking(self) -> dict[str, float] | None:
+        options, judge, processes = self._options, self.parts.judge, self._processes
+        if judge is None:
+            return None
+        share = (processes.rank, processes.world, processes.total)
+        return judge.measure(self.model, options.batch_size, options.validation_users, *share)
 
     def _held_out_losses(self) -> dict[Task, float]:
         options, parts, processes = self._options, self.parts, self._processes

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import T5ForConditionalGeneration
 
 from podx.bundle.catalog import Catalog
+from podx.bundle.trie import Trie
 from podx.errors import ConfigError, DataError
 from podx.text.inputs import InputEncoder
 from podx.text.templates import ALL_TASKS, DEFAULT_TEMPLATES, ITEM_PREFIX, Task
@@ -36,6 +37,7 @@ from podx_train.model.presets import (
 )
 from podx_train.model.tokenizer_training import train_tokenizer
 from podx_train.options import RANDOM_EMBEDDING_LR, TRAIN_TOKENIZER, Source, TrainOptions
+from podx_train.training.ranking import Judge
 from podx_train.users.user_vectors import user_fields
 
 
@@ -87,13 +89,15 @@ def start_from(source: Source, options: TrainOptions, dataset: Dataset, template
     )
 
 
-def choose_tasks(dataset: Dataset, asked: tuple[Task, ...] | None) -> tuple[Task, ...]:
-    """The tasks to train.
+def choose_tasks(dataset: Dataset, options: TrainOptions) -> tuple[Task, ...]:
+    """The tasks to train; those of a one-pass model are sequential and, where asked for, explanation.
 
     Raises:
         DataError: explanations were asked for and there are none to learn from.
     """
-    has_explanations = bool(dataset.explanations["train"])
+    asked, has_explanations = options.tasks, bool(dataset.explanations["train"])
+    if asked is None and options.one_pass:
+        return (Task.SEQUENTIAL,)
     if asked is None:
         return tuple(task for task in ALL_TASKS if task is not Task.EXPLANATION or has_explanations)
     if Task.EXPLANATION in asked and not has_explanations:
@@ -126,12 +130,18 @@ def require_usable(options: TrainOptions, source: Source) -> None:
 
 @dataclass(frozen=True)
 class Parts:
-    """What the loop works on; pools of tasks without held-out records are left out of ``held_out_pools``."""
+    """What the loop works on; pools of tasks without held-out records are left out of ``held_out_pools``.
 
+    Attributes:
+        judge: ranks the held-out items where that is cheap, which is in one-pass models; None: validation is by loss.
+    """
+
+    trie: Trie
     training_pools: tuple[Pool, ...]
     held_out_pools: tuple[Pool, ...]
     training_builder: BatchBuilder
     held_out_builder: BatchBuilder
+    judge: Judge | None = None
 
 
 def tokenizer_bytes(source: Source, dataset: Dataset, templates: Templates) -> bytes:
@@ -168,6 +178,8 @@ def new_model(
     torch.manual_seed(options.seed)
     backbone = _pretrained(source, tokenizer, dataset)
     t5 = preset_config(source.preset_name, tokenizer, source.layers) if backbone is None else backbone.config
+    if source.dropout is not None:
+        t5.dropout_rate = source.dropout
     if t5.vocab_size < tokenizer.vocab_size:
         raise ConfigError(
             f"the tokeniser has {tokenizer.vocab_size} pieces, the backbone only {t5.vocab_size} rows for them: "
@@ -185,10 +197,14 @@ def new_model(
         inference_templates=inference_templates(options.inference, templates, tasks),
         adapter=options.adapter,
         lora_rank=options.lora_rank,
+        one_pass=options.one_pass,
         **user_fields(options, dataset, t5.d_model),
     )
     torch.manual_seed(options.seed)
-    return add_adapter(PodT5(config, backbone))
+    model = PodT5(config, backbone)
+    if options.one_pass and backbone is None:
+        model.start_small()
+    return add_adapter(model)
 
 
 def _pretrained(source: Source, tokenizer: Tokenizer, dataset: Dataset) -> T5ForConditionalGeneration | None:
@@ -212,24 +228,26 @@ def make_parts(
         DataError: a task has nothing to learn from, or no task can be validated.
     """
     catalog = Catalog.create(dataset.item_ids, tokenizer, dataset.item_texts)
-    _ = catalog.trie  # two items of the same tokens are found now, not at export
+    trie = catalog.trie  # two items of the same tokens are found now, not at export
     encoder = InputEncoder(
-        tokenizer, catalog.text, config.whole_word_rows, config.item_prefix, config.parsed_templates()
+        tokenizer, catalog.text, config.whole_word_rows, config.item_prefix, config.parsed_templates(), config.one_pass
     )
     encoder.warm(dataset.user_count, dataset.item_count)
     shared = (dataset, catalog, tokenizer, config.max_history)
     training = tuple(training_pool(task, *shared, options.targets) for task in config.tasks)
-    held_out = tuple(evaluation_pool(task, *shared, "validation") for task in config.tasks)
+    held_out = tuple(evaluation_pool(task, *shared, "validation", config.one_pass) for task in config.tasks)
     held_out = tuple(pool for pool in held_out if pool.count)
     empty = [pool.task for pool in training if not pool.count]
     if empty or not held_out:
         what = f"nothing to learn {' or '.join(empty)} from" if empty else "no held-out records to validate on"
         raise DataError(f"the dataset has {what}: add data, or choose other --tasks")
     return Parts(
+        trie=trie,
         training_pools=training,
         held_out_pools=held_out,
         training_builder=BatchBuilder(config, encoder, training, training_templates(config, templates)),
-        held_out_builder=BatchBuilder(config, encoder, held_out),
+        held_out_builder=(builder := BatchBuilder(config, encoder, held_out)),
+        judge=Judge.of(dataset, builder, held_out[0]) if config.one_pass else None,
     )
 
 

@@ -15,6 +15,7 @@ from podx.text.templates import ALL_TASKS, DEFAULT_TEMPLATES, Task
 from podx.text.tokenizer import Tokenizer
 from podx_train.batches.templates import TEMPLATES_KEY, Templates, templates_as_json
 from podx_train.checkpoint.checkpoint import CONFIG_FILE, TRAINER_FILE, read_tensors, restore_trainer, save_dataset
+from podx_train.codes.one_token import with_item_codes
 from podx_train.console import console
 from podx_train.data.dataset import Dataset
 from podx_train.data.stats import leaky_explanations
@@ -29,6 +30,8 @@ from podx_train.training.processes import Processes
 from podx_train.training.start import Start, choose_tasks, fingerprint, make_parts, start_from
 from podx_train.training.state import TrainState
 from podx_train.users.user_vectors import attach_users, write_users
+
+ADAM_BETA1 = 0.9
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,8 @@ def train_model(
         DeviceError: the device is not there.
     """
     options = options or TrainOptions()
+    if options.one_pass:
+        dataset = with_item_codes(dataset)
     start = start_from(source or Source(), options, dataset, templates)
     trainer = make_trainer(
         dataset, Path(out), options, start, templates, resume
@@ -75,7 +80,7 @@ def make_trainer(
     dataset: Dataset, folder: Path, options: TrainOptions, start: Start, templates: Templates, resume: bool
 ) -> Trainer:
     """All that comes before the first update; arguments and errors are those of :func:`train_model`."""
-    tasks = choose_tasks(dataset, options.tasks)
+    tasks = choose_tasks(dataset, options)
     processes = Processes(options)
     earlier = _find_earlier(folder, resume)
     facts: dict[str, Any] = {
@@ -106,6 +111,7 @@ def make_trainer(
     processes.wait()
     facts["user_vectors"] = attach_users(model, folder, options, dataset, began_with)
     parts = make_parts(model.config, options, dataset, tokenizer, templates)
+    model.read_catalog(parts.trie)
     optimizer = _place(model, options, start.embedding_scale, processes, dataset, tokenizer)
     state = TrainState()
     if earlier is not None:
@@ -116,7 +122,7 @@ def make_trainer(
 
 
 def _tell_of_explanations(dataset: Dataset, options: TrainOptions, tasks: tuple[Task, ...]) -> None:
-    if options.tasks is None and len(tasks) < len(ALL_TASKS):
+    if options.tasks is None and not options.one_pass and len(tasks) < len(ALL_TASKS):
         console.print(f"no explanations in the dataset: training {' and '.join(tasks)} only", soft_wrap=True)
     if Task.EXPLANATION in tasks and (leaks := leaky_explanations(dataset)):
         console.print(
@@ -149,8 +155,14 @@ def _optimizer(model: PodT5, options: TrainOptions, embedding_scale: float) -> t
     of_tables = {id(table) for table in tables}
     others = [parameter for parameter in model.parameters() if id(parameter) not in of_tables]
     groups = [{"params": others, "scale": 1.0}, {"params": tables, "scale": scale}]
+    if model.config.one_pass:  # AdamW decays by rate times weight decay; tables are to decay as all else does
+        groups[1]["weight_decay"] = options.weight_decay / scale
     return torch.optim.AdamW(
-        trained_groups(model, groups), lr=options.lr, weight_decay=options.weight_decay, fused=True
+        trained_groups(model, groups),
+        lr=options.lr,
+        betas=(ADAM_BETA1, options.beta2),
+        weight_decay=options.weight_decay,
+        fused=True,
     )
 
 
