@@ -30,7 +30,7 @@ from podx_bench.harness.options import usable_cores
 from podx_bench.harness.terminal import run_command
 from podx_bench.pages.render import rich_table
 from podx_bench.pages.table import TextTable
-from podx_bench.workload.matching import require_match
+from podx_bench.workload.inputs import require_match
 from podx_bench.workload.scenarios import build_workload
 from podx_train.data.dataset import Dataset
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from typing import TypeVar
 
 from podx.errors import ConfigError
-from podx.text.inputs import EncodedInput
 
 DEFAULT_BATCH_SIZE = 32
 Answer = TypeVar("Answer")
 
 
-def in_batches(
-    records: Sequence[EncodedInput], batch_size: int, run: Callable[[Sequence[int]], list[Answer]]
-) -> list[Answer]:
+def in_batches(records: Sequence[Sized], batch_size: int, run: Callable[[Sequence[int]], list[Answer]]) -> list[Answer]:
     """Run rows of similar length together; answers in the order of the records.
 
     Args:

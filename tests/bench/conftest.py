@@ -10,7 +10,7 @@ import pytest
 from podx.text.templates import Task
 from podx_bench.engines import EngineContext
 from podx_bench.harness.records import Results
-from podx_bench.workload.work import WorkItem, write_work
+from podx_bench.workload.work import WorkItem
 from podx_train.data.dataset import Dataset
 from podx_train.data.folder import ExplanationRecord
 from tests.bench.records import ranking_record, speed_record
@@ -99,11 +99,9 @@ def context(tmp_path: Path) -> EngineContext:
 
 
 @pytest.fixture
-def work(tmp_path: Path) -> Path:
-    """Four requests on disk."""
-    path = tmp_path / "work.jsonl"
-    write_work(path, [WorkItem(f"u{n}", (f"i{n}", "ü"), exclude=("old",) * n) for n in range(4)])
-    return path
+def work() -> list[WorkItem]:
+    """Four requests."""
+    return [WorkItem(f"u{n}", (f"i{n}", "ü"), exclude=("old",) * n) for n in range(4)]
 
 
 def make_dataset(scheme: str = "paper") -> Dataset:

@@ -8,8 +8,16 @@ import numpy as np
 import pytest
 
 from podx.text.templates import Task
-from podx_bench.accuracy.agreement import baseline_records, compared, comparison_order, score
-from podx_bench.accuracy.metrics import as_lists, collect_answers, item_numbers, text_metrics
+from podx_bench.accuracy.metrics import (
+    as_lists,
+    baseline_records,
+    collect_answers,
+    compared,
+    comparison_order,
+    item_numbers,
+    score,
+    text_metrics,
+)
 from podx_bench.harness.records import AccuracyRecord
 from podx_bench.workload.baselines import (
     near_users,

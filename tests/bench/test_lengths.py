@@ -13,8 +13,8 @@ from podx.text.inputs import InputEncoder
 from podx.text.templates import Task
 from podx_bench.run.options import BenchOptions
 from podx_bench.run.plan import plan_task
-from podx_bench.workload.lengths import LengthMeter, fixed_length, trimmed
-from podx_bench.workload.work import WorkItem
+from podx_bench.workload.scenarios import fixed_length, trimmed
+from podx_bench.workload.work import RequestReader, WorkItem
 from podx_train.data.dataset import Dataset
 
 USER_TOKENS, ITEM_TOKENS = 1, 2
@@ -54,45 +54,45 @@ def bundle_of(dataset: Dataset, max_history: int = 20) -> Any:
 
 
 @pytest.fixture
-def meter(dataset: Dataset) -> LengthMeter:
-    return LengthMeter(bundle_of(dataset), Task.SEQUENTIAL)
+def reader(dataset: Dataset) -> RequestReader:
+    return RequestReader(bundle_of(dataset), Task.SEQUENTIAL)
 
 
-def test_a_length_is_of_user_items_and_the_end(meter: LengthMeter) -> None:
-    assert meter.of(WorkItem("carol", ("item-1",))) == USER_TOKENS + ITEM_TOKENS + 1
-    assert meter.of(WorkItem("bob", ("item-1", "item-12"))) == USER_TOKENS + 2 * ITEM_TOKENS + 1 + 1
-    assert meter.all([WorkItem("bob", ("item-1",)), WorkItem("bob", ("item-12",))]).tolist() == [4, 5]
+def test_a_length_is_of_user_items_and_the_end(reader: RequestReader) -> None:
+    assert len(reader.encode(WorkItem("carol", ("item-1",)))) == USER_TOKENS + ITEM_TOKENS + 1
+    assert len(reader.encode(WorkItem("bob", ("item-1", "item-12")))) == USER_TOKENS + 2 * ITEM_TOKENS + 1 + 1
+    assert reader.lengths([WorkItem("bob", ("item-1",)), WorkItem("bob", ("item-12",))]).tolist() == [4, 5]
 
 
-def test_a_history_is_cut_at_its_older_end_and_stays_excluded(meter: LengthMeter) -> None:
+def test_a_history_is_cut_at_its_older_end_and_stays_excluded(reader: RequestReader) -> None:
     request = WorkItem("carol", ("item-10", "item-2", "item-3"), exclude=("item-4",))
-    assert trimmed(request, 9, meter) == request
-    assert trimmed(request, 8, meter) == WorkItem("carol", ("item-2", "item-3"), ("item-4", "item-10"))
-    assert trimmed(request, 1, meter).items == ("item-3",)
+    assert trimmed(request, 9, reader) == request
+    assert trimmed(request, 8, reader) == WorkItem("carol", ("item-2", "item-3"), ("item-4", "item-10"))
+    assert trimmed(request, 1, reader).items == ("item-3",)
 
 
-def test_requests_are_of_the_exact_length_and_the_longest_fill_up(dataset: Dataset, meter: LengthMeter) -> None:
+def test_requests_are_of_the_exact_length_and_the_longest_fill_up(dataset: Dataset, reader: RequestReader) -> None:
     # histories [1, 2, 3, 4], [1, 2, 6], [1, 9, 11]: full lengths 10, 8 and 9; cut to 9: 8, 8 and 9
     bundle = bundle_of(dataset)
-    two = fixed_length(Task.SEQUENTIAL, dataset, bundle, 9, 2, 0, meter)
-    assert meter.all(two.requests).tolist() == [9, 8] and two.exact == 1
+    two = fixed_length(Task.SEQUENTIAL, dataset, bundle, 9, 2, 0, reader)
+    assert reader.lengths(two.requests).tolist() == [9, 8] and two.exact == 1
     assert two.requests[0].user == "bob"
-    three = fixed_length(Task.SEQUENTIAL, dataset, bundle, 8, 3, 0, meter)
-    assert meter.all(three.requests).tolist() == [8, 8, 7] and three.exact == 2
+    three = fixed_length(Task.SEQUENTIAL, dataset, bundle, 8, 3, 0, reader)
+    assert reader.lengths(three.requests).tolist() == [8, 8, 7] and three.exact == 2
     assert three.requests[-1] == WorkItem("bob", ("item-9", "item-11"), ("item-1",))
 
 
 def test_candidates_are_never_cut(dataset: Dataset) -> None:
     bundle = bundle_of(dataset)
-    meter = LengthMeter(bundle, Task.TOPN)
-    found = fixed_length(Task.TOPN, dataset, bundle, 12, 3, 0, meter)
+    reader = RequestReader(bundle, Task.TOPN)
+    found = fixed_length(Task.TOPN, dataset, bundle, 12, 3, 0, reader)
     assert all(len(request.items) == 4 for request in found.requests)
-    assert set(meter.all(found.requests).tolist()) <= {10, 11, 12}
+    assert set(reader.lengths(found.requests).tolist()) <= {10, 11, 12}
 
 
-def test_a_length_that_nothing_has_is_refused_with_those_there_are(dataset: Dataset, meter: LengthMeter) -> None:
+def test_a_length_that_nothing_has_is_refused_with_those_there_are(dataset: Dataset, reader: RequestReader) -> None:
     with pytest.raises(ConfigError, match=r"no sequential input has 98 to 100 tokens: they have 8 to 10; choose"):
-        fixed_length(Task.SEQUENTIAL, dataset, bundle_of(dataset), 100, 1, 0, meter)
+        fixed_length(Task.SEQUENTIAL, dataset, bundle_of(dataset), 100, 1, 0, reader)
 
 
 def test_parts_of_a_task_lie_one_behind_another(dataset: Dataset) -> None:

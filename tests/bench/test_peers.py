@@ -18,7 +18,7 @@ from podx_bench.engines.process import EngineProcess
 from podx_bench.peers import place
 from podx_bench.peers.prepare import cache_folder, content_key, made_once, prepare_peer
 from podx_bench.peers.searching import Hypotheses, Plan, in_batches, pad
-from podx_bench.workload.work import Answer
+from podx_bench.workload.work import Answer, WorkItem
 
 PACKAGE = Path(podx_bench.__file__).parent
 BENCH_SIDE = "prepare.py"
@@ -162,7 +162,7 @@ def test_versions_are_read_from_the_environment(tmp_path: Path, monkeypatch: pyt
 
 
 def test_an_engine_runs_on_the_interpreter_and_context_of_its_kind(
-    foreign_engine: str, context: EngineContext, work: Path
+    foreign_engine: str, context: EngineContext, work: list[WorkItem]
 ) -> None:
     with EngineProcess(foreign_engine, context, work) as process:
         answers, _ = process.answer([0, 1])

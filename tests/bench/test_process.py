@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -12,18 +11,11 @@ from podx.errors import ConfigError, DeviceError
 from podx_bench.engines import EngineContext
 from podx_bench.engines.process import EngineProcess
 from podx_bench.harness.child import EngineError, thread_environment
-from podx_bench.workload.work import Answer, Work, WorkItem
-
-
-def test_work_reads_back_as_written(work: Path) -> None:
-    read = Work(work)
-    assert len(read) == 4
-    assert read[0] == WorkItem("u0", ("i0", "ü"))
-    assert read[3] == WorkItem("u3", ("i3", "ü"), ("old", "old", "old"))
+from podx_bench.workload.work import Answer, WorkItem
 
 
 def test_an_engine_answers_and_is_timed_although_it_prints(
-    rule_engines: str, context: EngineContext, work: Path
+    rule_engines: str, context: EngineContext, work: list[WorkItem]
 ) -> None:
     with EngineProcess(f"{rule_engines}:echo", context, work) as process:
         answers, seconds = process.answer([2, 0])
@@ -35,13 +27,15 @@ def test_an_engine_answers_and_is_timed_although_it_prints(
     assert 0 < process.load_s < 60
 
 
-def test_a_process_ends_with_its_context(rule_engines: str, context: EngineContext, work: Path) -> None:
+def test_a_process_ends_with_its_context(rule_engines: str, context: EngineContext, work: list[WorkItem]) -> None:
     with EngineProcess(f"{rule_engines}:echo", context, work) as process:
         assert process.status is None
     assert process.status == 0
 
 
-def test_a_dying_engine_is_an_error_with_its_last_words(rule_engines: str, context: EngineContext, work: Path) -> None:
+def test_a_dying_engine_is_an_error_with_its_last_words(
+    rule_engines: str, context: EngineContext, work: list[WorkItem]
+) -> None:
     with EngineProcess(f"{rule_engines}:dying", context, work) as process:
         with pytest.raises(EngineError, match=r"(?s)engine rule_engines:dying died with status 7.*out of luck"):
             process.time([[0, 1]])
@@ -49,7 +43,7 @@ def test_a_dying_engine_is_an_error_with_its_last_words(rule_engines: str, conte
             process.answer([0])
 
 
-def test_an_engine_that_hangs_is_stopped(rule_engines: str, context: EngineContext, work: Path) -> None:
+def test_an_engine_that_hangs_is_stopped(rule_engines: str, context: EngineContext, work: list[WorkItem]) -> None:
     with (
         EngineProcess(f"{rule_engines}:sleeping", context, work, call_timeout=0.3) as process,
         pytest.raises(EngineError, match=r"did not finish its answer within 0 s.*--engines"),
@@ -73,7 +67,7 @@ def test_an_engine_that_cannot_load_is_an_error_of_its_kind(
     message: str,
     rule_engines: str,
     context: EngineContext,
-    work: Path,
+    work: list[WorkItem],
 ) -> None:
     with pytest.raises(error, match=message):
         EngineProcess(f"{rule_engines}:{engine}", context, work)

@@ -21,8 +21,8 @@ from podx_bench.harness.records import RESULTS_FILE, Results
 from podx_bench.pages.render import HTML_FILE, MARKDOWN_FILE
 from podx_bench.run.options import BenchOptions
 from podx_bench.run.run import INTERRUPTED, BenchRun, Inputs
-from podx_bench.workload.lengths import LengthMeter
 from podx_bench.workload.scenarios import build_workload
+from podx_bench.workload.work import RequestReader
 from podx_export.pipeline import export_checkpoint
 from podx_train.data.dataset import Dataset
 from podx_train.options import Source, TrainOptions
@@ -108,9 +108,8 @@ def test_reports_stand_beside_the_results(ranked: tuple[Results, Path]) -> None:
 
 def test_variants_lengths_and_streams_in_one_run(made: Made, tmp_path: Path) -> None:
     bundle, dataset = Bundle.load(made.bundle), Dataset.load(made.data)
-    meter = LengthMeter(bundle, Task.SEQUENTIAL)
     requests = build_workload(Task.SEQUENTIAL, dataset, bundle, None, 0).requests
-    length = int(np.median(meter.all(requests)))
+    length = int(np.median(RequestReader(bundle, Task.SEQUENTIAL).lengths(requests)))
     _invoke(
         made,
         tmp_path,

@@ -11,7 +11,7 @@ import pytest
 
 from podx.errors import ConfigError, DataError
 from podx.text.templates import ALL_TASKS, Task
-from podx_bench.workload.matching import require_match
+from podx_bench.workload.inputs import require_match
 from podx_bench.workload.scenarios import build_workload, choose_tasks, user_order
 from podx_train.data.dataset import Dataset
 

@@ -33,7 +33,7 @@ from podx_bench.serving.records import (
 from podx_bench.serving.report import serving_charts, serving_report, serving_table
 from podx_bench.serving.run import MEASURE, run_serving
 from podx_bench.serving.server import Bench, Turn, closed_loop, record_of
-from podx_bench.workload.work import WorkItem, write_work
+from podx_bench.workload.work import WorkItem
 from podx_export.pipeline import export_checkpoint
 from podx_train.data.dataset import Dataset
 from podx_train.options import Source, TrainOptions
@@ -305,12 +305,11 @@ def test_what_cannot_be_measured_is_named(folders: tuple[Path, Path], tmp_path: 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_error_of_the_process_is_raised_here(tmp_path: Path) -> None:
-    write_work(tmp_path / "work.jsonl", [WorkItem("user", ("item",))])
+def test_an_error_of_the_process_is_raised_here() -> None:
     with pytest.raises(BundleError, match="nowhere"):
-        run_in_child(MEASURE, Path("nowhere"), tmp_path / "work.jsonl", ServingOptions(), returns=None, **NAMES)
+        run_in_child(MEASURE, Path("nowhere"), [WorkItem("user", ("item",))], ServingOptions(), returns=None, **NAMES)
 
 
 def test_a_process_that_dies_is_told_with_its_last_words(tmp_path: Path) -> None:
-    with pytest.raises(EngineError, match=r"(?s)died with status 1 .*No such file"):
-        run_in_child(MEASURE, tmp_path, tmp_path / "missing", ServingOptions(), returns=None, **NAMES)
+    with pytest.raises(EngineError, match=r"(?s)died with status 1 .*Expected `object`"):
+        run_in_child(MEASURE, tmp_path, ["no request"], ServingOptions(), returns=None, **NAMES)

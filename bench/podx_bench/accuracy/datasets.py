@@ -1,23 +1,28 @@
-"""How much of the held-out data a dataset gives away, and the rows that learn nothing."""
+"""How much of the held-out data a dataset gives away, and what needs no model here: rows that learn nothing, and peers,
+methods that write their lists to a file.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from podx.bundle.manifest import file_sha256
+from podx.errors import DataError
 from podx.text.templates import Task
 from podx_bench.accuracy.metrics import list_metrics
 from podx_bench.accuracy.options import AccuracyOptions
-from podx_bench.accuracy.records import CONSTRAINED, DatasetRecord, MeasuredFile, Measurement
+from podx_bench.accuracy.records import CONSTRAINED, DatasetRecord, MeasuredFile, Measurement, PeerRecord
 from podx_bench.harness.options import LEAST_ACCURACY_K
-from podx_bench.workload.baselines import baseline_lists
-from podx_bench.workload.scenarios import TEST, Workload, user_order
-from podx_bench.workload.work import WorkItem
-from podx_train.batches.samplers import evaluation_topn
+from podx_bench.workload.baselines import baseline_lists, padded
+from podx_bench.workload.scenarios import TEST, ranking_workload, user_order
 from podx_train.data.dataset import Dataset
 from podx_train.data.stats import dataset_stats
 
@@ -53,16 +58,6 @@ def leak_counts(dataset: Dataset) -> dict[str, int]:
     }
 
 
-def ranked_users(task: Task, dataset: Dataset, users: npt.NDArray[np.int64]) -> Workload:
-    """What is known to be right for users of a ranking task; the requests hold the users alone."""
-    targets = np.array([dataset.test_item(user) for user in users.tolist()], dtype=np.int64)
-    requests = tuple(WorkItem(dataset.user_ids[user - 1], ()) for user in users.tolist())
-    candidates: tuple[npt.NDArray[np.int64], ...] = ()
-    if task is Task.TOPN:
-        candidates = tuple(evaluation_topn(dataset, user, TEST) for user in users.tolist())
-    return Workload(task, requests, users, targets, candidates)
-
-
 def asked_users(task: Task, dataset: Dataset, options: AccuracyOptions) -> npt.NDArray[np.int64]:
     """Numbers of the users that a ranking task is measured on."""
     return user_order(dataset, options.seed)[: options.limit(task)]
@@ -82,10 +77,75 @@ def describe_dataset(
         users = asked_users(task, dataset, options)
         if any((m.task, m.users) == (task, len(users)) for rows in record.rows.values() for m in rows):
             continue
-        rows, workload = dict(record.rows), ranked_users(task, dataset, users)
+        rows, workload = dict(record.rows), ranking_workload(task, dataset, users)
         for name, lists in baseline_lists(dataset, workload, LEAST_ACCURACY_K, options.seed).items():
             measurement = Measurement(task, CONSTRAINED, len(users), None, list_metrics(lists, workload, dataset))
             rows[name] = (*rows.get(name, ()), measurement)
         record = dataclasses.replace(record, rows=rows)
         file.save(record)
     return record
+
+
+class PeerFile(msgspec.Struct):
+    """What a peer writes; all else in its file is taken for what it says of its training.
+
+    Attributes:
+        name: of its row. users: user numbers. lists: item numbers for each of them, best first.
+    """
+
+    name: str
+    users: list[int]
+    lists: list[list[int]]
+    environment: dict[str, Any] = {}
+
+
+def score_peer(path: Path, dataset: Dataset, digest: str, options: AccuracyOptions) -> tuple[PeerRecord, list[str]]:
+    """Score a peer's sequential lists on the users asked for, as far as its file has them; and what to say of it.
+
+    Args:
+        digest: of the dataset.
+
+    Raises:
+        DataError: the file is damaged, names users or items the dataset lacks, or has none of the users asked for.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        peer = msgspec.convert(content, PeerFile)
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise DataError(f"cannot read {path}: {error}; give a file that a peer wrote") from error
+    except msgspec.ValidationError as error:
+        raise DataError(
+            f"{path}: {error}; a peer's file is a JSON object with its 'name', 'users' must be user numbers, and "
+            f"'lists' a list of item numbers for each"
+        ) from error
+    lists = dict(zip(peer.users, peer.lists, strict=False))
+    if not len(lists) == len(peer.users) == len(peer.lists) > 0:
+        raise DataError(
+            f"{path} has {len(peer.lists)} lists for {len(peer.users)} users: it needs one list for each, users once"
+        )
+    items = [number for row in peer.lists for number in row]
+    for what, numbers, count in (("user", peer.users, dataset.user_count), ("item", items, dataset.item_count)):
+        if wrong := [number for number in numbers if not 1 <= number <= count]:
+            raise DataError(
+                f"{path} names {what} {wrong[0]}, but the dataset numbers its {what}s 1..{count}: give the dataset "
+                f"folder that the peer was trained on"
+            )
+    asked = asked_users(Task.SEQUENTIAL, dataset, options)
+    users = np.array([user for user in asked.tolist() if user in lists], dtype=np.int64)
+    if not len(users):
+        raise DataError(f"{path} has lists for none of the {len(asked)} users asked for: let the peer write all users")
+    notes = []
+    if len(users) < len(asked):
+        notes.append(f"{peer.name}: its file has lists for {len(users):,} of the {len(asked):,} users asked for")
+    workload = ranking_workload(Task.SEQUENTIAL, dataset, users)
+    metrics = list_metrics(padded([lists[user] for user in users.tolist()], LEAST_ACCURACY_K), workload, dataset)
+    record = PeerRecord(
+        label=peer.name,
+        digest=file_sha256(path),
+        dataset=digest,
+        scheme=dataset.scheme,
+        training={key: value for key, value in content.items() if key not in PeerFile.__struct_fields__},
+        environment=peer.environment,
+        measurements=(Measurement(Task.SEQUENTIAL.value, CONSTRAINED, len(users), None, metrics),),
+    )
+    return record, notes

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,10 +20,8 @@ from podx_bench.engines import OURS, EngineContext
 from podx_bench.engines.process import EngineProcess
 from podx_bench.harness.options import LEAST_ACCURACY_K
 from podx_bench.latency.speed import Cell, measure_cell
-from podx_bench.workload.facts import model_facts
-from podx_bench.workload.matching import require_match
+from podx_bench.workload.inputs import model_facts, require_match
 from podx_bench.workload.scenarios import Workload, build_workload, choose_tasks
-from podx_bench.workload.work import write_work
 from podx_train.data.dataset import Dataset
 
 OURS_FREE = "podx-unconstrained"
@@ -148,25 +144,18 @@ def time_models(task: Task, models: Mapping[str, Model], options: AccuracyOption
     return TimingRecord(task.value, cell.batch_size, users, options.rounds, times)
 
 
-@contextmanager
 def _started(
     model: Model, workload: Workload, options: AccuracyOptions, batch_size: int | None = None, decoding: str = ""
-) -> Iterator[EngineProcess]:
+) -> EngineProcess:
     """A process with the model and the requests. ``batch_size``: how it divides a call; None: a call is a batch."""
     context = EngineContext(
         bundle=model.given.bundle,
-        checkpoint=None,
         task=workload.task,
         device=options.device,
         threads=options.thread_count,
-        spin=False,
         beams=options.beams,
         k=LEAST_ACCURACY_K,
         batch_size=batch_size,
     )
-    with tempfile.TemporaryDirectory(prefix="podx-accuracy-") as name:
-        work = Path(name) / "work.jsonl"
-        write_work(work, workload.requests)
-        loads = OURS_FREE if decoding == UNCONSTRAINED else OURS
-        with EngineProcess(model.given.label, context, work, loads=loads) as process:
-            yield process
+    loads = OURS_FREE if decoding == UNCONSTRAINED else OURS
+    return EngineProcess(model.given.label, context, workload.requests, loads=loads)

@@ -1,26 +1,33 @@
-"""Accuracy of answers: hits of the held-out items, shares of answers that no user should see, BLEU and ROUGE."""
+"""Accuracy of answers: hits of the held-out items, shares of answers that no user should see, BLEU and ROUGE.
+
+Of the engines of ``podx bench BUNDLE`` it is that of the very processes that were timed, and how far they agree.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 
 import numpy as np
 import numpy.typing as npt
 import sacrebleu
 from rouge_score import rouge_scorer
 
-from podx.metrics import NOT_AN_ITEM, RankingMetrics
+from podx.metrics import NOT_AN_ITEM, RankingMetrics, overlap
 from podx.text.templates import Task
 from podx_bench.engines.process import EngineProcess
 from podx_bench.harness.options import LEAST_ACCURACY_K
+from podx_bench.harness.records import AccuracyRecord
 from podx_bench.pages.table import PERCENT
+from podx_bench.workload.baselines import baseline_lists, padded
 from podx_bench.workload.scenarios import TEST, Workload
-from podx_bench.workload.work import Answer
+from podx_bench.workload.work import Answer, EngineKind
 from podx_train.data.dataset import Dataset
 
 ROUGE = {"rouge_1": "rouge1", "rouge_2": "rouge2", "rouge_l": "rougeL"}
 IntArray = npt.NDArray[np.int64]
+BATCH_SIZE, EAGER_BATCH_SIZE = 64, 16
+OVERLAP_PLACES = 10
 
 
 def collect_answers(
@@ -49,14 +56,6 @@ def collect_answers(
 def item_numbers(dataset: Dataset) -> dict[str, int]:
     """Number of each raw item id."""
     return {raw: number for number, raw in enumerate(dataset.item_ids, start=1)}
-
-
-def padded(rows: Sequence[Sequence[int]], k: int) -> IntArray:
-    """The first k numbers of each row, [rows, k], 0 where there are fewer."""
-    lists = np.full((len(rows), k), NOT_AN_ITEM, dtype=np.int64)
-    for place, row in enumerate(rows):
-        lists[place, : len(row[:k])] = row[:k]
-    return lists
 
 
 def as_lists(answers: Sequence[Answer], numbers: dict[str, int], k: int) -> IntArray:
@@ -103,3 +102,52 @@ def text_metrics(texts: Sequence[str], references: Sequence[str]) -> dict[str, f
     scores = [scorer.score(reference, text) for text, reference in zip(texts, references, strict=True)]
     rouge = {name: PERCENT * float(np.mean([s[key].fmeasure for s in scores])) for name, key in ROUGE.items()}
     return {"bleu_4": bleu.score, **rouge}
+
+
+def score(
+    engine: str, workload: Workload, answers: Sequence[Answer], seconds: float, dataset: Dataset
+) -> AccuracyRecord:
+    """Measure the answers to the first requests of a workload."""
+    return AccuracyRecord(engine, workload.task, len(answers), seconds, answer_metrics(answers, workload, dataset))
+
+
+def baseline_records(dataset: Dataset, workload: Workload, seed: int) -> list[AccuracyRecord]:
+    """The rows that learn nothing, on all users of the workload."""
+    lists = baseline_lists(dataset, workload, LEAST_ACCURACY_K, seed)
+    return [
+        AccuracyRecord(name, workload.task, len(workload), None, list_metrics(rows, workload, dataset))
+        for name, rows in lists.items()
+    ]
+
+
+def compared(
+    record: AccuracyRecord,
+    answered: Mapping[str, Sequence[Answer]],
+    reference: str,
+    workload: Workload,
+    dataset: Dataset,
+) -> AccuracyRecord:
+    """A record with how far its engine agrees with another, and what HR@10 that costs, on the users both answered."""
+    count = min(len(answered[record.engine]), len(answered[reference]))
+    answers, others = (answered[name][:count] for name in (record.engine, reference))
+    loss = None
+    if workload.task is Task.EXPLANATION:
+        share = float(np.mean([answer.text == other.text for answer, other in zip(answers, others, strict=True)]))
+    else:
+        numbers, targets = item_numbers(dataset), workload.targets[:count]
+        ours, theirs = (as_lists(part, numbers, OVERLAP_PLACES) for part in (answers, others))
+        share = overlap(ours, theirs, OVERLAP_PLACES)
+        hits, wanted = (RankingMetrics.of(lists, targets).hr_10 for lists in (ours, theirs))
+        loss = (wanted - hits) / wanted if wanted else None
+    return replace(record, overlap=share, overlap_with=reference, overlap_users=count, hr_10_loss=loss)
+
+
+def comparison_order(kinds: Mapping[str, EngineKind]) -> list[str]:
+    """Engines whose accuracy is measured, every one after its reference, so that comparing needs no second pass."""
+
+    def depth(name: str) -> int:
+        reference = kinds[name].reference
+        return 1 + depth(reference) if reference is not None and reference in kinds else 0
+
+    scored = [name for name, kind in kinds.items() if not kind.speed_only]
+    return sorted(scored, key=lambda name: (depth(name), kinds[name].slow))

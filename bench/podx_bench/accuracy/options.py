@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from podx.decoding.options import DEFAULT_BEAMS
 from podx.errors import ConfigError
-from podx.flags import check, option
-from podx.text.templates import ALL_TASKS, Task, parse_tasks
-from podx_bench.harness.options import DEVICES, LEAST_ACCURACY_K, usable_cores
+from podx.flags import option
+from podx.text.templates import ALL_TASKS, Task
+from podx_bench.harness.options import LEAST_ACCURACY_K, EngineOptions
 
 MODEL_FORM = "LABEL=BUNDLE@DATA"
 PEER_FORM = "FILE.json@DATA"
@@ -54,36 +53,24 @@ def slug(label: str) -> str:
 
 
 @dataclass(frozen=True)
-class AccuracyOptions:
+class AccuracyOptions(EngineOptions):
     """Options of a run. Users are always the first ones of one seeded order."""
 
-    tasks: tuple[Task, ...] | None = option(
-        None, "Comma-separated: sequential,topn,explanation. Default: all there are.", parse=parse_tasks
-    )
     users: int | None = option(None, "Test users, sequential recommendation; default: all.", least=1)
     topn_users: int | None = option(None, "Test users, top-N; default: all.", least=1)
     explanation_records: int | None = option(None, "Test records, explanations; default: all.", least=1)
     unconstrained_users: int = option(
         256, "Users whose lists are also searched for over the whole vocabulary, which is slow.", least=0
     )
-    device: str = option("cpu", "cpu or cuda.", choices=DEVICES)
-    threads: int = option(0, "Threads of a model's process; 0 = one per core.", least=0)
     batch_size: int = option(32, "Requests a model runs at a time.", least=1)
-    beams: int = option(DEFAULT_BEAMS, "Width of the item search.", least=1)
-    seed: int = option(0, "Which users are taken.", least=0)
     timed_users: int = option(192, "Users that all models are timed on, in turns; 0: none.", least=0)
     rounds: int = option(3, "Turns of each model.", least=1)
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
-        check(self)
+        super().__post_init__()
         if self.beams < LEAST_ACCURACY_K:
             raise ConfigError(f"--beams {self.beams} is too few: HR@10 needs {LEAST_ACCURACY_K} answers or more")
-
-    @property
-    def thread_count(self) -> int:
-        """Threads of a model's process."""
-        return self.threads or usable_cores()
 
     def limit(self, task: Task) -> int | None:
         """The most users (explanations: records) of a task; None: all."""

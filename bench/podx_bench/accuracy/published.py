@@ -1,6 +1,6 @@
 """Figures that papers report, from ``published.csv``. They stand beside our own rows; none was measured here.
 
-Tables 2 to 6 of POD (Prompt Distillation for Efficient LLM-based Recommendation, CIKM 2023), and figures of other
+Tables 2 to 4 and 6 of POD (Prompt Distillation for Efficient LLM-based Recommendation, CIKM 2023), and figures of other
 papers on Beauty without the leak of the paper's numbering, as later papers quote them.
 """
 
@@ -50,15 +50,6 @@ class Published(NamedTuple):
         return self.time or None
 
 
-class Strategy(NamedTuple):
-    """A row of Table 5: a way to form batches, on Sports and one V100S, each at its largest batch size."""
-
-    name: str
-    time: str
-    epochs: int
-    time_per_epoch: str
-
-
 def _published(row: dict[str, str]) -> Published:
     source, dataset, task, method, time = map(row.pop, ("source", "dataset", "task", "method", "time"))
     return Published(source, dataset, Task(task), method, time, {name: float(row[name]) for name in row if row[name]})
@@ -66,7 +57,6 @@ def _published(row: dict[str, str]) -> Published:
 
 with Path(__file__).with_suffix(".csv").open(encoding="utf-8", newline="") as _file:
     ROWS = tuple(map(_published, csv.DictReader(_file)))
-TABLE_5 = (Strategy("sample-mixed", "15h59m", 13, "1h14m"), Strategy("task-alternated", "6h55m", 22, "19m"))
 TABLE_6 = tuple(row for row in ROWS if row.source == "POD, Table 6")
 LEAK_FREE = tuple(row for row in ROWS if row.source == "leak-free")
 

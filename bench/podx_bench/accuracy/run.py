@@ -17,10 +17,9 @@ from podx.bundle.manifest import MANIFEST_FILE, file_sha256
 from podx.errors import ConfigError
 from podx.text.templates import ALL_TASKS
 from podx_bench.accuracy import measure
-from podx_bench.accuracy.datasets import dataset_digest, describe_dataset
+from podx_bench.accuracy.datasets import dataset_digest, describe_dataset, score_peer
 from podx_bench.accuracy.measure import Model, Progress
 from podx_bench.accuracy.options import MODEL_FORM, AccuracyOptions, ModelInput, PeerInput, slug
-from podx_bench.accuracy.peers import score_peer
 from podx_bench.accuracy.records import AccuracyResults, DatasetRecord, MeasuredFile, ModelRecord, TimingRecord
 from podx_bench.harness.environment import describe
 from podx_bench.workload.scenarios import choose_tasks

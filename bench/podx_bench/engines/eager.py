@@ -15,12 +15,11 @@ import numpy.typing as npt
 import torch
 
 from podx.bundle.bundle import Bundle
-from podx.bundle.catalog import IdTable
 from podx.errors import ConfigError, DeviceError
 from podx.text.inputs import Batch
 from podx.text.templates import Task
-from podx_bench.workload.matching import require_same
-from podx_bench.workload.work import Answer, EngineContext, WorkItem
+from podx_bench.workload.inputs import require_same
+from podx_bench.workload.work import Answer, EngineContext, RequestReader, WorkItem
 from podx_train.checkpoint.checkpoint import load_checkpoint
 from podx_train.eager.generation import EXPLANATION_SEARCH, EagerRecommender, Mode, SearchOptions
 
@@ -63,8 +62,8 @@ class EagerEngine:
         catalog = checkpoint.catalog()
         model = checkpoint.model.to(torch.device(context.device))
         self._recommender = EagerRecommender(model, checkpoint.tokenizer, catalog, mode)
-        self._encoder = Bundle.load(context.bundle, verify=False).input_encoder()  # export may choose other words
-        self._users, self._items = IdTable.of(checkpoint.user_ids, "user"), catalog.items
+        bundle = Bundle.load(context.bundle, verify=False)
+        self._reader, self._raw_id = RequestReader(bundle, context.task), catalog.items.raw  # export may choose words
         if compiled:
             modules: tuple[Any, ...] = (model.backbone.encoder, model.backbone)
             for module in modules:
@@ -80,38 +79,28 @@ class EagerEngine:
 
     def _run_batch(self, requests: Sequence[WorkItem]) -> list[Answer]:
         task = self._context.task
-        items = [_numbers(self._items, request.items) for request in requests]
-        users = _numbers(self._users, [request.user for request in requests]).tolist()
-        records = [self._encoder.encode(task, user, read) for user, read in zip(users, items, strict=True)]
-        batch = self._encoder.collate(records)
+        batch = self._reader.batch(requests)
         if task is Task.EXPLANATION:
             answers = [Answer(text=text) for text in self._recommender.explain(batch, self._text_search).texts]
         else:
-            answers = [self._as_answer(row) for row in self._search(batch, requests, items)]
+            answers = [self._as_answer(row) for row in self._search(batch, requests)]
         if self._context.device == CUDA:
             torch.cuda.synchronize()
         return answers
 
-    def _search(
-        self, batch: Batch, requests: Sequence[WorkItem], items: Sequence[npt.NDArray[np.int64]]
-    ) -> npt.NDArray[np.int64]:
+    def _search(self, batch: Batch, requests: Sequence[WorkItem]) -> npt.NDArray[np.int64]:
         """Item numbers, int64 [requests, k]."""
         task = self._context.task
         if not self._constrained:
             options = replace(self._item_search, early_stopping=False)  # as published
             return self._recommender.recommend_unconstrained(batch, task, options).items
         if task is Task.TOPN:
-            return self._recommender.recommend(batch, task, self._item_search, allowed=items).items
-        older = [_numbers(self._items, request.exclude) for request in requests]
-        seen = [np.concatenate(pair) for pair in zip(older, items, strict=True)]
+            allowed = [self._reader.items(request.items) for request in requests]
+            return self._recommender.recommend(batch, task, self._item_search, allowed=allowed).items
+        seen = [self._reader.items((*request.exclude, *request.items)) for request in requests]
         return self._recommender.recommend(batch, task, self._item_search, excluded=seen).items
 
     def _as_answer(self, row: npt.NDArray[np.int64]) -> Answer:
         """Raw ids of a row; 0 is an answer that is no item, or, where there are no such answers, the list's end."""
-        found = [self._items.raw(number) if number else None for number in row.tolist()]
+        found = [self._raw_id(number) if number else None for number in row.tolist()]
         return Answer(tuple(raw for raw in found if raw is not None) if self._constrained else tuple(found))
-
-
-def _numbers(table: IdTable, raw_ids: Sequence[str]) -> npt.NDArray[np.int64]:
-    """Numbers of raw ids; the work was made from the same table, so each is known."""
-    return np.array([table.number(raw) or 0 for raw in raw_ids], dtype=np.int64)

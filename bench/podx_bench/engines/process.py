@@ -6,12 +6,11 @@ import gc
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from podx_bench.engines import EngineContext, engine_kind
 from podx_bench.harness.child import CALL_TIMEOUT_S, Child, EngineError, thread_environment
 from podx_bench.harness.memory import peak_rss_mb
-from podx_bench.workload.work import Answer, Work
+from podx_bench.workload.work import Answer, WorkItem
 
 MILLISECONDS = 1e3
 
@@ -28,7 +27,7 @@ class EngineProcess(Child):
     """The parent's handle on an engine. A context manager: leaving it ends the process.
 
     Args:
-        work: file with its requests, see :func:`podx_bench.workload.work.write_work`.
+        requests: what it may be asked, by number; each is sent when it is asked, so the process holds no others.
         call_timeout: seconds after which a call is given up.
         loads: engine that the process loads, where ``name`` is one of this run alone.
 
@@ -38,14 +37,20 @@ class EngineProcess(Child):
     """
 
     def __init__(
-        self, name: str, context: EngineContext, work: Path, call_timeout: float = CALL_TIMEOUT_S, loads: str = ""
+        self,
+        name: str,
+        context: EngineContext,
+        requests: Sequence[WorkItem],
+        call_timeout: float = CALL_TIMEOUT_S,
+        loads: str = "",
     ) -> None:
+        self._requests = requests
         kind = engine_kind(loads or name)
         super().__init__(
             "podx_bench.engines.process:EngineServer",
             loads or name,
             kind.prepare(context) if kind.prepare else context,
-            work,
+            requests[0],
             name=f"engine {name}",
             advice="ask for fewer users or smaller batches, or leave the engine out of --engines",
             environment=thread_environment(context.threads, context.spin),
@@ -55,29 +60,30 @@ class EngineProcess(Child):
 
     def time(self, batches: Sequence[Sequence[int]]) -> Timing:
         """Time one call per batch of request numbers."""
-        return self.call("time", batches, returns=Timing)
+        return self.call("time", [self._chosen(rows) for rows in batches], returns=Timing)
 
     def answer(self, rows: Sequence[int]) -> tuple[list[Answer], float]:
         """Answers to requests, one call for all, and the seconds it took."""
-        return self.call("answer", list(rows), returns=tuple[list[Answer], float])
+        return self.call("answer", self._chosen(rows), returns=tuple[list[Answer], float])
+
+    def _chosen(self, rows: Sequence[int]) -> list[WorkItem]:
+        return [self._requests[row] for row in rows]
 
 
 class EngineServer:
     """Loads an engine and lets it answer once, so that nothing is left to be loaded later."""
 
-    def __init__(self, engine: str, context: EngineContext, work: Path) -> None:
-        self._requests = Work(work)
+    def __init__(self, engine: str, context: EngineContext, sample: WorkItem) -> None:
         self._engine = engine_kind(engine).make(context)
-        self.answer([0])
+        self.answer([sample])
 
-    def time(self, batches: list[list[int]]) -> Timing:
-        """Time one call per batch of request numbers."""
+    def time(self, batches: list[list[WorkItem]]) -> Timing:
+        """Time one call per batch."""
         gc.collect()
-        return Timing(tuple(self.answer(rows)[1] * MILLISECONDS for rows in batches), peak_rss_mb())
+        return Timing(tuple(self.answer(requests)[1] * MILLISECONDS for requests in batches), peak_rss_mb())
 
-    def answer(self, rows: list[int]) -> tuple[list[Answer], float]:
+    def answer(self, requests: list[WorkItem]) -> tuple[list[Answer], float]:
         """Answers of one call, and its seconds."""
-        requests = [self._requests[row] for row in rows]
         start = time.perf_counter()
         answers = self._engine.run(requests)
         seconds = time.perf_counter() - start

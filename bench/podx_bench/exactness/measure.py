@@ -32,7 +32,7 @@ from podx_bench.harness.environment import describe
 from podx_bench.harness.options import DEFAULT_K, parse_numbers
 from podx_bench.harness.record_file import RecordFile
 from podx_bench.pages.table import TextTable
-from podx_bench.workload.matching import require_match
+from podx_bench.workload.inputs import require_match
 from podx_bench.workload.scenarios import build_workload
 from podx_bench.workload.work import WorkItem
 from podx_train.data.dataset import Dataset

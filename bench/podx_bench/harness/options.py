@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 
+from podx.decoding.options import DEFAULT_BEAMS
 from podx.errors import ConfigError
+from podx.flags import check, option
+from podx.text.templates import Task, parse_tasks
 
 DEVICES = ("cpu", "cuda")
 DEFAULT_K = 10
@@ -32,3 +36,25 @@ def parse_numbers(text: str, flag: str) -> tuple[int, ...]:
             f"{flag} must be whole numbers separated by commas, as in 1,32 or 1e4, not {text!r}"
         ) from None
     return tuple(sorted(map(int, set(numbers))))
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """Options of the benches that run engines in processes of their own."""
+
+    tasks: tuple[Task, ...] | None = option(
+        None, "Comma-separated: sequential,topn,explanation. Default: all there are.", parse=parse_tasks
+    )
+    device: str = option("cpu", "cpu or cuda.", choices=DEVICES)
+    threads: int = option(0, "Threads of every engine; 0 = one per core.", least=0)
+    beams: int = option(DEFAULT_BEAMS, "Width of the item search.", least=1)
+    seed: int = option(0, "Which users are taken.", least=0)
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be meant."""
+        check(self)
+
+    @property
+    def thread_count(self) -> int:
+        """Threads of every engine."""
+        return self.threads or usable_cores()

@@ -23,7 +23,7 @@ from podx.bundle.bundle import TOKENIZER_FILE
 from podx.errors import ConfigError, DeviceError
 from podx_bench.harness.child import run_in_child
 from podx_bench.peers import place
-from podx_bench.workload.matching import require_same
+from podx_bench.workload.inputs import require_same
 from podx_bench.workload.work import EngineContext
 from podx_train.checkpoint.checkpoint import CONFIG_FILE, WEIGHTS_FILE, Checkpoint, load_checkpoint
 from podx_train.model.config import PodConfig

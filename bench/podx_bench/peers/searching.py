@@ -16,8 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from podx.bundle.bundle import Bundle
+from podx.text import batches
+from podx.text.inputs import pad_rows
 from podx_bench.peers.place import MODULES
-from podx_bench.workload.work import Answer, EngineContext, WorkItem
+from podx_bench.workload.work import Answer, EngineContext, RequestReader, WorkItem
 
 Source = list[int]
 Hypotheses = list[list[int]]
@@ -55,8 +57,7 @@ class PeerEngine:
         assert context.checkpoint is not None  # prepare_peer has put the converted folder there
         bundle = Bundle.load(context.bundle, verify=False)
         catalog = bundle.catalog
-        self._task, self._bundle = context.task, bundle
-        self._encoder = bundle.input_encoder()
+        self._bundle, self._reader = bundle, RequestReader(bundle, context.task)
         self._item_of_text = {catalog.text(item): catalog.items.raw(item) for item in range(1, len(catalog) + 1)}
         plan = Plan(
             folder=context.checkpoint,
@@ -78,9 +79,7 @@ class PeerEngine:
 
     def _source(self, request: WorkItem) -> Source:
         """Tokens of a request, the first of them repeated where podx has its prompt vectors."""
-        items = [self._bundle.catalog.items.number(raw) or 0 for raw in request.items]
-        user = self._bundle.users.ids.number(request.user) or 0
-        tokens: Source = self._encoder.encode(self._task, user, items).input_ids.tolist()
+        tokens: Source = self._reader.encode(request).input_ids.tolist()
         return tokens[:1] * self._bundle.manifest.prompt_vectors + tokens
 
 
@@ -97,13 +96,10 @@ def in_batches(search: Padded, plan: Plan) -> Search:
     """A search over padded batches as one over any number of records: records of like length go together."""
 
     def run(sources: Sequence[Source]) -> list[Hypotheses]:
-        size = plan.batch_size or len(sources)
-        order = sorted(range(len(sources)), key=lambda place: len(sources[place]))
-        found: dict[int, Hypotheses] = {}
-        for first in range(0, len(order), size):
-            places = order[first : first + size]
-            found.update(zip(places, search(*pad([sources[place] for place in places], plan.pad_id)), strict=True))
-        return [found[place] for place in range(len(sources))]
+        def search_some(places: Sequence[int]) -> list[Hypotheses]:
+            return search(*pad([sources[place] for place in places], plan.pad_id))
+
+        return batches.in_batches(sources, plan.batch_size or len(sources), search_some)
 
     return run
 
@@ -112,6 +108,4 @@ def pad(sources: Sequence[Source], pad_id: int) -> tuple[np.ndarray, np.ndarray]
     """Records filled up on the right to the longest, and their mask; int64 [batch, source]."""
     lengths = np.array([len(source) for source in sources])
     mask = (np.arange(lengths.max())[None, :] < lengths[:, None]).astype(np.int64)
-    ids = np.full(mask.shape, pad_id, dtype=np.int64)
-    ids[mask == 1] = np.concatenate(sources)
-    return ids, mask
+    return pad_rows(sources, pad_id), mask

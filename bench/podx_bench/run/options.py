@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
-from podx.decoding.options import DEFAULT_BEAMS
 from podx.errors import ConfigError
-from podx.flags import check, option
-from podx.text.templates import Task, parse_tasks
+from podx.flags import option
 from podx_bench.engines import DEFAULT_ENGINES, ENGINES
-from podx_bench.harness.options import DEFAULT_K, DEVICES, LEAST_ACCURACY_K, parse_numbers, usable_cores
+from podx_bench.harness.options import DEFAULT_K, LEAST_ACCURACY_K, EngineOptions, parse_numbers
 
 DEFAULT_ACCURACY_USERS = 2_000
 _ENGINES_HELP = f"Comma-separated: {', '.join(ENGINES)}; or module:attribute. Default: {','.join(DEFAULT_ENGINES)}."
@@ -19,12 +18,8 @@ def _parse_engines(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def _parse_batch_sizes(text: str) -> tuple[int, ...]:
-    return parse_numbers(text, "--batch-sizes")
-
-
 @dataclass(frozen=True)
-class BenchOptions:
+class BenchOptions(EngineOptions):
     """Options of a run; what each means stands beside it.
 
     The defaults take less than five minutes on two cores for a model of the preset ``mini`` on Beauty.
@@ -35,10 +30,9 @@ class BenchOptions:
         ConfigError: a value cannot be meant, or two conflict.
     """
 
-    tasks: tuple[Task, ...] | None = option(
-        None, "Comma-separated: sequential,topn,explanation. Default: all there are.", parse=parse_tasks
+    batch_sizes: tuple[int, ...] = option(
+        (1, 32), "Requests per timed call.", least=1, parse=partial(parse_numbers, flag="--batch-sizes")
     )
-    batch_sizes: tuple[int, ...] = option((1, 32), "Requests per timed call.", least=1, parse=_parse_batch_sizes)
     engines: tuple[str, ...] | None = option(None, _ENGINES_HELP, parse=_parse_engines)
     users: int | None = option(None, "Test users that take part; default: all.", above=0)
     speed_users: int = option(32, "Of these, users that the timed runs go through.", least=1)
@@ -46,12 +40,8 @@ class BenchOptions:
         DEFAULT_ACCURACY_USERS, "Of these, the most users of the accuracy runs; 0: all of them.", least=0
     )
     eager_users: int = option(16, "The most users for accuracy of the slow engines.", least=1)
-    device: str = option("cpu", "cpu or cuda.", choices=DEVICES)
-    threads: int = option(0, "Threads of every engine; 0 = one per core.", least=0)
     rounds: int = option(3, "Turns of every engine.", least=1)
-    beams: int = option(DEFAULT_BEAMS, "Width of the item search.", least=1)
     k: int = option(DEFAULT_K, "Answers per request.", flag="-k,--count", least=1)
-    seed: int = option(0, "Which users are taken.", least=0)
     spin: bool = option(False, "Let waiting threads of every engine spin.", flag="--spin/--no-spin")
     max_minutes: float | None = option(None, "Stop measuring after this long and report what there is.", above=0)
     speed: bool = option(True, "Measure latency.", flag="--speed/--no-speed")
@@ -70,7 +60,7 @@ class BenchOptions:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
-        check(self)
+        super().__post_init__()
         if self.k > self.beams:
             raise ConfigError(f"-k {self.k} and --beams {self.beams} conflict: a search returns at most its beams")
         if self.accuracy and self.k < LEAST_ACCURACY_K:
@@ -97,8 +87,3 @@ class BenchOptions:
     def timed_users(self) -> int:
         """Users that the speed runs go through."""
         return min(self.users or self.speed_users, self.speed_users)
-
-    @property
-    def thread_count(self) -> int:
-        """Threads of every engine."""
-        return self.threads or usable_cores()

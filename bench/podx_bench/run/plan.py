@@ -15,9 +15,8 @@ from podx.text.templates import Task
 from podx_bench.engines import EngineKind
 from podx_bench.latency.speed import Cell
 from podx_bench.run.options import BenchOptions
-from podx_bench.workload.lengths import SLACK_TOKENS, LengthMeter, fixed_length
-from podx_bench.workload.scenarios import Workload, build_workload
-from podx_bench.workload.work import WorkItem
+from podx_bench.workload.scenarios import SLACK_TOKENS, Workload, build_workload, fixed_length
+from podx_bench.workload.work import RequestReader, WorkItem
 from podx_train.data.dataset import Dataset
 
 SECONDS = 60.0
@@ -50,7 +49,7 @@ class TaskPlan:
 
 def plan_task(task: Task, dataset: Dataset, bundle: Bundle, options: BenchOptions) -> TaskPlan:
     """Choose the requests that the options ask for; a ConfigError where no input has the length asked for."""
-    meter = LengthMeter(bundle, task)
+    reader = RequestReader(bundle, task)
     workload = build_workload(task, dataset, bundle, options.work_users, options.seed)
     requests = list(workload.requests)
     timed: Cell | None = None
@@ -59,11 +58,11 @@ def plan_task(task: Task, dataset: Dataset, bundle: Bundle, options: BenchOption
     steps = None if task is Task.EXPLANATION else bundle.catalog.trie.depth + 1
 
     def cell(first_row: int, chosen: Sequence[WorkItem], batch_size: int = 1) -> Cell:
-        return Cell(task, batch_size, len(chosen), first_row, meter.all(chosen), steps)
+        return Cell(task, batch_size, len(chosen), first_row, reader.lengths(chosen), steps)
 
     if options.source_length is not None:
         count, length = options.timed_users, options.source_length
-        chosen = fixed_length(task, dataset, bundle, length, count, options.seed, meter)
+        chosen = fixed_length(task, dataset, bundle, length, count, options.seed, reader)
         timed = cell(len(requests), chosen.requests)
         requests += chosen.requests
         if chosen.exact < count:
@@ -79,7 +78,7 @@ def plan_task(task: Task, dataset: Dataset, bundle: Bundle, options: BenchOption
         requests += stream
     scored = workload.head(options.scored_users) if options.accuracy else None
     sample = requests[:SAMPLE] if timed is None else requests[timed.first_row :][: timed.users]
-    return TaskPlan(task, tuple(requests), scored, timed, streamed, float(meter.all(sample).mean()), notes)
+    return TaskPlan(task, tuple(requests), scored, timed, streamed, float(reader.lengths(sample).mean()), notes)
 
 
 def describe_plan(plans: Sequence[TaskPlan], kinds: Mapping[str, EngineKind], options: BenchOptions) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
@@ -15,8 +14,7 @@ import msgspec
 
 from podx.bundle.bundle import Bundle
 from podx.errors import ConfigError
-from podx.text.templates import Task
-from podx_bench.accuracy import agreement
+from podx_bench.accuracy import metrics
 from podx_bench.accuracy.metrics import collect_answers
 from podx_bench.engines import EngineContext, EngineKind, select
 from podx_bench.engines.process import EngineProcess
@@ -30,10 +28,9 @@ from podx_bench.run.options import BenchOptions
 from podx_bench.run.plan import SECONDS, TaskPlan, about, describe_plan, estimated_seconds, plan_task
 from podx_bench.run.variants import load_variants, variant_kind
 from podx_bench.workload.baselines import SUMMARIES
-from podx_bench.workload.facts import dataset_facts, model_facts
-from podx_bench.workload.matching import require_match
+from podx_bench.workload.inputs import dataset_facts, model_facts, require_match
 from podx_bench.workload.scenarios import Workload, choose_tasks
-from podx_bench.workload.work import Answer, write_work
+from podx_bench.workload.work import Answer
 from podx_train.data.dataset import Dataset
 
 CPU = "cpu"
@@ -149,22 +146,19 @@ class BenchRun:
         self._add(notes=plan.notes)
         kinds = {name: kind for name, kind in self._kinds.items() if plan.task in kind.tasks}
         spans = iter(slices(span, sum([options.speed, options.accuracy, plan.streamed is not None])))
-        with tempfile.TemporaryDirectory(prefix="podx-bench-") as name:
-            work = Path(name) / "work.jsonl"
-            write_work(work, plan.requests)
-            if options.speed or options.accuracy:
-                with ExitStack() as stack:
-                    processes = {}
-                    for engine in kinds:
-                        self._tell(f"{plan.task}: load {engine}")
-                        processes[engine] = stack.enter_context(self._start(engine, plan.task, work))
-                    self._estimate(plans, processes)
-                    if plan.timed is not None:
-                        self._speed(plan.timed, processes, _until(next(spans)[1]))
-                    if plan.scored is not None:
-                        self._accuracy(plan.scored, kinds, processes, (time.monotonic(), next(spans)[1]))
-            if plan.streamed is not None:
-                self._stream(plan.streamed, list(kinds), work, _until(next(spans)[1]))
+        if options.speed or options.accuracy:
+            with ExitStack() as stack:
+                processes = {}
+                for engine in kinds:
+                    self._tell(f"{plan.task}: load {engine}")
+                    processes[engine] = stack.enter_context(self._start(engine, plan))
+                self._estimate(plans, processes)
+                if plan.timed is not None:
+                    self._speed(plan.timed, processes, _until(next(spans)[1]))
+                if plan.scored is not None:
+                    self._accuracy(plan.scored, kinds, processes, (time.monotonic(), next(spans)[1]))
+        if plan.streamed is not None:
+            self._stream(plan, plan.streamed, list(kinds), _until(next(spans)[1]))
 
     def _estimate(self, plans: list[TaskPlan], processes: Processes) -> None:
         """Say once about how long all of it takes, by a call of each engine."""
@@ -177,13 +171,13 @@ class BenchRun:
         limit = "" if self._options.max_minutes is None else f", at most {self._options.max_minutes:g} (--max-minutes)"
         self._say(f"This takes {about(seconds)}{limit}. Ctrl-C ends it and keeps what has been measured.")
 
-    def _start(self, engine: str, task: Task, work: Path, batch_size: int | None = None) -> EngineProcess:
+    def _start(self, engine: str, plan: TaskPlan, batch_size: int | None = None) -> EngineProcess:
         """The process of an engine; with a batch size, one that is given many requests in one call."""
         kind, options = self._kinds[engine], self._options
         context = EngineContext(
             bundle=kind.bundle or self._inputs.bundle,
             checkpoint=self._inputs.checkpoint,
-            task=task,
+            task=plan.task,
             device=options.device,
             threads=options.thread_count,
             spin=options.spin,
@@ -192,7 +186,7 @@ class BenchRun:
             batch_size=batch_size,
         )
         timeout = CALL_TIMEOUT_S if batch_size is None else PASS_TIMEOUT_S
-        return EngineProcess(engine, context, work, timeout, kind.loads or "")
+        return EngineProcess(engine, context, plan.requests, timeout, kind.loads or "")
 
     def _speed(self, cell: Cell, processes: Processes, expired: Expired) -> None:
         for batch_size in self._options.batch_sizes:
@@ -206,9 +200,9 @@ class BenchRun:
                 prompts, gemm = self._bundle.manifest.prompt_vectors, self.results.gemm
                 self._add(rooflines=rooflines(records[0], self._arithmetic, gemm, prompts, self._options.beams))
 
-    def _stream(self, cell: Cell, engines: list[str], work: Path, expired: Expired) -> None:
+    def _stream(self, plan: TaskPlan, cell: Cell, engines: list[str], expired: Expired) -> None:
         def start(engine: str) -> EngineProcess:
-            return self._start(engine, cell.task, work, cell.batch_size)
+            return self._start(engine, plan, cell.batch_size)
 
         rounds = self._options.stream_rounds
         before, done = self.results, list[StreamRecord]()
@@ -221,13 +215,13 @@ class BenchRun:
 
     def _accuracy(self, workload: Workload, kinds: Mapping[str, EngineKind], processes: Processes, span: Span) -> None:
         task, options = workload.task, self._options
-        self._add(accuracy=agreement.baseline_records(self._dataset, workload, options.seed))
-        names = agreement.comparison_order(kinds)
+        self._add(accuracy=metrics.baseline_records(self._dataset, workload, options.seed))
+        names = metrics.comparison_order(kinds)
         answered: dict[str, list[Answer]] = {}
         for name, share in zip(names, slices(span, len(names)), strict=True):
             kind = kinds[name]
             wanted = min(len(workload), options.eager_users) if kind.slow else len(workload)
-            size = agreement.EAGER_BATCH_SIZE if kind.slow else agreement.BATCH_SIZE
+            size = metrics.EAGER_BATCH_SIZE if kind.slow else metrics.BATCH_SIZE
 
             def progress(done: int, what: str = f"{task}: accuracy of {name}", wanted: int = wanted) -> None:
                 self._tell(f"{what}, {done} of {wanted} users")
@@ -237,9 +231,9 @@ class BenchRun:
                 self._add(notes=[f"{task}: the time ended after {len(answers)} of {wanted} users of {name}"])
             if answers:
                 answered[name] = answers
-                record = agreement.score(name, workload, answers, seconds, self._dataset)
+                record = metrics.score(name, workload, answers, seconds, self._dataset)
                 if kind.reference in answered:
-                    record = agreement.compared(record, answered, kind.reference, workload, self._dataset)
+                    record = metrics.compared(record, answered, kind.reference, workload, self._dataset)
                 self._add(accuracy=[record])
 
     def _add(self, **more: Iterable[Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 
 import msgspec
@@ -12,10 +11,8 @@ from podx.errors import ConfigError
 from podx_bench.harness.child import Tell, run_in_child, thread_environment
 from podx_bench.harness.environment import describe
 from podx_bench.serving.records import SERVING_FILE, ServingOptions, ServingRecord, ServingResults
-from podx_bench.workload.facts import dataset_facts, model_facts
-from podx_bench.workload.matching import require_match
+from podx_bench.workload.inputs import dataset_facts, model_facts, require_match
 from podx_bench.workload.scenarios import build_workload, choose_tasks
-from podx_bench.workload.work import write_work
 from podx_train.data.dataset import Dataset
 
 MEASURE = "podx_bench.serving.server:measure"
@@ -40,21 +37,18 @@ def run_serving(
     require_match(bundle, dataset)
     choose_tasks(bundle, dataset, (options.task,))
     users = max(LEAST_USERS, options.requests)
-    with tempfile.TemporaryDirectory(prefix="podx-serving-") as folder:
-        work = Path(folder) / "work.jsonl"
-        write_work(work, build_workload(options.task, dataset, bundle, users, options.seed).requests)
-        records: tuple[ServingRecord, ...] = run_in_child(
-            MEASURE,
-            bundle_path,
-            work,
-            options,
-            returns=tuple[ServingRecord, ...],
-            name="the served recommender",
-            advice="ask with fewer clients, or make room",
-            environment=thread_environment(options.threads),
-            tell=tell,
-            timeout=TIMEOUT_S,
-        )
+    records: tuple[ServingRecord, ...] = run_in_child(
+        MEASURE,
+        bundle_path,
+        build_workload(options.task, dataset, bundle, users, options.seed).requests,
+        options,
+        returns=tuple[ServingRecord, ...],
+        name="the served recommender",
+        advice="ask with fewer clients, or make room",
+        environment=thread_environment(options.threads),
+        tell=tell,
+        timeout=TIMEOUT_S,
+    )
     environment, asked = describe(options.device, options.threads), msgspec.to_builtins(options)
     facts = model_facts(bundle), dataset_facts(dataset, data)
     results = ServingResults(environment, asked, *facts, records)

@@ -19,7 +19,7 @@ from podx.text.templates import Task
 from podx_bench.engines.runtime import rank_requests, recommend_requests
 from podx_bench.harness.child import tell
 from podx_bench.serving.records import BATCHER, DIRECT, FULL_BATCHES, ServingOptions, ServingRecord
-from podx_bench.workload.work import Work
+from podx_bench.workload.work import WorkItem
 
 MILLISECONDS = 1e3
 REQUEST_TIMEOUT_S = 600.0
@@ -37,10 +37,8 @@ class Turn:
     calls: int
 
 
-def measure(bundle: Path, work: Path, options: ServingOptions) -> list[ServingRecord]:
-    """All records of a bundle on the requests of a file."""
-    stored = Work(work)
-    asked = [stored[row] for row in range(len(stored))]
+def measure(bundle: Path, asked: list[WorkItem], options: ServingOptions) -> list[ServingRecord]:
+    """All records of a bundle on these requests."""
     requests = rank_requests(asked) if options.task is Task.TOPN else recommend_requests(asked)
     recommender = podx.load(bundle, cast(Device, options.device), threads=options.threads)
     return Bench(recommender, requests, options).measure()

@@ -36,11 +36,11 @@ def popularity_order(dataset: Dataset) -> IntArray:
     return np.argsort(-counts, kind="stable").astype(np.int64) + 1
 
 
-def _table(lists: Sequence[IntArray], k: int) -> IntArray:
+def padded(lists: Sequence[IntArray | Sequence[int]], k: int) -> IntArray:
     """The first k of each list, short ones filled up, [lists, k]."""
     table = np.full((len(lists), k), NOT_AN_ITEM, dtype=np.int64)
     for row, items in zip(table, lists, strict=True):
-        row[: len(items)] = items[:k]
+        row[: len(items[:k])] = items[:k]
     return table
 
 
@@ -49,13 +49,13 @@ def popular_unseen(dataset: Dataset, users: IntArray, k: int) -> IntArray:
     order = popularity_order(dataset)
     seen = [dataset.history(user, TEST) for user in users.tolist()]
     heads = [order[: k + len(items)] for items in seen]  # enough to lose every seen item and keep k
-    return _table([head[~np.isin(head, items)] for head, items in zip(heads, seen, strict=True)], k)
+    return padded([head[~np.isin(head, items)] for head, items in zip(heads, seen, strict=True)], k)
 
 
 def popular_candidates(dataset: Dataset, candidates: tuple[IntArray, ...], k: int) -> IntArray:
     """Each request's k most popular candidates, [requests, k]."""
     place = np.argsort(popularity_order(dataset))
-    return _table([items[np.argsort(place[items - 1])] for items in candidates], k)
+    return padded([items[np.argsort(place[items - 1])] for items in candidates], k)
 
 
 def next_numbers(dataset: Dataset, users: IntArray, k: int) -> IntArray:
@@ -77,13 +77,13 @@ def near_users(dataset: Dataset, users: IntArray, k: int) -> IntArray:
         votes[dataset.history(user, TEST)] = 0.0
         best = np.argsort(-votes, kind="stable")[:k]
         lists.append(best[votes[best] > 0])
-    return _table(lists, k)
+    return padded(lists, k)
 
 
 def random_candidates(candidates: tuple[IntArray, ...], k: int, seed: int) -> IntArray:
     """k of each request's candidates in random order, [requests, k]."""
     random = np.random.default_rng(seed)
-    return _table([random.permutation(items) for items in candidates], k)
+    return padded([random.permutation(items) for items in candidates], k)
 
 
 def baseline_lists(dataset: Dataset, workload: Workload, k: int, seed: int) -> dict[str, IntArray]:

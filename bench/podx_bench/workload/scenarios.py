@@ -3,12 +3,17 @@
 Users are taken in a seeded order over their *raw* ids, so the same people are asked about under every ID scheme, and a
 run on fewer users takes the first of the same order: engines measured on different numbers of users share the smaller
 set.
+
+Engines word a request with the same template and tokeniser, so a length in tokens holds for every one of them. It
+counts the text with its end of sequence, not the prompt vectors that a model puts before it.
 """
 
 from __future__ import annotations
 
+import sys
+from bisect import bisect_right
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,12 +22,14 @@ from podx.bundle.bundle import Bundle
 from podx.errors import ConfigError, DataError
 from podx.text.templates import ALL_TASKS, Task
 from podx.text.tokenizer import Tokenizer
-from podx_bench.workload.work import WorkItem
+from podx_bench.workload.work import RequestReader, WorkItem
 from podx_train.batches.samplers import EXPLANATION_TOKENS, evaluation_topn
 from podx_train.data.dataset import Dataset
 from podx_train.data.folder import ExplanationRecord
 
 TEST: Final = "test"
+SLACK_TOKENS = 2
+"""How much shorter than asked an input may be where too few have the exact length."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +100,13 @@ def build_workload(
     if task is Task.EXPLANATION:
         return _explanations(dataset, bundle.tokenizer, count, None if file_order else seed)
     users = (np.arange(1, dataset.user_count + 1) if file_order else user_order(dataset, seed))[:count]
+    return ranking_workload(task, dataset, users, bundle.manifest.max_history)
+
+
+def ranking_workload(
+    task: Task, dataset: Dataset, users: npt.NDArray[np.int64], max_history: int = sys.maxsize
+) -> Workload:
+    """Requests for these users of a ranking task. ``max_history``: longer histories keep their newest items."""
     targets = np.array([dataset.test_item(user) for user in users.tolist()], dtype=np.int64)
     names = [dataset.user_ids[user - 1] for user in users.tolist()]
     candidates: tuple[npt.NDArray[np.int64], ...] = ()
@@ -100,9 +114,9 @@ def build_workload(
         candidates = tuple(evaluation_topn(dataset, user, TEST) for user in users.tolist())
         requests = [WorkItem(name, _raw(dataset, items)) for name, items in zip(names, candidates, strict=True)]
     else:
-        limit = bundle.manifest.max_history
         histories = [_raw(dataset, dataset.history(user, TEST)) for user in users.tolist()]
-        requests = [WorkItem(name, h[-limit:], h[:-limit]) for name, h in zip(names, histories, strict=True)]
+        parts = ((history[-max_history:], history[:-max_history]) for history in histories)
+        requests = [WorkItem(name, *part) for name, part in zip(names, parts, strict=True)]
     return Workload(task, tuple(requests), users, targets, candidates)
 
 
@@ -128,3 +142,50 @@ def _explanations(dataset: Dataset, tokenizer: Tokenizer, count: int | None, see
         np.array([r.item for r in records], dtype=np.int64),
         references=tuple(tokenizer.decode(tokenizer.encode(r.explanation)[:EXPLANATION_TOKENS]) for r in records),
     )
+
+
+class FixedLength(NamedTuple):
+    """Requests of one length. ``exact``: how many have just that length; the others are up to two tokens shorter."""
+
+    requests: tuple[WorkItem, ...]
+    exact: int
+
+
+def trimmed(request: WorkItem, length: int, reader: RequestReader) -> WorkItem:
+    """A sequential request with the longest end of its history that fits into ``length`` tokens, at least one item.
+
+    What is cut off must not come back either, so it joins ``exclude``.
+    """
+
+    def tokens(kept: int) -> int:
+        return len(reader.encode(WorkItem(request.user, request.items[-kept:])))
+
+    kept = max(1, bisect_right(range(1, len(request.items) + 1), length, key=tokens))
+    return WorkItem(request.user, request.items[-kept:], exclude=(*request.exclude, *request.items[:-kept]))
+
+
+def fixed_length(
+    task: Task, dataset: Dataset, bundle: Bundle, length: int, count: int, seed: int, reader: RequestReader
+) -> FixedLength:
+    """The first ``count`` test requests whose input has ``length`` tokens, the users in their seeded order.
+
+    Histories are cut at their older end to fit; candidates and explained items stay as they are. Where there are not
+    enough of the exact length, requests up to :data:`SLACK_TOKENS` shorter fill up, the longest first, and where these
+    do not suffice either there are fewer than ``count``.
+
+    Raises:
+        ConfigError: no request has such a length.
+    """
+    by_length: dict[int, list[WorkItem]] = {}
+    for request in build_workload(task, dataset, bundle, None, seed).requests:
+        cut = trimmed(request, length, reader) if task is Task.SEQUENTIAL else request
+        by_length.setdefault(len(reader.encode(cut)), []).append(cut)
+        if len(by_length.get(length, ())) == count:
+            break
+    chosen = [cut for short in range(SLACK_TOKENS + 1) for cut in by_length.get(length - short, ())][:count]
+    if not chosen:
+        raise ConfigError(
+            f"no {task} input has {length - SLACK_TOKENS} to {length} tokens: they have {min(by_length)} to "
+            f"{max(by_length)}; choose --source-length among these, and give each task a run of its own"
+        )
+    return FixedLength(tuple(chosen), min(len(by_length.get(length, ())), count))

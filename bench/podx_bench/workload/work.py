@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from pathlib import Path
 from typing import Protocol
 
-import msgspec
+import numpy as np
+import numpy.typing as npt
 
+from podx.bundle.bundle import Bundle
+from podx.text.inputs import Batch, EncodedInput
 from podx.text.templates import ALL_TASKS, Task
 
 
@@ -44,24 +46,29 @@ class Answer:
     text: str | None = None
 
 
-def write_work(path: Path, requests: Sequence[WorkItem]) -> None:
-    """Write requests for the engines' processes, a line of JSON each."""
-    path.write_bytes(msgspec.json.Encoder().encode_lines(requests))
+class RequestReader:
+    """Writes requests of a task as tokens, with the tokeniser, words and item texts of a bundle."""
 
+    def __init__(self, bundle: Bundle, task: Task) -> None:
+        self._encoder = bundle.input_encoder()
+        self._bundle, self._task = bundle, task
 
-class Work:
-    """What :func:`write_work` wrote. A request is read when it is looked at, so holding many costs little memory."""
+    def items(self, raw_ids: Sequence[str]) -> npt.NDArray[np.int64]:
+        """Numbers of items; 0 for those that the bundle does not know."""
+        return np.array([self._bundle.catalog.items.number(raw) or 0 for raw in raw_ids], dtype=np.int64)
 
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("rb")
-        self._starts = [0, *accumulate(len(line) for line in self._file)]
+    def encode(self, request: WorkItem) -> EncodedInput:
+        """One request, end of sequence included; the prompt vectors that a model puts before it are not."""
+        user = self._bundle.users.ids.number(request.user) or 0
+        return self._encoder.encode(self._task, user, self.items(request.items))
 
-    def __len__(self) -> int:
-        return len(self._starts) - 1
+    def batch(self, requests: Sequence[WorkItem]) -> Batch:
+        """Requests padded to the longest of them."""
+        return self._encoder.collate([self.encode(request) for request in requests])
 
-    def __getitem__(self, row: int) -> WorkItem:
-        self._file.seek(self._starts[row])
-        return msgspec.json.decode(self._file.readline(), type=WorkItem)
+    def lengths(self, requests: Sequence[WorkItem]) -> npt.NDArray[np.int64]:
+        """Tokens of each request, int64 [requests]."""
+        return np.array([len(self.encode(request)) for request in requests], dtype=np.int64)
 
 
 class Engine(Protocol):
@@ -85,13 +92,13 @@ class EngineContext:
     """
 
     bundle: Path
-    checkpoint: Path | None
     task: Task
     device: str
     threads: int
-    spin: bool
     beams: int
     k: int
+    checkpoint: Path | None = None
+    spin: bool = False
     batch_size: int | None = None
 
 
