@@ -13,7 +13,6 @@ from typer.testing import CliRunner
 
 from podx.errors import ConfigError
 from podx.text.templates import Task
-from podx_bench.accuracy.measure import Job, measure_job
 from podx_bench.accuracy.options import AccuracyOptions, ModelInput
 from podx_bench.accuracy.records import (
     CONSTRAINED,
@@ -25,7 +24,7 @@ from podx_bench.accuracy.records import (
 )
 from podx_bench.accuracy.report import write_accuracy
 from podx_bench.accuracy.rows import methods
-from podx_bench.accuracy.run import MEASURED_FOLDER, run_accuracy
+from podx_bench.accuracy.run import MEASURED_FOLDER, Job, measure_job, run_accuracy
 from podx_bench.accuracy.tables import accuracy_table, all_tables, decoding_table, template_table
 from podx_bench.cli.app import app
 from podx_export.pipeline import export_checkpoint
@@ -122,7 +121,7 @@ def test_what_is_measured_is_not_measured_again(
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("a process was started")
 
-    monkeypatch.setattr("podx_bench.accuracy.measure.EngineProcess", refuse)
+    monkeypatch.setattr("podx_bench.accuracy.run.EngineProcess", refuse)
     monkeypatch.setattr("podx_bench.accuracy.datasets.baseline_lists", refuse)
     again = run_accuracy(seeds(folder), [], out, QUICK)
     assert again.models == study.models
@@ -143,7 +142,7 @@ def test_a_killed_run_goes_on_where_it_was(folder: Path, tmp_path: Path, monkeyp
         made.append(job)
         return measure_job(job, *rest)
 
-    monkeypatch.setattr("podx_bench.accuracy.measure.measure_job", killed)
+    monkeypatch.setattr("podx_bench.accuracy.run.measure_job", killed)
     with pytest.raises(KeyboardInterrupt):
         run_accuracy(seeds(folder)[:1], [], tmp_path, options)
     assert len(AccuracyResults.load(tmp_path / RESULTS_FILE).models[0].measurements) == 2

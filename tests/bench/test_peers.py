@@ -13,6 +13,7 @@ import pytest
 
 import podx_bench
 from podx.errors import ConfigError, DeviceError
+from podx.text.templates import Task
 from podx_bench.engines import ENGINES, PEERS, EngineContext, select
 from podx_bench.engines.process import EngineProcess
 from podx_bench.peers import place
@@ -222,7 +223,7 @@ def test_the_peers_side_imports_neither_the_training_half_nor_the_bench_side() -
 
 
 def _plan(batch_size: int | None) -> Plan:
-    return Plan(Path(), beams=2, k=1, steps=3, threads=1, spin=False, batch_size=batch_size, pad_id=0)
+    return Plan(Path(), Task.SEQUENTIAL, "cpu", threads=1, beams=2, k=1, batch_size=batch_size, steps=3)
 
 
 def _recording(seen: list[np.ndarray]) -> Callable[[np.ndarray, np.ndarray], list[Hypotheses]]:

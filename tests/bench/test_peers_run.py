@@ -41,7 +41,7 @@ from pathlib import Path
 from podx_bench.peers.place import MODULES
 from podx_bench.peers.searching import Plan
 asked = json.load(sys.stdin)
-plan = Plan(**{**asked["plan"], "folder": Path(asked["plan"]["folder"])})
+plan = Plan(**{**asked["plan"], "checkpoint": Path(asked["plan"]["checkpoint"])})
 name = asked["name"]
 print(json.dumps(import_module(MODULES[name]).open_search(name, plan)(asked["sources"])))
 """
@@ -197,10 +197,11 @@ def test_a_peer_finds_what_transformers_finds(
 ) -> None:
     folder = prepare.prepare_peer(name, context_of(made)).checkpoint
     assert folder is not None and cache in folder.parents
-    plan = {"folder": str(folder), "beams": BEAMS, "k": K, "steps": 4, "threads": 1, "spin": False, "pad_id": 0}
+    plan = {"bundle": "", "task": "sequential", "device": "cpu", "threads": 1, "beams": BEAMS, "k": K, "steps": 4}
+    plan["checkpoint"] = str(folder)
     sources = random_sources(loaded.config.backbone["vocab_size"])
     plain = prepare.plain_folder(made.bundle, made.checkpoint)
-    wanted = transformers_lists(plain, sources, Plan(**{**plan, "folder": folder, "batch_size": None}))  # type: ignore[arg-type]
+    wanted = transformers_lists(plain, sources, Plan(**plan))  # type: ignore[arg-type]
     for batch_size in (None, 2):
         asked = {"name": name, "plan": {**plan, "batch_size": batch_size}, "sources": sources}
         done = subprocess.run(

@@ -7,6 +7,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from podx.errors import DataError
 from podx.text.templates import Task
 from podx_bench.accuracy.metrics import list_metrics
 from podx_bench.accuracy.options import AccuracyOptions
-from podx_bench.accuracy.records import CONSTRAINED, DatasetRecord, MeasuredFile, Measurement, PeerRecord
+from podx_bench.accuracy.records import CONSTRAINED, DatasetRecord, Measurement, ModelRecord
 from podx_bench.harness.options import LEAST_ACCURACY_K
 from podx_bench.workload.baselines import baseline_lists, padded
 from podx_bench.workload.scenarios import TEST, ranking_workload, user_order
@@ -64,15 +65,17 @@ def asked_users(task: Task, dataset: Dataset, options: AccuracyOptions) -> npt.N
 
 
 def describe_dataset(
-    dataset: Dataset, path: Path, digest: str, options: AccuracyOptions, file: MeasuredFile
-) -> DatasetRecord:
-    """Leaks of a dataset and its rows that learn nothing, on the users the options ask for; kept in ``file``."""
-    record = file.load(DatasetRecord)
+    dataset: Dataset, path: Path, digest: str, options: AccuracyOptions, record: DatasetRecord | None
+) -> Iterator[DatasetRecord]:
+    """Leaks of a dataset, then with its rows that learn nothing, task by task, on the users the options ask for.
+
+    ``record``: what an earlier run has kept.
+    """
     if record is None:
         stats, leaks = dataclasses.asdict(dataset_stats(dataset)), leak_counts(dataset)
         codes = max(map(len, dataset.item_codes or ()), default=0)
         record = DatasetRecord(path.resolve().name, dataset.scheme, digest, stats, leaks, codes=codes)
-        file.save(record)
+    yield record
     for task in (task for task in RANKING_TASKS if task in (options.tasks or RANKING_TASKS)):
         users = asked_users(task, dataset, options)
         if any((m.task, m.users) == (task, len(users)) for rows in record.rows.values() for m in rows):
@@ -82,8 +85,7 @@ def describe_dataset(
             measurement = Measurement(task, CONSTRAINED, len(users), None, list_metrics(lists, workload, dataset))
             rows[name] = (*rows.get(name, ()), measurement)
         record = dataclasses.replace(record, rows=rows)
-        file.save(record)
-    return record
+        yield record
 
 
 class PeerFile(msgspec.Struct):
@@ -99,7 +101,7 @@ class PeerFile(msgspec.Struct):
     environment: dict[str, Any] = {}
 
 
-def score_peer(path: Path, dataset: Dataset, digest: str, options: AccuracyOptions) -> tuple[PeerRecord, list[str]]:
+def score_peer(path: Path, dataset: Dataset, digest: str, options: AccuracyOptions) -> tuple[ModelRecord, list[str]]:
     """Score a peer's sequential lists on the users asked for, as far as its file has them; and what to say of it.
 
     Args:
@@ -139,7 +141,7 @@ def score_peer(path: Path, dataset: Dataset, digest: str, options: AccuracyOptio
         notes.append(f"{peer.name}: its file has lists for {len(users):,} of the {len(asked):,} users asked for")
     workload = ranking_workload(Task.SEQUENTIAL, dataset, users)
     metrics = list_metrics(padded([lists[user] for user in users.tolist()], LEAST_ACCURACY_K), workload, dataset)
-    record = PeerRecord(
+    record = ModelRecord(
         label=peer.name,
         digest=file_sha256(path),
         dataset=digest,

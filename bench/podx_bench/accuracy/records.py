@@ -83,12 +83,16 @@ class DatasetRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PeerRecord:
-    """A method measured from the lists in its file.
+class ModelRecord:
+    """A bundle, or a peer: a method of which the lists in its file are measured.
+
+    Those with the same label and id scheme are seeds of one method.
 
     Attributes:
-        label: name of its row. digest: of the file. dataset: digest of the data. environment: machine and versions.
-        training: seed, minutes, and whatever else of its budget is known.
+        label: name of its row. digest: of its manifest, or of its file. dataset: digest of the data.
+        training: seed, minutes, and whatever else of its budget is known. environment: machine and versions.
+        facts: shape, precision, size. options: of measuring: device, threads, batch size. Both are empty for a peer.
+        templates: discrete words kept at inference, by task; empty: the bare template.
     """
 
     label: str
@@ -98,6 +102,9 @@ class PeerRecord:
     training: Mapping[str, Any]
     environment: Mapping[str, Any]
     measurements: tuple[Measurement, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    templates: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
@@ -107,20 +114,6 @@ class PeerRecord:
     def find(self, task: str, decoding: str, users: int | None = None) -> Measurement | None:
         """See :func:`widest`."""
         return widest(self.measurements, task, decoding, users)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelRecord(PeerRecord):
-    """A bundle; those with the same label and id scheme are seeds of one method. ``digest``: of its manifest.
-
-    Attributes:
-        facts: shape, precision, size. options: of measuring: device, threads, batch size.
-        templates: discrete words kept at inference, by task; empty: the bare template.
-    """
-
-    facts: Mapping[str, Any]
-    templates: Mapping[str, str]
-    options: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -142,7 +135,7 @@ class AccuracyResults:
     options: Mapping[str, Any]
     datasets: tuple[DatasetRecord, ...] = ()
     models: tuple[ModelRecord, ...] = ()
-    peers: tuple[PeerRecord, ...] = ()
+    peers: tuple[ModelRecord, ...] = ()
     timings: tuple[TimingRecord, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -163,19 +156,6 @@ class AccuracyResults:
 _FILE = RecordFile(RESULTS_FILE, "podx-accuracy", 1, COMMAND, AccuracyResults)
 
 
-@dataclass(frozen=True)
-class MeasuredFile:
+def measured_file(kind: type[Kept], name: str) -> RecordFile[Kept]:
     """The file of one model, dataset or timing."""
-
-    path: Path
-
-    def load(self, kind: type[Kept]) -> Kept | None:
-        """What an earlier run wrote; None: nothing. Raises DataError where it is no such file, or damaged."""
-        return self._file(kind).read(self.path) if self.path.exists() else None
-
-    def save(self, record: Kept) -> None:
-        """Write whole or not at all."""
-        self._file(type(record)).write(self.path.parent, record)
-
-    def _file(self, kind: type[Kept]) -> RecordFile[Kept]:
-        return RecordFile(self.path.name, "podx-accuracy-part", 1, COMMAND, kind)
+    return RecordFile(name, "podx-accuracy-part", 1, COMMAND, kind)

@@ -12,7 +12,6 @@ from podx_bench.accuracy.records import (
     DatasetRecord,
     Measurement,
     ModelRecord,
-    PeerRecord,
     TimingRecord,
 )
 from podx_bench.workload.baselines import NEXT_NUMBER, POPULARITY
@@ -38,7 +37,7 @@ class Method:
     kind: str
     dataset: DatasetRecord
     seeds: tuple[Measurement, ...]
-    records: tuple[PeerRecord, ...] = ()
+    records: tuple[ModelRecord, ...] = ()
 
     def values(self, metric: str) -> list[float]:
         """A metric of every seed."""
@@ -46,8 +45,7 @@ class Method:
 
     def template(self, task: str) -> str:
         """The discrete template that its models kept at inference; empty: none."""
-        models = (record for record in self.records if isinstance(record, ModelRecord))
-        return next((model.templates[task] for model in models if task in model.templates), "")
+        return next((record.templates[task] for record in self.records if task in record.templates), "")
 
 
 def leaks(dataset: DatasetRecord) -> bool:
@@ -78,11 +76,11 @@ def methods(results: AccuracyResults, task: str, decoding: str) -> list[Method]:
         if decoding == CONSTRAINED:
             baselines = {name: dataset.find(name, task) for name in dataset.rows}
             found += [Method(name, LEARNS_NOTHING, dataset, (m,)) for name, m in baselines.items() if m is not None]
-        seeds: dict[tuple[str, str], list[tuple[Measurement, PeerRecord]]] = {}
+        seeds: dict[tuple[str, str], list[tuple[Measurement, ModelRecord]]] = {}
         for record in (*results.peers, *results.models):
             measurement = record.find(task, decoding)
             if record.dataset == dataset.digest and measurement is not None:
-                key = (PODX + record.label, MODEL) if isinstance(record, ModelRecord) else (record.label, PEER)
+                key = (PODX + record.label, MODEL) if record.facts else (record.label, PEER)
                 seeds.setdefault(key, []).append((measurement, record))
         for key, pairs in seeds.items():
             measurements, records = zip(*pairs, strict=True)
@@ -91,7 +89,7 @@ def methods(results: AccuracyResults, task: str, decoding: str) -> list[Method]:
 
 
 def _timed(
-    seeds: tuple[Measurement, ...], records: tuple[PeerRecord, ...], timing: TimingRecord | None
+    seeds: tuple[Measurement, ...], records: tuple[ModelRecord, ...], timing: TimingRecord | None
 ) -> tuple[Measurement, ...]:
     """Seeds with their times as taken in turns with the other models, if any of them was; else those of their runs."""
     ms = [timing.ms_per_user.get(record.key) if timing else None for record in records]

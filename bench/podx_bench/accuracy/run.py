@@ -1,32 +1,78 @@
-"""One run: models, peers and datasets in, ``accuracy.json`` out, kept after every measurement."""
+"""One run: models, peers and datasets in, ``accuracy.json`` out, kept after every measurement.
+
+Every model is measured in a process of its own, with a fixed number of threads.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from functools import cache
-from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
+import numpy as np
 
 from podx.bundle.bundle import Bundle
 from podx.bundle.manifest import MANIFEST_FILE, file_sha256
 from podx.errors import ConfigError
-from podx.text.templates import ALL_TASKS
-from podx_bench.accuracy import measure
+from podx.text.templates import ALL_TASKS, Task, Template, bare_template
 from podx_bench.accuracy.datasets import dataset_digest, describe_dataset, score_peer
-from podx_bench.accuracy.measure import Model, Progress
+from podx_bench.accuracy.metrics import answer_metrics, collect_answers
 from podx_bench.accuracy.options import MODEL_FORM, AccuracyOptions, ModelInput, PeerInput, slug
-from podx_bench.accuracy.records import AccuracyResults, DatasetRecord, MeasuredFile, ModelRecord, TimingRecord
+from podx_bench.accuracy.records import (
+    CONSTRAINED,
+    TEXT,
+    UNCONSTRAINED,
+    AccuracyResults,
+    DatasetRecord,
+    Kept,
+    Measurement,
+    ModelRecord,
+    TimingRecord,
+    measured_file,
+)
+from podx_bench.engines import OURS, EngineContext
+from podx_bench.engines.process import EngineProcess
 from podx_bench.harness.environment import describe
-from podx_bench.workload.scenarios import choose_tasks
+from podx_bench.harness.options import LEAST_ACCURACY_K
+from podx_bench.harness.record_file import RecordFile
+from podx_bench.latency.speed import Cell, measure_cell
+from podx_bench.workload.inputs import model_facts, require_match
+from podx_bench.workload.scenarios import Workload, build_workload, choose_tasks
 from podx_train.data.dataset import Dataset
 
 MEASURED_FOLDER = "measured"
 DIGEST_LENGTH = 12
+OURS_FREE = "podx-unconstrained"
+BATCHES_A_CALL = 8
+"""A call brings so many batches, which podx sorts by length; between calls progress is told."""
+TRAINING_FACTS = ("seed", "updates", "train_seconds", "best_epoch", "environment", "options")
+
+Progress = Callable[[str, int, int], None]
+"""Told what is being done, how many users are done, and how many there are."""
+
+
+class Model(NamedTuple):
+    """A bundle that was opened, the digest of its manifest, and the dataset it is measured on."""
+
+    given: ModelInput
+    bundle: Bundle
+    digest: str
+    dataset: Dataset
+
+
+class Job(NamedTuple):
+    """One measurement to be made."""
+
+    task: Task
+    decoding: str
+    users: int
 
 
 def run_accuracy(
@@ -65,42 +111,42 @@ class _Run:
 
     def __init__(self, out: Path, options: AccuracyOptions, progress: Progress) -> None:
         self._out, self._options, self._progress = out, options, progress
-        self._loaded = cache(Dataset.load)
-        self._datasets: dict[Path, DatasetRecord] = {}
+        self._measured = out / MEASURED_FOLDER
+        self._loaded, self._dataset = cache(Dataset.load), cache(self._describe)
         environment = describe(options.device, options.threads)
         self._results = AccuracyResults(environment, msgspec.to_builtins(options))
 
     def all(self, models: Sequence[ModelInput], peers: Sequence[PeerInput], data: Sequence[Path]) -> AccuracyResults:
         opened: dict[tuple[str, str], Model] = {}  # by label and digest, before anything takes long
         for given in models:
-            model = Model(given, Bundle.load(given.bundle), self._loaded(given.data))
-            measure.require_same_data(model)
-            measure.plan_jobs(model, self._options)
-            key = (given.label, file_sha256(given.bundle / MANIFEST_FILE))
-            if opened.setdefault(key, model) is not model:
+            bundle, digest = Bundle.load(given.bundle), file_sha256(given.bundle / MANIFEST_FILE)
+            model = Model(given, bundle, digest, self._loaded(given.data))
+            require_same_data(model)
+            plan_jobs(model, self._options)
+            if opened.setdefault((given.label, digest), model) is not model:
                 raise ConfigError(f"{given.label}: {given.bundle} is a copy of a bundle given before, not another seed")
         for path in data:
             self._dataset(path)
         for peer in peers:
             self._peer(peer)
         firsts: dict[tuple[str, str], tuple[str, Model]] = {}
-        for (label, digest), model in opened.items():
-            record = self._model(model, digest)
-            firsts.setdefault((label, record.dataset), (record.key, model))
+        for model in opened.values():
+            record = self._model(model)
+            firsts.setdefault((record.label, record.dataset), (record.key, model))
         if self._options.timed_users:
             self._time(dict(firsts.values()))
         return self._results
 
-    def _dataset(self, path: Path) -> DatasetRecord:
-        if path not in self._datasets:
-            digest = dataset_digest(path)
-            self._progress(f"leaks of {path.name}", 0, 1)
-            file = self._file(f"data-{slug(path.resolve().name)}", digest, self._options.seed)
-            record = describe_dataset(self._loaded(path), path, digest, self._options, file)
-            self._datasets[path] = record
-            if record.digest not in {known.digest for known in self._results.datasets}:
-                self._keep(datasets=(*self._results.datasets, record))
-        return self._datasets[path]
+    def _describe(self, path: Path) -> DatasetRecord:
+        digest = dataset_digest(path)
+        self._progress(f"leaks of {path.name}", 0, 1)
+        file = self._file(DatasetRecord, f"data-{slug(path.resolve().name)}", digest, self._options.seed)
+        kept = file.kept(self._measured)
+        for record in describe_dataset(self._loaded(path), path, digest, self._options, kept):
+            file.write(self._measured, record)
+        if record.digest not in {known.digest for known in self._results.datasets}:
+            self._keep(datasets=(*self._results.datasets, record))
+        return record
 
     def _peer(self, peer: PeerInput) -> None:
         data = self._dataset(peer.data)
@@ -109,34 +155,140 @@ class _Run:
             raise ConfigError(f"{peer.file} was given before: the same lists are not another seed")
         self._keep(peers=(*self._results.peers, record), notes=(*self._results.notes, *notes))
 
-    def _model(self, model: Model, digest: str) -> ModelRecord:
-        label, data, before = model.given.label, self._dataset(model.given.data), self._results.models
-        file = self._file(slug(label), label, digest, data.digest, self._options.measuring())
-        record = file.load(ModelRecord)
-        if record is None:
-            record = measure.new_record(model, digest, data.digest, self._results.environment, self._options)
-        for current in chain([record], measure.measure_model(record, model, self._options, self._progress)):
-            file.save(current)
-            self._keep(models=(*before, current))
+    def _model(self, model: Model) -> ModelRecord:
+        """Measure what is missing of a model; the record is kept with each measurement as soon as it is made."""
+        label, data, options = model.given.label, self._dataset(model.given.data), self._options
+        file = self._file(ModelRecord, slug(label), label, model.digest, data.digest, options.measuring())
+        record, before = file.kept(self._measured) or self._new_record(model, data.digest), self._results.models
+        self._keep(models=(*before, record))
+        file.write(self._measured, record)
+        for measurement in self._missing(record, model):
+            record = dataclasses.replace(record, measurements=(*record.measurements, measurement))
+            file.write(self._measured, record)
+            self._keep(models=(*before, record))
         return record
 
-    def _time(self, models: dict[str, Model]) -> None:
+    def _new_record(self, model: Model, data_digest: str) -> ModelRecord:
+        manifest = model.bundle.manifest
+        training = manifest.provenance.get("training") or {}
+        templates = {task: manifest.templates.get(task) for task in manifest.tasks}
+        return ModelRecord(
+            label=model.given.label,
+            digest=model.digest,
+            dataset=data_digest,
+            scheme=model.dataset.scheme,
+            facts=model_facts(model.bundle),
+            training={name: training.get(name) for name in TRAINING_FACTS},
+            templates={t.value: x for t, x in templates.items() if x and Template.parse(t, x) != bare_template(t)},
+            environment=self._results.environment,
+            options=self._options.measuring(),
+        )
+
+    def _missing(self, record: ModelRecord, model: Model) -> Iterator[Measurement]:
+        """Make the measurements that a record lacks."""
+        options = self._options
+        missing = [job for job in plan_jobs(model, options) if not record.find(*job)]
+        for (task, decoding), group in itertools.groupby(missing, lambda job: job[:2]):
+            jobs = list(group)
+            workload = build_workload(task, model.dataset, model.bundle, max(job.users for job in jobs), options.seed)
+            with self._start(model, workload, options.batch_size, decoding) as process:
+                for job in jobs:
+                    yield measure_job(job, process, workload, model, options, self._progress)
+
+    def _start(
+        self, model: Model, workload: Workload, batch_size: int | None = None, decoding: str = CONSTRAINED
+    ) -> EngineProcess:
+        """A process with the model. ``batch_size``: how it divides a call; None: a call is a batch."""
+        options = self._options
+        context = EngineContext(
+            bundle=model.given.bundle,
+            task=workload.task,
+            device=options.device,
+            threads=options.thread_count,
+            beams=options.beams,
+            k=LEAST_ACCURACY_K,
+            batch_size=batch_size,
+        )
+        loads = OURS_FREE if decoding == UNCONSTRAINED else OURS
+        return EngineProcess(model.given.label, context, workload.requests, loads=loads)
+
+    def _time(self, models: Mapping[str, Model]) -> None:
+        """Time each task on the first seed of each method, by the key of its record."""
         options, measuring = self._options, self._options.measuring()
         for task in ALL_TASKS:
             timed = {k: m for k, m in models.items() if task in choose_tasks(m.bundle, m.dataset, options.tasks)}
             if not timed:
                 continue
-            file = self._file(f"timing-{task}", list(timed), measuring, options.timed_users, options.rounds)
-            record = file.load(TimingRecord)
+            file = self._file(
+                TimingRecord, f"timing-{task}", list(timed), measuring, options.timed_users, options.rounds
+            )
+            record = file.kept(self._measured)
             if record is None:
                 self._progress(f"{task}: time {len(timed)} models in turns", 0, 1)
-                record = measure.time_models(task, timed, options)
-                file.save(record)
+                record = self._in_turns(task, timed)
+                file.write(self._measured, record)
             self._keep(timings=(*self._results.timings, record))
 
-    def _file(self, name: str, *marks: object) -> MeasuredFile:
-        return MeasuredFile(self._out / MEASURED_FOLDER / f"{name}-{digest_of(*marks)}.json")
+    def _in_turns(self, task: Task, models: Mapping[str, Model]) -> TimingRecord:
+        """All models in turns, so that a machine that slows down slows all of them."""
+        options, processes = self._options, {}
+        with ExitStack() as stack:
+            users = options.timed_users
+            for key, model in models.items():
+                workload = build_workload(task, model.dataset, model.bundle, options.timed_users, options.seed)
+                users = min(users, len(workload))
+                processes[key] = stack.enter_context(self._start(model, workload))
+            cell = Cell(task, min(users, options.batch_size), users)
+            records = measure_cell(cell, processes, options.rounds, lambda: False)
+        times = {record.engine: record.ms_per_user for record in records}
+        return TimingRecord(task.value, cell.batch_size, users, options.rounds, times)
+
+    def _file(self, kind: type[Kept], name: str, *marks: object) -> RecordFile[Kept]:
+        return measured_file(kind, f"{name}-{digest_of(*marks)}.json")
 
     def _keep(self, **changes: object) -> None:
         self._results = dataclasses.replace(self._results, **changes)  # type: ignore[arg-type]
         self._results.save(self._out)
+
+
+def plan_jobs(model: Model, options: AccuracyOptions) -> list[Job]:
+    """All measurements of a model. Free search comes with the constrained one on the same users beside it.
+
+    Raises:
+        ConfigError, DataError: a task asked for is not in the bundle, or not in the data.
+    """
+    jobs = []
+    for task in choose_tasks(model.bundle, model.dataset, options.tasks):
+        texts = task is Task.EXPLANATION
+        total = len(model.dataset.explanations["test"]) if texts else model.dataset.user_count
+        users = min(total, options.limit(task) or total)
+        jobs.append(Job(task, TEXT if texts else CONSTRAINED, users))
+        if not texts and (free := min(users, options.unconstrained_users)):
+            jobs += [Job(task, CONSTRAINED, free), Job(task, UNCONSTRAINED, free)]
+    return list(dict.fromkeys(jobs))
+
+
+def require_same_data(model: Model) -> None:
+    """Raise a ConfigError where a bundle was made from other ids, numbers or sequences than its dataset's."""
+    users, dataset, label = model.bundle.users, model.dataset, model.given.label
+    try:
+        require_match(model.bundle, dataset)
+    except ConfigError as error:
+        raise ConfigError(f"{label}: {error}") from None
+    if not (np.array_equal(users.items, dataset.items) and np.array_equal(users.offsets, dataset.offsets)):
+        raise ConfigError(
+            f"{label}: the bundle's users have other items than the dataset's, under the same ids: give the dataset "
+            f"folder that the model was trained on"
+        )
+
+
+def measure_job(
+    job: Job, process: EngineProcess, workload: Workload, model: Model, options: AccuracyOptions, progress: Progress
+) -> Measurement:
+    """Ask a model's process, and score its answers."""
+    what = f"{model.given.label}, {job.task}, {job.decoding}"
+    progress(what, 0, job.users)
+    size = options.batch_size * (1 if job.decoding == UNCONSTRAINED else BATCHES_A_CALL)
+    answers, seconds = collect_answers(process, job.users, size, lambda done: progress(what, done, job.users))
+    metrics = answer_metrics(answers, workload, model.dataset)
+    return Measurement(job.task.value, job.decoding, len(answers), seconds, metrics)

@@ -8,7 +8,7 @@ from typing import Any
 
 from podx.text.templates import ALL_TASKS, Task
 from podx_bench.accuracy import published
-from podx_bench.accuracy.records import CONSTRAINED, TEXT, AccuracyResults, DatasetRecord, ModelRecord
+from podx_bench.accuracy.records import CONSTRAINED, TEXT, AccuracyResults, DatasetRecord
 from podx_bench.accuracy.rows import (
     LEARNS_NOTHING,
     MODEL,
@@ -212,7 +212,7 @@ def _budget_table(results: AccuracyResults) -> TextTable:
     for record in (*results.models, *results.peers):
         training, name = record.training, record.label
         known: dict[str, Any] = {**(training.get("environment") or {}), **(training.get("options") or {}), **training}
-        if isinstance(record, ModelRecord):
+        if record.facts:
             name, seconds = PODX + name, training.get("train_seconds")
             known |= {**record.facts, "minutes": None if seconds is None else seconds / SECONDS_PER_MINUTE}
         elif "epochs" in known:

@@ -42,6 +42,10 @@ class RecordFile(Generic[T]):
         write_text(folder / self.name, json.dumps(whole, indent=2, ensure_ascii=False) + "\n")
         return folder / self.name
 
+    def kept(self, folder: Path) -> T | None:
+        """What an earlier run wrote into a folder, see :meth:`read`; None: nothing."""
+        return self.read(folder / self.name) if (folder / self.name).exists() else None
+
     def read(self, path: Path) -> T:
         """The content that :meth:`write` was given.
 

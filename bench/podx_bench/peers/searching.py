@@ -29,46 +29,33 @@ Search = Callable[[Sequence[Source]], list[Hypotheses]]
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a peer's search is made from.
+class Plan(EngineContext):
+    """What a peer's search is made from; ``checkpoint`` is what its ``convert`` wrote.
 
     Attributes:
-        folder: what its ``convert`` wrote.
-        beams, k: width of the search, and hypotheses returned.
         steps: decoding steps, the last of which alone may end a sequence.
-        threads, spin, batch_size: as in :class:`podx_bench.workload.work.EngineContext`.
         pad_id: token that fills up short records.
     """
 
-    folder: Path
-    beams: int
-    k: int
-    steps: int
-    threads: int
-    spin: bool
-    batch_size: int | None
-    pad_id: int
+    steps: int = 0
+    pad_id: int = 0
+
+    @property
+    def folder(self) -> Path:
+        """What the peer's ``convert`` wrote."""
+        assert self.checkpoint is not None  # prepare_peer has put it there
+        return self.checkpoint
 
 
 class PeerEngine:
     """A peer as an engine: raw ids to tokens, the peer's search, tokens to raw ids."""
 
     def __init__(self, context: EngineContext, open_search: Callable[[Plan], Search]) -> None:
-        assert context.checkpoint is not None  # prepare_peer has put the converted folder there
         bundle = Bundle.load(context.bundle, verify=False)
         catalog = bundle.catalog
         self._bundle, self._reader = bundle, RequestReader(bundle, context.task)
         self._item_of_text = {catalog.text(item): catalog.items.raw(item) for item in range(1, len(catalog) + 1)}
-        plan = Plan(
-            folder=context.checkpoint,
-            beams=context.beams,
-            k=context.k,
-            steps=catalog.trie.depth + 1,
-            threads=context.threads,
-            spin=context.spin,
-            batch_size=context.batch_size,
-            pad_id=bundle.tokenizer.pad_id,
-        )
+        plan = Plan(**vars(context), steps=catalog.trie.depth + 1, pad_id=bundle.tokenizer.pad_id)
         self._search = open_search(plan)
 
     def run(self, requests: Sequence[WorkItem]) -> list[Answer]:
