@@ -15,6 +15,7 @@ from podx_train.data.dataset import Dataset
 from podx_train.data.folder import ExplanationRecord
 from tests.bench.records import ranking_record, speed_record
 from tests.bench.world import Made, make_world
+from tests.conftest import made_once
 
 RULE_ENGINES = '''
 """Engines of the tests: they answer by rule."""
@@ -152,4 +153,4 @@ def canned() -> Results:
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     """Data, checkpoint and bundle that the tests of real engines share; they write nothing into them."""
-    return make_world(tmp_path_factory.mktemp("world"))
+    return Made.within(made_once(tmp_path_factory, "bench-world", make_world))

@@ -28,6 +28,11 @@ class Made:
     checkpoint: Path
     bundle: Path
 
+    @classmethod
+    def within(cls, folder: Path) -> Made:
+        """The folders that :func:`make_world` writes."""
+        return cls(folder / "data", folder / "checkpoint", folder / "bundle")
+
     @property
     def inputs(self) -> Inputs:
         """What a run is about."""
@@ -56,7 +61,7 @@ def make_world(folder: Path) -> Made:
     options = TrainOptions(epochs=0, device="cpu", max_history=3)
     train_model(dataset, folder / "checkpoint", options, Source(preset="tiny", pieces=120))
     export_checkpoint(folder / "checkpoint", folder / "bundle", parity_users=2)
-    return Made(folder / "data", folder / "checkpoint", folder / "bundle")
+    return Made.within(folder)
 
 
 def context_of(made: Made, checkpoint: Path | None = None, device: str = "cpu") -> EngineContext:

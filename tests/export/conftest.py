@@ -14,6 +14,7 @@ from podx_train.checkpoint.checkpoint import Checkpoint, load_checkpoint
 from podx_train.data.dataset import Dataset, ExplanationRecord
 from podx_train.options import Source, TrainOptions
 from podx_train.training.train import train_model
+from tests.conftest import made_once
 
 USERS, ITEMS, LENGTH, STEP = 1000, 300, 6, 7
 PIECES = 170  # fewer than the ids, so that items have one to three tokens and some end inside another
@@ -39,29 +40,47 @@ def world() -> Dataset:
     )
 
 
-def _train(world: Dataset, folder: Path, epochs: int, **source: str) -> Path:
-    options = TrainOptions(epochs=epochs, lr=5e-3, prompts=2, device="cpu")
-    train_model(world, folder, options, Source(pieces=PIECES, **source))
-    return folder
+UNTRAINED = TrainOptions(epochs=0, prompts=2, device="cpu")
+FEW_UPDATES = TrainOptions(
+    epochs=1, max_updates=24, batch_size=16, validation_users=16, lr=5e-3, prompts=2, device="cpu"
+)
+"""Enough for the weights to be far from what they were."""
 
 
 @pytest.fixture(scope="session")
 def untrained(world: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny checkpoint of random weights."""
-    return _train(world, tmp_path_factory.mktemp("untrained") / "checkpoint", epochs=0)
+
+    def make(folder: Path) -> None:
+        train_model(world, folder / "checkpoint", UNTRAINED, Source(pieces=PIECES))
+
+    return made_once(tmp_path_factory, "untrained", make) / "checkpoint"
 
 
 @pytest.fixture(scope="session")
 def trained(world: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same after one epoch."""
-    return _train(world, tmp_path_factory.mktemp("trained") / "checkpoint", epochs=1)
+    """The same after a few updates."""
+
+    def make(folder: Path) -> None:
+        train_model(world, folder / "checkpoint", FEW_UPDATES, Source(pieces=PIECES))
+
+    return made_once(tmp_path_factory, "trained", make) / "checkpoint"
 
 
 @pytest.fixture(scope="session")
 def gated(world: Dataset, untrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint in the shape of T5 v1.1: gated activation, an output layer of its own."""
-    folder = tmp_path_factory.mktemp("v11")
-    tokenizer = load_checkpoint(untrained).tokenizer
+    """A checkpoint in the shape of T5 v1.1: gated activation, an output layer of its own; its backbone beside it."""
+
+    def make(folder: Path) -> None:
+        _write_gated_backbone(untrained, folder / "backbone")
+        train_model(world, folder / "checkpoint", UNTRAINED, Source(pieces=PIECES, backbone=str(folder / "backbone")))
+
+    return made_once(tmp_path_factory, "gated", make) / "checkpoint"
+
+
+def _write_gated_backbone(checkpoint: Path, folder: Path) -> None:
+    """A T5 v1.1 of random weights with the checkpoint's tokenizer."""
+    tokenizer = load_checkpoint(checkpoint).tokenizer
     config = T5Config(
         vocab_size=tokenizer.vocab_size,
         d_model=32,
@@ -78,30 +97,30 @@ def gated(world: Dataset, untrained: Path, tmp_path_factory: pytest.TempPathFact
     torch.manual_seed(3)
     backbone = T5ForConditionalGeneration(config)
     backbone.lm_head.weight = torch.nn.Parameter(torch.randn_like(backbone.shared.weight))
-    backbone.save_pretrained(folder / "backbone")
-    (folder / "backbone" / "spiece.model").write_bytes(tokenizer.path.read_bytes())
-    return _train(world, folder / "checkpoint", epochs=0, backbone=str(folder / "backbone"))
+    backbone.save_pretrained(folder)
+    (folder / "spiece.model").write_bytes(tokenizer.path.read_bytes())
 
 
-def _export(checkpoint: Path) -> Path:
-    bundle = checkpoint.parent / "bundle"
-    export_checkpoint(checkpoint, bundle, parity_users=8)
-    return bundle
+def _export(factory: pytest.TempPathFactory, checkpoint: Path) -> Path:
+    def make(folder: Path) -> None:
+        export_checkpoint(checkpoint, folder / "bundle", parity_users=8)
 
-
-@pytest.fixture(scope="session")
-def untrained_bundle(untrained: Path) -> Path:
-    return _export(untrained)
+    return made_once(factory, f"{checkpoint.parent.name}-bundle", make) / "bundle"
 
 
 @pytest.fixture(scope="session")
-def trained_bundle(trained: Path) -> Path:
-    return _export(trained)
+def untrained_bundle(untrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _export(tmp_path_factory, untrained)
 
 
 @pytest.fixture(scope="session")
-def gated_bundle(gated: Path) -> Path:
-    return _export(gated)
+def trained_bundle(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _export(tmp_path_factory, trained)
+
+
+@pytest.fixture(scope="session")
+def gated_bundle(gated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return _export(tmp_path_factory, gated)
 
 
 @pytest.fixture

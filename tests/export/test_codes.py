@@ -11,8 +11,9 @@ import podx
 from podx.requests.types import RankRequest, RecommendRequest
 from podx_export.pipeline import export_checkpoint
 from podx_train.data.dataset import Dataset
-from podx_train.options import Source, TrainOptions
+from podx_train.options import Source
 from podx_train.training.train import train_model
+from tests.export.conftest import FEW_UPDATES
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +22,7 @@ def bundle(world: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("codes")
     codes = tuple((f"<a_{n // 20}>", f"<b_{n % 20}>", *(("<x_0>",) if n % 9 == 0 else ())) for n in range(300))
     coded = dataclasses.replace(world, item_codes=codes)
-    options = TrainOptions(epochs=1, lr=5e-3, prompts=2, device="cpu", targets="all")
+    options = dataclasses.replace(FEW_UPDATES, targets="all")
     train_model(coded, folder / "checkpoint", options, Source(pieces=170))
     export_checkpoint(folder / "checkpoint", folder / "bundle", parity_users=8)  # fails unless the lists agree
     return folder / "bundle"

@@ -16,6 +16,7 @@ from podx.graphs.model import GraphModel
 from podx.graphs.session import SessionOptions
 from podx.requests.batch import ItemBatch
 from podx.text.templates import Task
+from podx_export.verify import samples
 from podx_export.verify.parity import SEARCH_GRAPHS, TOP, same_list
 from podx_export.verify.samples import draw
 from podx_train.checkpoint.checkpoint import load_checkpoint
@@ -69,8 +70,11 @@ def test_sequential_lists_equal_transformers_for_a_thousand_users(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("model", "users"), [("untrained", 2 * PART), ("trained", USERS)])
-def test_topn_lists_equal_transformers(model: str, users: int, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize(("model", "users", "candidates"), [("untrained", 2 * PART, 100), ("trained", USERS, 25)])
+def test_topn_lists_equal_transformers(
+    model: str, users: int, candidates: int, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(samples, "CANDIDATES", candidates)  # time goes with the square of the inputs' length
     checkpoint, bundle = request.getfixturevalue(model), request.getfixturevalue(f"{model}_bundle")
     for graph, lists in _compare(checkpoint, bundle, Task.TOPN, ItemSearchOptions(), users).items():
         assert (len(lists), sum(lists)) == (users, users), graph
