@@ -12,9 +12,11 @@ from transformers import T5Config
 from podx.bundle.trie import Trie
 from podx.errors import CatalogError, ConfigError
 from podx.text.templates import Task
+from podx_train.model import one_pass
 from podx_train.model.config import PodConfig, backbone_fields
 from podx_train.model.one_pass import SiblingScores
 from podx_train.model.pod_t5 import ModelBatch, PodT5
+from podx_train.model.wide_softmax import wide_cross_entropy
 
 VOCABULARY = 40
 CODES = {  # tokens of each item; the second level shares tokens between parents
@@ -98,6 +100,33 @@ def test_a_position_does_not_see_what_follows() -> None:
     prompts = model.config.prompts
     torch.testing.assert_close(one[:, : prompts + 3], other[:, : prompts + 3])
     assert not torch.allclose(one[:, prompts + 3], other[:, prompts + 3])
+
+
+@pytest.mark.parametrize("weights", ["equal", "different"])
+def test_wide_cross_entropy_has_the_losses_and_gradients_of_the_plain_one(weights: str) -> None:
+    torch.manual_seed(3)
+    rows, choices = 150, 70
+    states, table = (torch.randn(n, 8, requires_grad=True) for n in (rows, choices))
+    targets = torch.randint(choices, (rows,))
+    weight = torch.full((rows,), 0.5) if weights == "equal" else torch.rand(rows)
+    results = []
+    for losses in (
+        wide_cross_entropy(states, table, targets),
+        torch.nn.functional.cross_entropy(states @ table.T, targets, reduction="none"),
+    ):
+        gradients = torch.autograd.grad((losses * weight).sum(), [states, table])
+        results.append([losses.detach(), *gradients])
+    for ours, plain in zip(*results, strict=True):
+        torch.testing.assert_close(ours, plain, atol=1e-5, rtol=1e-5)
+
+
+def test_a_wide_catalog_is_scored_as_a_narrow_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    codes = CODES["one token"]
+    model = make_model(codes)
+    batch = batch_of(codes, [[1, 4, 2]], [[1, 4, 2, 6]])
+    plain = model.position_losses(batch)
+    monkeypatch.setattr(one_pass, "WIDE", 1)
+    torch.testing.assert_close(model.position_losses(batch), plain)
 
 
 def test_an_item_that_begins_another_is_refused() -> None:

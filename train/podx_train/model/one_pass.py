@@ -21,12 +21,15 @@ from torch import Tensor, nn
 
 from podx.bundle.trie import NO_ITEM, ROOT, Trie
 from podx.errors import CatalogError
+from podx_train.model.wide_softmax import wide_cross_entropy
 
 HIDDEN = -1e9
 """Added to the attention score of what must not be seen."""
 FULL_PRODUCT = 8
 """A level of up to this many times as many tokens as its widest node has children is multiplied whole: one product of
 matrices is faster than gathering rows, until it is this much larger."""
+WIDE = 2048
+"""From so many choices on, :func:`wide_cross_entropy` is faster on a CPU."""
 
 
 def additive(visible: Tensor) -> Tensor:
@@ -130,6 +133,9 @@ class SiblingScores(nn.Module):
         return total
 
     def _level_losses(self, states: Tensor, node: Tensor, child: Tensor, level: int, table: Tensor) -> Tensor:
+        if level == 0 and states.device.type == "cpu" and self._widest[0] >= WIDE:
+            own = functional.embedding(self._level_tokens_at(0), table)
+            return wide_cross_entropy(states, own, child - 1)
         logits = self.child_logits(states, node, level, table)
         return functional.cross_entropy(logits, child - 1 - self._child_start[node], reduction="none")
 
@@ -146,7 +152,7 @@ class SiblingScores(nn.Module):
         edge = first[:, None] + torch.arange(widest, device=node.device)
         there = edge < after[:, None]
         tokens = self._edge_token[edge.clamp(max=len(self._edge_token) - 1)]
-        own: Tensor = getattr(self, f"_tokens_{level}")
+        own = self._level_tokens_at(level)
         if level == 0:
             return (states @ functional.embedding(own, table).T).float()
         if len(own) <= FULL_PRODUCT * widest:
@@ -155,6 +161,11 @@ class SiblingScores(nn.Module):
         else:
             logits = torch.einsum("rd,rwd->rw", states, functional.embedding(tokens, table).to(states.dtype))
         return logits.float().masked_fill(~there, -torch.inf)
+
+    def _level_tokens_at(self, level: int) -> Tensor:
+        """The tokens of a level, ascending; at level 0 in the order of the root's children."""
+        tokens: Tensor = getattr(self, f"_tokens_{level}")
+        return tokens
 
     def first_child(self, node: Tensor) -> Tensor:
         """First child of each node; the others follow it."""
