@@ -33,7 +33,7 @@ from podx_bench.harness.child import ChildDiedError, run_in_child, thread_enviro
 from podx_bench.harness.environment import describe
 from podx_bench.harness.memory import peak_rss_mb
 from podx_bench.harness.options import usable_cores
-from podx_bench.pages.drawing import OTHER_COLOUR, OURS_COLOUR, bar_figure, svg
+from podx_bench.pages.drawing import OTHER_COLOUR, OURS_COLOUR, bar_chart
 from podx_bench.pages.render import markdown_table
 from podx_bench.pages.table import NONE, PERCENT, TextTable, short
 from podx_bench.workload.inputs import dataset_facts
@@ -285,8 +285,8 @@ def write(results: dict[str, Any], out: Path) -> None:
     write_text(out / "study.json", json.dumps(results, indent=2, ensure_ascii=False) + "\n")
     write_text(out / "report.md", markdown_table(table(results)))
     bars = [(NAMES[strategy["name"]], median(epoch_minutes(strategy))) for strategy in results["strategies"]]
-    figure = bar_figure("Time of an epoch at the largest batch", "minutes", bars, [OTHER_COLOUR, OURS_COLOUR], short)
-    write_text(out / "study.svg", svg(figure))
+    chart = bar_chart("Time of an epoch at the largest batch", "minutes", bars, [OTHER_COLOUR, OURS_COLOUR], short)
+    write_text(out / "study.svg", chart)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -25,7 +25,7 @@ from podx.graphs.model import batch_feeds
 from podx.recommender import DEFAULT_K
 from podx.requests.encoder import RequestEncoder
 from podx.text.templates import Task, parse_tasks
-from podx_bench.engines.runtime import rank_requests, recommend_requests
+from podx_bench.engines.runtime import list_requests
 from podx_bench.harness.options import usable_cores
 from podx_bench.harness.terminal import run_command
 from podx_bench.pages.render import rich_table
@@ -58,7 +58,7 @@ def feeds(bundle: Bundle, data: Path, task: Task, batch_size: int, seed: int) ->
     require_match(bundle, dataset)
     work = build_workload(task, dataset, bundle, batch_size, seed).requests
     encoder = RequestEncoder(bundle, "keep-last")
-    requests = rank_requests(work) if task is Task.TOPN else recommend_requests(work)
+    requests = list_requests(task, work)
     encoded = [encoder.encode(request) for request in requests]
     return dict(batch_feeds(encoder.batch(encoded, DEFAULT_K), encoder.reads_user_rows))
 

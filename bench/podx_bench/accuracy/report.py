@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
-from podx.atomic import replace_file, write_text
+from podx.atomic import write_text
 from podx.text.templates import Task
 from podx_bench.accuracy.published import NUMBERED, published_rows
 from podx_bench.accuracy.records import CONSTRAINED, AccuracyResults
 from podx_bench.accuracy.rows import LEARNS_NOTHING, MODEL, PEER, PODX, Method, leaks, methods
 from podx_bench.accuracy.tables import REPORTED, all_tables, dataset_name
-from podx_bench.pages.drawing import BASELINE_COLOUR, OTHER_COLOUR, OURS_COLOUR, bar_figure, svg
+from podx_bench.pages.drawing import BASELINE_COLOUR, OTHER_COLOUR, OURS_COLOUR, bar_chart
 from podx_bench.pages.render import Report, Section, write_report
 from podx_bench.pages.table import mean_and_deviation
 from podx_bench.workload.baselines import NEAR_USERS, NEXT_NUMBER
 
 TITLE = "podx bench accuracy"
-PNG_DPI = 200
 LEAK_COLOUR, LEAK_REPORTED_COLOUR, LEAK_BASELINE_COLOUR = "#c2352b", "#d98a83", "#eac4c0"
 """Of rows whose ids give the held-out item away: our models, reported ones, and those that learn nothing."""
 METRIC = "hr_10"
@@ -59,25 +55,22 @@ def headline(results: AccuracyResults) -> str:
 
 def write_accuracy(results: AccuracyResults, folder: Path) -> Path:
     """Write report and charts; returns the path of the page."""
-    figures = accuracy_figures(results)
-    drawings = {name: svg(figure) for name, figure in figures.items()}
+    drawings = accuracy_charts(results)
     folder.mkdir(parents=True, exist_ok=True)
-    for name, figure in figures.items():
-        write_text(folder / f"{name}.svg", drawings[name])
-        save = partial(figure.savefig, format="png", dpi=PNG_DPI, metadata={"Software": None})
-        replace_file(folder / f"{name}.png", save)
+    for name, drawing in drawings.items():
+        write_text(folder / f"{name}.svg", drawing)
     sections = (Section(tuple(drawings.values())), Section(tables=tuple(all_tables(results))))
     facts = (("Machines that measured", environments(results)),)
     return write_report(Report(TITLE, headline(results), sections, facts, results.notes, PODX), folder)
 
 
-def accuracy_figures(results: AccuracyResults) -> dict[str, Figure]:
+def accuracy_charts(results: AccuracyResults) -> dict[str, str]:
     """A chart per ranking task that was measured, by the name of its file."""
     measured = {task: methods(results, task, CONSTRAINED) for task in (Task.SEQUENTIAL, Task.TOPN)}
-    return {f"hr10-{task}": _figure(results, task, rows) for task, rows in measured.items() if rows}
+    return {f"hr10-{task}": _chart(results, task, rows) for task, rows in measured.items() if rows}
 
 
-def _figure(results: AccuracyResults, task: Task, rows: list[Method]) -> Figure:
+def _chart(results: AccuracyResults, task: Task, rows: list[Method]) -> str:
     name = dataset_name(results)
     bars = [
         (
@@ -100,7 +93,7 @@ def _figure(results: AccuracyResults, task: Task, rows: list[Method]) -> Figure:
         errors.append(NO_LINE if deviation is None else deviation)
     title = f"{task}{f', {name}' if name else ''}: HR@10; red: ids leak"
     colours = [colour for *_, colour in bars]
-    return bar_figure(title, UNIT, [bar[:2] for bar in bars], colours, "{:.4f}".format, errors=errors)
+    return bar_chart(title, UNIT, [bar[:2] for bar in bars], colours, "{:.4f}".format, errors=errors)
 
 
 def _colour(row: Method) -> str:

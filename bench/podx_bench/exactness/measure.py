@@ -24,9 +24,8 @@ from podx.bundle.bundle import Bundle
 from podx.decoding.options import DEFAULT_BEAMS, MAX_RETRY_BEAMS, ItemSearchOptions
 from podx.flags import check, option
 from podx.recommender import Recommender
-from podx.requests.types import Recommendations
 from podx.text.templates import Task
-from podx_bench.engines.runtime import rank_requests, recommend_requests
+from podx_bench.engines.runtime import batch_method, list_requests
 from podx_bench.harness.child import Tell
 from podx_bench.harness.environment import describe
 from podx_bench.harness.options import DEFAULT_K, parse_numbers
@@ -114,19 +113,14 @@ def measure(
     recommender: Recommender, task: Task, requests: Sequence[WorkItem], widths: Sequence[int], k: int
 ) -> list[ExactnessRecord]:
     """A record per width, and one for the search that widens by itself, all on the same requests."""
-
-    def ask(asked: Sequence[WorkItem], search: ItemSearchOptions) -> list[Recommendations]:
-        if task is Task.TOPN:
-            return recommender.rank_batch(rank_requests(asked), k, search)
-        return recommender.recommend_batch(recommend_requests(asked), k, search=search)
-
+    ask, asked = batch_method(recommender, task), list_requests(task, requests)
     searches = {f"{width} beams": ItemSearchOptions(beams=width) for width in widths}
     searches[f"retry from {DEFAULT_BEAMS} beams"] = ItemSearchOptions(beams=DEFAULT_BEAMS, exact="retry")
     items, records = {}, []
     for name, search in searches.items():
-        ask(requests[:WARM_UP_REQUESTS], search)
+        ask(asked[:WARM_UP_REQUESTS], k, search=search)
         start = time.perf_counter()
-        answers = ask(requests, search)
+        answers = ask(asked, k, search=search)
         ms = (time.perf_counter() - start) * MILLISECONDS / len(requests)
         items[name] = [[recommendation.item for recommendation in answer] for answer in answers]
         exact = fmean(answer.exact is True for answer in answers)

@@ -48,7 +48,7 @@ class Line:
     dashed: bool = False
 
 
-def bar_figure(
+def bar_chart(
     title: str,
     unit: str,
     bars: Bars,
@@ -56,7 +56,7 @@ def bar_figure(
     number: Callable[[float], str],
     bounds: Bars = (),
     errors: Sequence[float] | None = None,
-) -> Figure:
+) -> str:
     """Horizontal bars from top to bottom, each with its figure, and dashed lines at named bounds.
 
     Args:
@@ -75,7 +75,7 @@ def bar_figure(
     axes.invert_yaxis()
     axes.margins(x=0.22, y=0.02)
     axes.xaxis.set_major_locator(MaxNLocator(MOST_TICKS))
-    return figure
+    return _svg(figure)
 
 
 def line_chart(title: str, axis_names: tuple[str, str], lines: Sequence[Line], ticks: Sequence[float] = ()) -> str:
@@ -96,7 +96,7 @@ def line_chart(title: str, axis_names: tuple[str, str], lines: Sequence[Line], t
         axes.set_xticks(list(ticks), [f"{value:g}" for value in ticks])
         axes.xaxis.set_minor_locator(NullLocator())
     _legend(figure)
-    return svg(figure)
+    return _svg(figure)
 
 
 def point_chart(title: str, axis_names: tuple[str, str], points: Sequence[Line]) -> str:
@@ -108,7 +108,7 @@ def point_chart(title: str, axis_names: tuple[str, str], points: Sequence[Line])
     axes.set_xlim(0, HEADROOM * max(xs))
     axes.set_ylim(0, HEADROOM * max(ys))
     _legend(figure)
-    return svg(figure)
+    return _svg(figure)
 
 
 def _axes(height_in: float, title: str, across: str) -> tuple[Figure, Axes]:
@@ -134,7 +134,7 @@ def _legend(figure: Figure) -> None:
     figure.legend(loc="outside lower center", ncols=LEGEND_COLUMNS, fontsize=TEXT, frameon=False)
 
 
-def svg(figure: Figure) -> str:
+def _svg(figure: Figure) -> str:
     """The figure without date and random ids, so that the same results give the same file."""
     stream = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": FIXED_IDS, "svg.fonttype": "none"}):

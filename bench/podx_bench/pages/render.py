@@ -24,12 +24,10 @@ class Section:
 
     Attributes:
         title: heading of the page's section; empty: none.
-        instead: what to say where there are no tables.
     """
 
     charts: tuple[str, ...] = ()
     tables: tuple[TextTable, ...] = ()
-    instead: str = ""
     title: str = ""
 
 

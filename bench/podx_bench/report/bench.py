@@ -56,6 +56,9 @@ def bench_report(runs: Sequence[Results], extra: Sequence[Section] = ()) -> Repo
     for label, (first, *_) in groups.items():
         machines.setdefault(tuple(environment_rows(first)), []).append(label)
     facts = [(f"{MACHINE}, {', '.join(labels)}" if several else MACHINE, rows) for rows, labels in machines.items()]
+    notes = [f"{run.label}: {note}" if several else note for run in runs for note in run.notes]
+    if not several:
+        notes += [text for tables, text in ((speed, NO_SPEED), (accuracy, NO_ACCURACY)) if not tables]
     return Report(
         title=title,
         headline=said,
@@ -63,13 +66,13 @@ def bench_report(runs: Sequence[Results], extra: Sequence[Section] = ()) -> Repo
             Section((leading,) if leading else (), tuple(opening[:1])),
             *(Section(tuple(charts), title=f"Charts{of_run[label]}") for label, charts in drawn.items() if charts),
             Section(tables=tuple(opening[1:])),
-            Section(tables=tuple(speed), instead="" if several else NO_SPEED),
+            Section(tables=tuple(speed)),
             Section(tables=tuple(stream)),
-            Section(tables=tuple(accuracy), instead="" if several else NO_ACCURACY),
+            Section(tables=tuple(accuracy)),
             *extra,
         ),
         facts=(("Engines", list(engines.items())), *facts),
-        notes=tuple(f"{run.label}: {note}" if several else note for run in runs for note in run.notes),
+        notes=tuple(notes),
     )
 
 

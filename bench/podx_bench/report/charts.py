@@ -14,10 +14,9 @@ from podx_bench.pages.drawing import (
     ROOFLINE_COLOUR,
     Bars,
     Line,
-    bar_figure,
+    bar_chart,
     line_chart,
     point_chart,
-    svg,
 )
 from podx_bench.pages.table import short
 from podx_bench.workload.baselines import SUMMARIES
@@ -85,7 +84,7 @@ def _bars(
     """Bars in the colours of their engines. ``bars``: engine, name and figure of each."""
     palette = colours(results)
     tints = [palette.get(engine, BASELINE_COLOUR) for engine, *_ in bars]
-    return svg(bar_figure(title, unit, [bar[1:] for bar in bars], tints, number, bounds))
+    return bar_chart(title, unit, [bar[1:] for bar in bars], tints, number, bounds)
 
 
 def _roofline_lines(results: Results, task: str) -> list[Line]:

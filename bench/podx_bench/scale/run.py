@@ -62,7 +62,7 @@ def run_scale(out: Path, options: ScaleOptions, checkpoint: Path | None, tell: T
             server = processes.enter_context(Child(TARGETS["Server"], place, base is not None, options, **process))
             figures[items] |= server.call("load", returns=Figures)
             servers[items] = server
-        times = _rounds(servers, options, base is not None, tell)
+        times = _rounds(servers, options.rounds, tell)
         for items, server in servers.items():
             figures[items] |= server.call("memory", returns=Figures)
     smallest = times[min(times)]
@@ -91,18 +91,15 @@ def _export(checkpoint: Path, folder: Path, options: ScaleOptions) -> dict[str, 
     return {**dataclasses.asdict(shape), "width": source.model.backbone.config.d_model}
 
 
-def _rounds(
-    servers: Mapping[int, Child], options: ScaleOptions, has_graph: bool, tell: Tell
-) -> dict[int, dict[str, list[float]]]:
+def _rounds(servers: Mapping[int, Child], rounds: int, tell: Tell) -> dict[int, dict[str, list[float]]]:
     """Turns of all catalogs one after another, every second round in reverse order: figures of each round."""
     times: dict[int, dict[str, list[float]]] = {items: defaultdict(list) for items in servers}
-    for command in ("search", "graph") if has_graph else ("search",):
-        for turn in range(options.rounds):
-            tell(f"time the {command}, round {turn + 1} of {options.rounds}")
-            for items in sorted(servers, reverse=bool(turn % 2)):
-                taken: Figures = servers[items].call(command, returns=Figures)
-                for name, ms in taken.items():
-                    times[items][name].append(ms)
+    for turn in range(rounds):
+        tell(f"time all catalogs, round {turn + 1} of {rounds}")
+        for items in sorted(servers, reverse=bool(turn % 2)):
+            taken: Figures = servers[items].call("time", returns=Figures)
+            for name, ms in taken.items():
+                times[items][name].append(ms)
     return times
 
 

@@ -128,9 +128,13 @@ class Server:
             self._catalog.trie.paths(numbers)
         return {"load_s": time.perf_counter() - start, "loaded_mb": resident_mb()}
 
-    def search(self) -> dict[str, float]:
-        """Time searches over given log-probabilities: ms of a step."""
-        return {"search_ms": self._median_ms(self._search) / STEPS}
+    def time(self) -> dict[str, float]:
+        """Milliseconds of a step of the search over given log-probabilities; of the graph, of a call and of a step."""
+        search = {"search_ms": self._median_ms(self._search) / STEPS}
+        if not self._has_graph:
+            return search
+        call, encoder = map(self._median_ms, self._graphs)
+        return {**search, "call_ms": call, "step_ms": step_ms(call, encoder)}
 
     @cached_property
     def _search(self) -> Action:
@@ -149,11 +153,6 @@ class Server:
 
         run()
         return run
-
-    def graph(self) -> dict[str, float]:
-        """Time the recommender graph and, on the same inputs, the encoder alone: ms of a call, and of a step."""
-        call, encoder = map(self._median_ms, self._graphs)
-        return {"call_ms": call, "step_ms": step_ms(call, encoder)}
 
     @cached_property
     def _graphs(self) -> tuple[Action, Action]:

@@ -15,8 +15,7 @@ import numpy as np
 import podx
 from podx.decoding.options import ItemSearchOptions
 from podx.graphs.session import Device
-from podx.text.templates import Task
-from podx_bench.engines.runtime import rank_requests, recommend_requests
+from podx_bench.engines.runtime import batch_method, list_requests
 from podx_bench.harness.child import tell
 from podx_bench.serving.records import BATCHER, DIRECT, FULL_BATCHES, ServingOptions, ServingRecord
 from podx_bench.workload.work import WorkItem
@@ -39,7 +38,7 @@ class Turn:
 
 def measure(bundle: Path, asked: list[WorkItem], options: ServingOptions) -> list[ServingRecord]:
     """All records of a bundle on these requests."""
-    requests = rank_requests(asked) if options.task is Task.TOPN else recommend_requests(asked)
+    requests = list_requests(options.task, asked)
     recommender = podx.load(bundle, cast(Device, options.device), threads=options.threads)
     return Bench(recommender, requests, options).measure()
 
@@ -55,8 +54,7 @@ class Bench:
     def batch(self, numbers: Sequence[int]) -> None:
         """One call for all."""
         asked: list[Any] = [self._requests[number % len(self._requests)] for number in numbers]
-        ranks = self._options.task is Task.TOPN
-        answer = self._recommender.rank_batch if ranks else self._recommender.recommend_batch
+        answer = batch_method(self._recommender, self._options.task)
         answer(asked, self._options.k, search=self._search, batch_size=len(asked))
 
     def take_turn(self, mode: str, clients: int) -> Turn:
