@@ -16,7 +16,7 @@ import torch
 
 from podx.bundle.bundle import Bundle
 from podx.bundle.trie import NO_ITEM
-from podx.decoding.items import ItemResults, TokenColumns
+from podx.decoding.items import TokenColumns
 from podx.decoding.options import ItemSearchOptions, TextSearchOptions
 from podx.decoding.paths import BeamPaths
 from podx.decoding.text import TextSearch
@@ -89,25 +89,32 @@ def session_options(bundle: Bundle) -> SessionOptions:
 def measure(checkpoint: Checkpoint, bundle: Bundle, users: int) -> Parity:
     """Compare graphs and eager model on ``users`` users of each task."""
     differences, equal = [], []
+    model = GraphModel(bundle, session_options(bundle))  # for all tasks: a graph takes longer to open than to run
     for task in bundle.manifest.tasks:
         sample = draw(checkpoint, task, users)
         batch = sample.encode(checkpoint)
-        differences.append(largest_difference(checkpoint, bundle, task, batch))
+        differences.append(largest_difference(checkpoint, bundle, task, batch, model=model))
         if task is Task.EXPLANATION:
-            equal += _same_texts(checkpoint, bundle, sample, batch)
+            equal += _same_texts(checkpoint, bundle, model, sample, batch)
         else:
-            equal += _same_lists(checkpoint, bundle, sample, batch)
+            equal += _same_lists(checkpoint, bundle, model, sample, batch)
     return Parity(max(differences), len(equal), float(np.mean(equal)))
 
 
 @torch.no_grad()
-def largest_difference(checkpoint: Checkpoint, bundle: Bundle, task: Task, batch: Batch, seed: int = 0) -> float:
-    """Largest difference of a log-probability between eager and graphs, fed the same random tokens on several beams."""
+def largest_difference(
+    checkpoint: Checkpoint, bundle: Bundle, task: Task, batch: Batch, seed: int = 0, model: GraphModel | None = None
+) -> float:
+    """Largest difference of a log-probability between eager and graphs, fed the same random tokens on several beams.
+
+    ``model``: the bundle's graphs, where they are open already.
+    """
+    model = model or GraphModel(bundle, session_options(bundle))
     random = np.random.default_rng(seed)
     tokens = random.integers(2, checkpoint.tokenizer.vocab_size, size=(batch.size, BEAMS, STEPS))
     tokens[:, :, 0] = bundle.manifest.start_token
     eager = _eager_log_probs(checkpoint, task, batch, tokens)
-    graphs = _graph_log_probs(bundle, task, batch, tokens)
+    graphs = _graph_log_probs(bundle, model, task, batch, tokens)
     return float(np.abs(eager - graphs).max())
 
 
@@ -123,9 +130,8 @@ def _eager_log_probs(checkpoint: Checkpoint, task: Task, batch: Batch, tokens: I
     return scores
 
 
-def _graph_log_probs(bundle: Bundle, task: Task, batch: Batch, tokens: IntArray) -> FloatArray:
+def _graph_log_probs(bundle: Bundle, model: GraphModel, task: Task, batch: Batch, tokens: IntArray) -> FloatArray:
     """The same by the graphs, step by step with the cache: one beam first, then all."""
-    model = GraphModel(bundle, session_options(bundle))
     stepper = model.stepper(model.encode(batch, bundle.manifest.tasks.index(task)), batch.size, None)
     paths = BeamPaths(batch.size)
     first = stepper.step(tokens[:, :1, 0], paths.advance())
@@ -136,7 +142,7 @@ def _graph_log_probs(bundle: Bundle, task: Task, batch: Batch, tokens: IntArray)
     return np.stack(steps, axis=2)
 
 
-def _same_lists(checkpoint: Checkpoint, bundle: Bundle, sample: Sample, batch: Batch) -> list[bool]:
+def _same_lists(checkpoint: Checkpoint, bundle: Bundle, model: GraphModel, sample: Sample, batch: Batch) -> list[bool]:
     """Constrained search by the step graphs, by the one graph and by the eager model, over the catalog's tokens."""
     catalog = bundle.catalog
     columns = TokenColumns.of_catalog(catalog.trie, checkpoint.tokenizer.eos_id)
@@ -145,31 +151,18 @@ def _same_lists(checkpoint: Checkpoint, bundle: Bundle, sample: Sample, batch: B
     if theirs.scores is None:
         raise ExportError("the eager search gave no scores to compare")
     expected = [_answers(items, scores) for items, scores in zip(theirs.items, theirs.scores, strict=True)]
-    equal = []
+    equal, task_id = [], bundle.manifest.tasks.index(sample.task)
     for search_graph in SEARCH_GRAPHS:
-        ours = graph_search(bundle, sample, batch, ItemSearchOptions(), search_graph=search_graph)
+        search = CatalogSearch(bundle, model, search_graph).chosen(ItemSearchOptions())
+        ours = search(ItemBatch(batch, task_id, sample.denied, sample.allowed, TOP))
         answered = [_answers(items, scores) for items, scores in zip(ours.items, ours.scores, strict=True)]
         equal.append([same_list(*pair) for pair in zip(answered, expected, strict=True)])
     return [all(pair) for pair in zip(*equal, strict=True)]
 
 
-def graph_search(
-    bundle: Bundle,
-    sample: Sample,
-    batch: Batch,
-    options: ItemSearchOptions,
-    k: int = TOP,
-    search_graph: SearchGraph = "steps",
-) -> ItemResults:
-    """The constrained search over the graphs, on a sample."""
-    search = CatalogSearch(bundle, GraphModel(bundle, session_options(bundle)), search_graph)
-    task_id = bundle.manifest.tasks.index(sample.task)
-    return search.chosen(options)(ItemBatch(batch, task_id, sample.denied, sample.allowed, k))
-
-
-def _same_texts(checkpoint: Checkpoint, bundle: Bundle, sample: Sample, batch: Batch) -> list[bool]:
+def _same_texts(checkpoint: Checkpoint, bundle: Bundle, model: GraphModel, sample: Sample, batch: Batch) -> list[bool]:
     """The likeliest explanation by both. Texts may differ only where their scores are tied."""
-    model, options = GraphModel(bundle, session_options(bundle)), TextSearchOptions()
+    options = TextSearchOptions()
     stepper = model.stepper(model.encode(batch, bundle.manifest.tasks.index(sample.task)), batch.size, None)
     start, eos = bundle.manifest.start_token, checkpoint.tokenizer.eos_id
     ours = TextSearch(stepper, batch.size, options, start, eos).run()
