@@ -132,15 +132,22 @@ class Recommender:
         k: int = DEFAULT_K,
         exclude: Sequence[str] = (),
         search: ItemSearchOptions | None = None,
+        history: Sequence[str] | None = None,
     ) -> Recommendations:
         """The k best of the candidates, best first (top-N recommendation). Nothing else can come back.
+
+        Args:
+            user, candidates, exclude, history: see :class:`RankRequest`.
+            k: how many items are wanted.
+            search: width and scoring of the beam search.
 
         Raises:
             UnknownUserError, UnknownItemError: an id the model does not know.
             CandidatesError: no candidates, one given twice, or more than the model reads.
+            HistoryError: a history is needed and not known, or given and not read.
             UnsupportedTaskError: the model was not trained for this task. ConfigError: k is below 1.
         """
-        return self.rank_batch([RankRequest(user, candidates, exclude)], k, search)[0]
+        return self.rank_batch([RankRequest(user, candidates, exclude, history)], k, search)[0]
 
     def explain(self, user: str, item: str, search: TextSearchOptions | None = None) -> Explanation:
         """One sentence on why the item suits the user: the likeliest hypothesis of all groups.
@@ -197,9 +204,12 @@ class Recommender:
         many answers as the search has beams.
 
         Raises:
-            ConfigError: the requests are not all of one kind.
+            ConfigError: the requests are not all of one kind, or the model is a one-pass model, which tells siblings
+                apart and cannot write freely.
         """
         _check_k(k)
+        if self.bundle.manifest.one_pass:
+            raise ConfigError("a one-pass model learnt to tell siblings apart: it has no search over all tokens")
         task = common_task(map(task_of, requests))
         answers = self._search_text(task, [self._requests.text(r) for r in requests], search, batch_size)
         return [[self._reader.read(h) for h in hypotheses[:k]] for hypotheses in answers]

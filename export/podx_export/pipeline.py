@@ -129,7 +129,7 @@ def write_bundle(
     """Write every file of a bundle, over a catalog that may be another than the checkpoint's; nothing is compared."""
     model, levels = read_model(source.model), catalog.trie.depth
     progress("tabulate the catalog")
-    catalog.save(folder / CATALOG_FILE)
+    catalog.save(folder / CATALOG_FILE, model.one_pass)
     weights = WeightStore(folder / sig.WEIGHTS_FILE)
     progress("fold the prompts, build the encoder graph")
     _save_graph(build_encoder(model, weights, precision), folder / sig.ENCODER_FILE)

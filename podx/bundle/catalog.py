@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from podx.bundle.tables import TableFile, write_tables
 from podx.bundle.trie import Trie
-from podx.bundle.trie_tables import read_end_token, read_trie, search_tables
+from podx.bundle.trie_tables import read_end_token, read_trie, search_tables, sibling_tables
 from podx.errors import CatalogError
 from podx.text.inputs import item_target_tokens
 from podx.text.tokenizer import Tokenizer
@@ -162,14 +162,15 @@ class Catalog:
         """Prefix tree over the listed items' tokens: read where the catalog was, else built on first use."""
         return Trie.build(self.tokens, self.offsets, self.listed) if self.tables is None else read_trie(self.tables)
 
-    def save(self, path: Path) -> None:
-        """Write items and trie as tables (:mod:`podx.bundle.tables`).
+    def save(self, path: Path, one_pass: bool = False) -> None:
+        """Write items and trie as tables (:mod:`podx.bundle.tables`). ``one_pass``: for a one-pass model.
 
         Raises:
-            CatalogError: an item is longer than the recommender graph walks.
+            CatalogError: an item is longer than the recommender graph walks, or, for a one-pass model, begins another.
         """
         arrays = {
             **search_tables(self.trie, self.end_token),
+            **(sibling_tables(self.trie) if one_pass else {}),
             ORDERED_IDS: self.items.ordered,
             NUMBER_AT: self.items.number_at,
             PLACE_OF: self.items.place_of,

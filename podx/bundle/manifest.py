@@ -17,7 +17,7 @@ import msgspec
 
 from podx.bundle.signature import ModelShape
 from podx.errors import BundleError, BundleVersionError
-from podx.text.templates import ITEM_PREFIX, Task
+from podx.text.templates import ALL_TASKS, ITEM_PREFIX, Task
 
 FORMAT = "podx-bundle"
 FORMAT_VERSION = 1
@@ -71,6 +71,16 @@ class Manifest:
     files: Mapping[str, str] = field(default_factory=dict)
     parity: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def answered(self) -> tuple[Task, ...]:
+        """The tasks that a caller may ask for: a one-pass model ranks candidates by the sequential task."""
+        ranks = self.one_pass and Task.TOPN not in self.tasks
+        return tuple(task for task in ALL_TASKS if task in self.tasks or (ranks and task is Task.TOPN))
+
+    def task_id(self, task: Task) -> int:
+        """Number, in the graphs, of the task by which one of :attr:`answered` is answered."""
+        return self.tasks.index(task if task in self.tasks else Task.SEQUENTIAL)
 
     @property
     def largest_int8(self) -> int:

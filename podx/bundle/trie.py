@@ -79,6 +79,19 @@ class Trie:
         used[self.edge_column] = True
         return self.output_tokens[used].astype(np.int32)
 
+    def require_ends_at_leaves(self) -> None:
+        """Raise unless no item begins another, as where no end of sequence is scored.
+
+        Raises:
+            CatalogError: an item begins another.
+        """
+        inside = np.flatnonzero((self.item != NO_ITEM) & (np.diff(self.child_start) > 0))
+        if len(inside):
+            number = int(self.item[inside[0]])
+            raise CatalogError(
+                f"the text of item number {number} begins another item's: give items codes of one length"
+            )
+
     def level_starts(self) -> list[int]:
         """First node of each level 0 … depth, and the number of nodes."""
         starts = [ROOT, ROOT + 1]

@@ -35,6 +35,14 @@ def widest(level: int) -> str:
     return f"widest.{level}"
 
 
+LEVEL_COLUMN = "level_column"
+
+
+def level_tokens(level: int) -> str:
+    """Name of the table of a level's tokens."""
+    return f"level_tokens.{level}"
+
+
 SEARCH_TABLES = (
     CHILD_START,
     EDGE_COLUMN,
@@ -48,6 +56,9 @@ SEARCH_TABLES = (
     *map(widest, range(LEVELS)),
 )
 """Names of all tables of the search; a catalog file holds others as well."""
+
+SIBLING_TABLES = (*SEARCH_TABLES, LEVEL_COLUMN, *map(level_tokens, range(LEVELS)))
+"""The same where scores are over siblings."""
 
 
 def search_tables(trie: Trie, eos_token: int) -> dict[str, npt.NDArray[Any]]:
@@ -91,6 +102,27 @@ def search_tables(trie: Trie, eos_token: int) -> dict[str, npt.NDArray[Any]]:
     branching = most_children(trie)
     for level in range(LEVELS):
         tables[widest(level)] = np.arange(branching[level] if level < trie.depth else 0, dtype=np.int32)
+    return tables
+
+
+def sibling_tables(trie: Trie) -> dict[str, npt.NDArray[Any]]:
+    """What the walk needs beside :func:`search_tables` where scores are over siblings.
+
+    Returns:
+        ``level_tokens.0`` … ``level_tokens.7`` int64, the tokens that occur at that level, ascending (so those of level
+        0 are the root's children in their order); ``level_column`` int32 [nodes - 1], place of each edge's token among
+        its level's.
+
+    Raises:
+        CatalogError: an item begins another.
+    """
+    trie.require_ends_at_leaves()
+    starts, column = trie.level_starts(), np.empty_like(trie.edge_column)
+    tables: dict[str, npt.NDArray[Any]] = {LEVEL_COLUMN: column}
+    for level in range(LEVELS):
+        edges = slice(starts[level + 1] - 1, starts[level + 2] - 1) if level < trie.depth else slice(0, 0)
+        tokens, column[edges] = np.unique(trie.edge_token[edges], return_inverse=True)
+        tables[level_tokens(level)] = tokens.astype(np.int64)
     return tables
 
 

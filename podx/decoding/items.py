@@ -3,11 +3,15 @@
 Same choices as ``transformers`` makes with ``early_stopping="never"`` and a ``prefix_allowed_tokens_fn`` that walks the
 trie: of the 2·beams best continuations per user, those among the first ``beams`` that end an item are answers, and the
 first ``beams`` that do not end live on. Only tokens that the trie allows are ever looked at.
+
+Over siblings (one-pass models), an item ends with its last token, for no item begins another there and no end of
+sequence is scored: of the ``beams`` best continuations those that end an item are answers, and the others live on.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -30,11 +34,13 @@ class TokenColumns:
     Attributes:
         output_tokens: tokens that are scored, ascending; None = the whole vocabulary.
         edge: int64 [edges], column of each edge's token. end: column of end of sequence.
+        siblings: whether scores are to be normalised over the children of a node.
     """
 
     output_tokens: IntArray | None
     edge: IntArray
     end: int
+    siblings: bool = False
 
     @classmethod
     def of_catalog(cls, trie: Trie, eos_token: int) -> TokenColumns:
@@ -42,6 +48,11 @@ class TokenColumns:
         tokens = np.unique(np.append(trie.tokens_in_use(), eos_token)).astype(np.int64)
         edge = np.searchsorted(tokens, trie.edge_token).astype(np.int64)
         return cls(tokens, edge, int(np.searchsorted(tokens, eos_token)))
+
+    @classmethod
+    def of_siblings(cls, trie: Trie, eos_token: int) -> TokenColumns:
+        """The same tokens, each scored among those that the trie allows beside it."""
+        return replace(cls.of_catalog(trie, eos_token), siblings=True)
 
     @classmethod
     def of_vocabulary(cls, trie: Trie, eos_token: int) -> TokenColumns:
@@ -66,6 +77,31 @@ class ItemResults:
     exact: npt.NDArray[np.bool_] | None = None
 
 
+class _Continuations(NamedTuple):
+    """What may follow the live beams, one entry each.
+
+    Attributes:
+        beam: the live beam it continues, among all users'. gain: log-probability.
+        column, node: token and node it leads to. item: item that it ends, or 0.
+    """
+
+    beam: IntArray
+    gain: FloatArray
+    column: IntArray
+    node: IntArray
+    item: IntArray
+
+    def taken(self, chosen: npt.NDArray[np.integer] | npt.NDArray[np.bool_]) -> _Continuations:
+        """Some of them."""
+        beam, gain, column, node, item = self
+        return _Continuations(beam[chosen], gain[chosen], column[chosen], node[chosen], item[chosen])
+
+    def followed_by(self, others: _Continuations) -> _Continuations:
+        """These, then others."""
+        merged: list[npt.NDArray[Any]] = [np.concatenate([own, more]) for own, more in zip(self, others, strict=True)]
+        return _Continuations(*merged)
+
+
 @dataclass(frozen=True)
 class _Candidates:
     """Continuations of a step, laid out [batch, width], best first. ``item`` > 0: the continuation ends that item."""
@@ -84,7 +120,7 @@ class ItemSearch:
         stepper: the model, holding this batch's memory.
         trie: the catalog's; ``columns``: where its tokens' scores stand.
         item_filter: permitted items of each user.
-        start_token: first token the decoder is fed.
+        start: first token the decoder is fed, one for all users or int64 [batch].
         k: answers wanted per user.
     """
 
@@ -95,14 +131,15 @@ class ItemSearch:
         columns: TokenColumns,
         item_filter: ItemFilter,
         options: ItemSearchOptions,
-        start_token: int,
+        start: int | IntArray,
         k: int,
     ) -> None:
         self._stepper, self._trie, self._columns, self._filter = stepper, trie, columns, item_filter
-        self._start, self._k = start_token, k
+        self._start, self._k = start, k
         self._beams = max(options.beams, k)
         self._penalty = options.length_penalty
-        self._max_tokens = trie.depth + 1
+        self._max_tokens = trie.depth + (not columns.siblings)
+        self._lookahead = self._beams * (1 if columns.siblings else LOOKAHEAD)
         batch = len(item_filter.possible)
         self._rows = np.arange(batch)  # user of each row that is still searched
         self._results = ItemResults(
@@ -114,7 +151,7 @@ class ItemSearch:
         """Search to the end and return the k best permitted items of each user."""
         batch = len(self._rows)
         paths = BeamPaths(batch)
-        tokens = np.full((batch, 1), self._start, dtype=np.int64)
+        tokens = np.full((batch, 1), np.reshape(self._start, (-1, 1)), dtype=np.int64)
         node = np.full((batch, 1), ROOT, dtype=np.int64)
         score = np.zeros((batch, 1), dtype=np.float32)
         for length in range(1, self._max_tokens + 1):
@@ -135,38 +172,54 @@ class ItemSearch:
             width = int(live.max())
             score, node, tokens = score[:, :width], node[:, :width], tokens[:, :width]
             paths.narrow(width)
-        return ItemResults(self._results.items[:, : self._k], self._results.scores[:, : self._k])
+        every_item_was_scored = self._columns.siblings and self._trie.depth == 1
+        exact = np.ones(batch, dtype=np.bool_) if every_item_was_scored else None
+        return ItemResults(self._results.items[:, : self._k], self._results.scores[:, : self._k], exact)
 
     def _candidates(self, log_probs: FloatArray, node: IntArray, score: FloatArray) -> _Candidates:
         """All permitted continuations of the live beams, cut to the best per user."""
         user, beam = np.nonzero(score > NEVER)
         at, total = node[user, beam], score[user, beam]
-        first, last = self._trie.child_start[at], self._trie.child_start[at + 1]
-        counts = last - first
-        source = np.repeat(np.arange(len(at)), counts)
-        edge = np.arange(len(source)) - np.repeat(np.cumsum(counts) - counts, counts) + np.repeat(first, counts)
-        child = edge + 1  # breadth-first numbering: edge e leads to node e + 1
-        open_child = self._filter.may_enter(user[source], child)
-        source, edge, child = source[open_child], edge[open_child], child[open_child]
-        item = self._trie.item[at].astype(np.int64)
-        ends = np.flatnonzero((item != NO_ITEM) & self._filter.may_return(user, item))
-        origin = np.concatenate([source, ends])
-        column = np.concatenate([self._columns.edge[edge], np.full(len(ends), self._columns.end)])
-        leads_to = np.concatenate([child, at[ends]])
-        answer = np.concatenate([np.zeros(len(source), dtype=np.int64), item[ends]])
-        order = np.argsort(user[origin], kind="stable")
-        origin, column, leads_to, answer = origin[order], column[order], leads_to[order], answer[order]
-        owner, parent = user[origin], beam[origin]
-        reached = total[origin] + log_probs[owner, parent, column]
+        found = self._children(log_probs, user, beam, at)
+        if not self._columns.siblings:
+            found = found.followed_by(self._ends(log_probs, user, beam, at))
+            found = found.taken(np.argsort(user[found.beam], kind="stable"))
+        owner, parent = user[found.beam], beam[found.beam]
+        reached = total[found.beam] + found.gain
         places = Ragged.of(owner, len(score))
-        best = best_columns(places.grid(reached, NEVER), LOOKAHEAD * self._beams)
+        best = best_columns(places.grid(reached, NEVER), self._lookahead)
         return _Candidates(
             score=places.at(reached, best, NEVER),
             beam=places.at(parent, best, 0),
-            node=places.at(leads_to, best, ROOT),
-            column=places.at(column, best, 0),
-            item=places.at(answer, best, NO_ITEM),
+            node=places.at(found.node, best, ROOT),
+            column=places.at(found.column, best, 0),
+            item=places.at(found.item, best, NO_ITEM),
         )
+
+    def _children(self, log_probs: FloatArray, user: IntArray, beam: IntArray, at: IntArray) -> _Continuations:
+        """One more token of an item, for beams at nodes ``at``."""
+        first, last = self._trie.child_start[at], self._trie.child_start[at + 1]
+        counts = last - first
+        before = np.cumsum(counts) - counts
+        source = np.repeat(np.arange(len(at)), counts)
+        edge = np.arange(len(source)) - np.repeat(before, counts) + np.repeat(first, counts)
+        column = self._columns.edge[edge]
+        gain = log_probs[user[source], beam[source], column]
+        child = edge + 1  # breadth-first numbering: edge e leads to node e + 1
+        if self._columns.siblings:
+            gain = _normalised(gain, before, counts)
+            item = self._trie.item[child].astype(np.int64)
+        else:
+            item = np.full(len(child), NO_ITEM, dtype=np.int64)
+        permitted = self._filter.may_enter(user[source], child)
+        return _Continuations(source, gain, column, child, item).taken(permitted)
+
+    def _ends(self, log_probs: FloatArray, user: IntArray, beam: IntArray, at: IntArray) -> _Continuations:
+        """The end of sequence, where a permitted item ends at a node."""
+        item = self._trie.item[at].astype(np.int64)
+        ends = np.flatnonzero((item != NO_ITEM) & self._filter.may_return(user, item))
+        column = np.full(len(ends), self._columns.end)
+        return _Continuations(ends, log_probs[user[ends], beam[ends], column], column, at[ends], item[ends])
 
     def _collect(self, best: _Candidates, length: int) -> None:
         """Keep answers among the first ``beams`` continuations, with the earlier ones, best first."""
@@ -210,3 +263,13 @@ class ItemSearch:
         self._filter = self._filter.keep(kept)
         self._stepper.keep(kept)
         paths.keep(kept)
+
+
+def _normalised(log_probs: FloatArray, starts: IntArray, counts: IntArray) -> FloatArray:
+    """Log-probabilities in runs (``starts``, ``counts``, none empty), each made a distribution of its own."""
+    if not len(counts):
+        return log_probs
+    shifted: FloatArray = log_probs - np.repeat(np.maximum.reduceat(log_probs, starts), counts)
+    total: FloatArray = np.log(np.add.reduceat(np.exp(shifted), starts))
+    normalised: FloatArray = shifted - np.repeat(total, counts)
+    return normalised

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal, get_args
 
 from podx.errors import ConfigError
 
@@ -26,7 +26,8 @@ COMPACT_BELOW = 0.75
 MAX_RETRY_BEAMS = 320
 """Width at which a search that was to be repeated until it is certain gives up."""
 
-ScoreOver = Literal["catalog", "vocabulary"]
+ScoreOver = Literal["catalog", "siblings", "vocabulary"]
+SIBLINGS: Final = "siblings"
 Exact = Literal["report", "retry"]
 
 
@@ -42,30 +43,34 @@ class ItemSearchOptions:
 
     Attributes:
         beams: width of the search; raised to k where more answers are asked for.
-        length_penalty: a hypothesis scores Σ log p ÷ length^length_penalty, end of sequence counted. 0 compares plain
-            sums, a positive one favours long hypotheses, a negative one short ones.
+        length_penalty: a hypothesis scores Σ log p ÷ length^length_penalty, end of sequence counted where it is
+            scored. 0 compares plain sums, a positive one favours long hypotheses, a negative one short ones.
         score_over: what p is a distribution over. ``catalog``: the tokens that occur in some item, and end of
             sequence, which is fast; ``vocabulary``: every token of the model, which is what ``transformers`` does and
-            costs the whole output layer. On a trained model the two barely differ.
+            costs the whole output layer. On a trained model the two barely differ. ``siblings``: the tokens that the
+            trie allows at a node, and no end of sequence; one-pass models are trained so and take nothing else. None:
+            siblings for one-pass models, the catalog for others.
         exact: ``report`` says with each answer whether it is certain to be the model's best k; ``retry`` asks again,
             with twice the beams each time, for those that are not, up to :data:`MAX_RETRY_BEAMS`.
     """
 
     beams: int = DEFAULT_BEAMS
     length_penalty: float = DEFAULT_LENGTH_PENALTY
-    score_over: ScoreOver = "catalog"
+    score_over: ScoreOver | None = None
     exact: Exact = "report"
 
     def __post_init__(self) -> None:
         if self.beams < 1:
             raise ConfigError(f"beams must be at least 1, not {self.beams}")
         _check_length_penalty(self.length_penalty)
-        if self.score_over not in ("catalog", "vocabulary"):
-            raise ConfigError(f"score_over must be 'catalog' or 'vocabulary', not {self.score_over!r}")
+        if self.score_over not in (None, *get_args(ScoreOver)):
+            raise ConfigError(
+                f"score_over must be {', '.join(map(repr, get_args(ScoreOver)))}, not {self.score_over!r}"
+            )
         if self.exact not in ("report", "retry"):
             raise ConfigError(f"exact must be 'report' or 'retry', not {self.exact!r}")
-        if self.exact == "retry" and self.score_over != "catalog":
-            raise ConfigError("exact='retry' needs score_over='catalog': only that search knows when it is certain")
+        if self.exact == "retry" and self.score_over == "vocabulary":
+            raise ConfigError("exact='retry' needs score_over='catalog': a search of the vocabulary is never certain")
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from podx.bundle.bundle import Bundle
 from podx.bundle.signature import RECOMMEND_FILE
 from podx.decoding.item_filter import ItemFilter
 from podx.decoding.items import ItemResults, ItemSearch, TokenColumns
-from podx.decoding.options import MAX_RETRY_BEAMS, ItemSearchOptions
+from podx.decoding.options import MAX_RETRY_BEAMS, SIBLINGS, ItemSearchOptions, ScoreOver
 from podx.errors import ConfigError
 from podx.graphs.model import GraphModel
 from podx.requests.batch import ItemBatch
@@ -45,9 +45,11 @@ class CatalogSearch:
         """The search that can do what is asked.
 
         Raises:
-            ConfigError: one graph was asked for and cannot do it, or the step graphs cannot say what is certain.
+            ConfigError: one graph was asked for and cannot do it, the step graphs cannot say what is certain, or the
+                model was not trained for such scores.
         """
-        able = options.score_over == "catalog" and self._bundle.manifest.levels > 0
+        score_over = self._score_over(options)
+        able = score_over != "vocabulary" and self._bundle.manifest.levels > 0
         if self._search_graph == "one" and not able:
             raise ConfigError(
                 f"search_graph='one' scores over the catalog only, and needs a bundle with {RECOMMEND_FILE}: "
@@ -60,7 +62,23 @@ class CatalogSearch:
         else:
             only = self._search_graph == "one" or options.exact == "retry"
             way = self._by_one_graph if only else self._by_either
-        return partial(way, options)
+        return partial(way, replace(options, score_over=score_over))
+
+    def _score_over(self, options: ItemSearchOptions) -> ScoreOver:
+        """What scores are to be over: what was asked for, where the model was trained so."""
+        one_pass = self._bundle.manifest.one_pass
+        asked = options.score_over or (SIBLINGS if one_pass else "catalog")
+        if one_pass and asked != SIBLINGS:
+            raise ConfigError(
+                f"score_over={asked!r} does not fit a one-pass model, which learnt to tell siblings apart and nothing "
+                f"else: leave score_over out"
+            )
+        if asked == SIBLINGS and not one_pass:
+            raise ConfigError(
+                "score_over='siblings' is for one-pass models, and this one learnt to score all tokens: take 'catalog' "
+                "or 'vocabulary'"
+            )
+        return asked
 
     def _by_either(self, options: ItemSearchOptions, batch: ItemBatch) -> ItemResults:
         return (self._by_steps if batch.longest_list > LONG_LIST else self._by_one_graph)(options, batch)
@@ -81,13 +99,15 @@ class CatalogSearch:
         permitted = ItemFilter(trie, batch.denied, batch.allowed)
         memory = self._model.encode(batch.text, batch.task_id)
         stepper = self._model.stepper(memory, batch.text.size, columns.output_tokens)
-        start = self._bundle.manifest.start_token
+        one_pass = self._bundle.manifest.one_pass
+        start = batch.text.last_tokens if one_pass else self._bundle.manifest.start_token
         return ItemSearch(stepper, trie, columns, permitted, options, start, batch.k).run()
 
     @cached_property
-    def _columns(self) -> dict[str, TokenColumns]:
+    def _columns(self) -> dict[str | None, TokenColumns]:
         trie, eos = self._bundle.catalog.trie, self._bundle.tokenizer.eos_id
         return {
             "catalog": TokenColumns.of_catalog(trie, eos),
+            SIBLINGS: TokenColumns.of_siblings(trie, eos),
             "vocabulary": TokenColumns.of_vocabulary(trie, eos),
         }

@@ -64,6 +64,7 @@ class RequestEncoder:
         self.lookup = Lookup(bundle, long_history, unknown_user)
         self.inputs = bundle.input_encoder()
         self.reads_user_rows = bundle.manifest.user_prompts > 0
+        self._one_pass = bundle.manifest.one_pass
 
     def encode(self, request: RecommendRequest | RankRequest, exclude_seen: bool = True) -> EncodedRequest:
         """A request and its limits. ``exclude_seen``: deny the items of the history as well.
@@ -76,7 +77,7 @@ class RequestEncoder:
         denied = self.lookup.items(request.exclude)
         allowed: Numbers | None
         if isinstance(request, RankRequest):
-            allowed = items
+            allowed = self.lookup.candidates(request) if self._one_pass else items
         else:
             allowed = None if request.allow is None else self.lookup.items(request.allow)
             denied = np.concatenate([denied, items]) if exclude_seen else denied
@@ -108,13 +109,16 @@ class RequestEncoder:
         return self._write(Task.EXPLANATION, user, self.lookup.items([request.item]))
 
     def _task_items_user(self, request: RecommendRequest | RankRequest) -> tuple[Task, Numbers, ResolvedUser]:
-        if isinstance(request, RankRequest):
-            return Task.TOPN, self.lookup.candidates(request), self.lookup.resolve_user(request.user)
-        return Task.SEQUENTIAL, *self.lookup.history_and_user(request)
+        """The task, the items that the model reads for it, and the user."""
+        task = task_of(request)
+        if isinstance(request, RankRequest) and not self._one_pass:
+            return task, self.lookup.candidates(request), self.lookup.user_of_candidates(request)
+        return task, *self.lookup.history_and_user(request)
 
     def _write(self, task: Task, user: ResolvedUser, items: Numbers) -> EncodedInput:
         self.lookup.task_id(task)  # an unsupported task is named before anything is run
-        read = self.lookup.readable(items) if task is Task.SEQUENTIAL else items
+        by_history = task is Task.SEQUENTIAL or (self._one_pass and task is Task.TOPN)
+        read = self.lookup.readable(items) if by_history else items
         text = self.inputs.encode(task, user.number, read)
         return text if user.rows == (user.number,) else replace(text, user_rows=user.rows)
 

@@ -73,6 +73,8 @@ class Lookup:
         """
         number = self._users.ids.number(raw)
         nearest = self._unknown_user == "nearest"
+        if number is None and history is not None and self.reads_history_alone:
+            return ResolvedUser(UNKNOWN_USER, (UNKNOWN_USER,), "mean")
         if number is None:
             if not nearest or history is None:
                 raise self._unknown(raw)
@@ -87,7 +89,7 @@ class Lookup:
     def _unknown(self, raw: str) -> UnknownUserError:
         more = "load the bundle with unknown_user='nearest' and pass the user's history"
         if self._unknown_user == "nearest":
-            more = "pass the user's history with a request to recommend"
+            more = "pass the user's history with the request"
         return UnknownUserError(
             f"user {raw!r} is not among the {len(self._users)} users this model knows: "
             f"use an id of the training data, train again with this user, or {more}"
@@ -121,14 +123,19 @@ class Lookup:
             )
         return np.array(numbers, dtype=np.int64)
 
-    def history_and_user(self, request: RecommendRequest) -> tuple[Numbers, ResolvedUser]:
+    @property
+    def reads_history_alone(self) -> bool:
+        """Whether nothing of a user but the history is read, so that it does not matter who the user is."""
+        return self._manifest.one_pass and not self._manifest.user_prompts
+
+    def history_and_user(self, request: RecommendRequest | RankRequest) -> tuple[Numbers, ResolvedUser]:
         """The whole history of a request, oldest first (the model reads the end of it: :meth:`readable`), and its user.
 
         Raises:
             UnknownUserError, UnknownItemError: an id the model does not know.
             HistoryError: no history is given or known, or it is longer than the model reads.
         """
-        if request.history is not None and self._unknown_user == "nearest":
+        if request.history is not None and (self._unknown_user == "nearest" or self.reads_history_alone):
             history = self._given_history(request.user, request.history)
             return history, self.resolve_user(request.user, history)
         user = self.resolve_user(request.user)
@@ -142,7 +149,7 @@ class Lookup:
     def _given_history(self, user: str, raw_ids: Sequence[str]) -> Numbers:
         history = self.items(raw_ids)
         limit = self._manifest.max_history
-        if not len(history):
+        if not len(history) and not self._manifest.one_pass:  # which starts from the first token where there is none
             raise HistoryError(f"the history of user {user!r} is empty: pass at least one item, or None")
         if len(history) > limit and self._long_history == "error":
             raise HistoryError(
@@ -168,22 +175,36 @@ class Lookup:
         if len(np.unique(candidates)) < len(candidates):
             raise CandidatesError("an item occurs twice among the candidates: pass each once")
         limit = self._manifest.whole_word_rows - RESERVED_WHOLE_WORDS
-        if len(candidates) > limit:
+        if len(candidates) > limit and not self._manifest.one_pass:  # which reads the history, not the candidates
             raise CandidatesError(f"{len(candidates)} candidates, but the model reads at most {limit}: split the list")
         return candidates
 
+    def user_of_candidates(self, request: RankRequest) -> ResolvedUser:
+        """The user of a request whose candidates alone are read.
+
+        Raises:
+            UnknownUserError, UnknownItemError: an id the model does not know.
+            HistoryError: a history was given that nothing would read.
+        """
+        if request.history is None:
+            return self.resolve_user(request.user)
+        if self._unknown_user != "nearest":
+            raise HistoryError(
+                "this model ranks candidates without reading a history: leave it out, or load the bundle with "
+                "unknown_user='nearest' to have an unknown user read by it"
+            )
+        return self.resolve_user(request.user, self._given_history(request.user, request.history))
+
     def task_id(self, task: Task) -> int:
-        """Number of a task in the graphs; a one-pass model ranks by the sequential task.
+        """Number of a task in the graphs.
 
         Raises:
             UnsupportedTaskError: the model was not trained for it.
         """
         tasks = self._manifest.tasks
-        if self._manifest.one_pass and task is Task.TOPN:
-            task = Task.SEQUENTIAL
-        if task not in tasks:
+        if task not in self._manifest.answered:
             raise UnsupportedTaskError(
                 f"this model was not trained for the {task} task (only {', '.join(tasks)}): "
                 f"train one with --tasks {','.join([*tasks, task])}"
             )
-        return tasks.index(task)
+        return self._manifest.task_id(task)

@@ -30,11 +30,19 @@ class RecommendRequest:
 
 @dataclass(frozen=True)
 class RankRequest:
-    """The best of some candidates for a user. ``exclude``: candidates that must not come back."""
+    """The best of some candidates for a user.
+
+    Attributes:
+        user: raw id. candidates: raw ids.
+        exclude: candidates that must not come back.
+        history: raw ids, oldest first; None: the items known from the data the model was exported with. One-pass models
+            rank by it; others read the candidates, and a history only of users whom they do not know.
+    """
 
     user: str
     candidates: Sequence[str]
     exclude: Sequence[str] = ()
+    history: Sequence[str] | None = None
 
 
 @dataclass(frozen=True)

@@ -124,10 +124,12 @@ class Batcher:
         exclude: Sequence[str] = (),
         search: ItemSearchOptions | None = None,
         timeout_s: float | None = None,
+        history: Sequence[str] | None = None,
     ) -> Recommendations:
         """:meth:`podx.Recommender.rank`, merged with what others ask at the time; see :meth:`recommend`."""
         _check_timeout(timeout_s)
-        return self._wait(self.submit(RankRequest(user, candidates, exclude), k, search=search), timeout_s)
+        request = RankRequest(user, candidates, exclude, history)
+        return self._wait(self.submit(request, k, search=search), timeout_s)
 
     def submit(
         self,

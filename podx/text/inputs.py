@@ -79,6 +79,12 @@ class Batch:
         """Number of records."""
         return int(self.input_ids.shape[0])
 
+    @property
+    def last_tokens(self) -> IntArray:
+        """Last token of each record, int64 [batch]: what the decoder of a one-pass model starts from."""
+        last = np.maximum(self.attention_mask.sum(axis=1) - 1, 0)
+        return np.take_along_axis(self.input_ids, last[:, None], axis=1)[:, 0]
+
     def rows(self, chosen: Sequence[int] | npt.NDArray[np.integer]) -> Batch:
         """Some of the records, padded as they are."""
         users, rows = (None if array is None else array[chosen] for array in (self.users, self.user_rows))

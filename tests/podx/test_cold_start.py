@@ -144,7 +144,7 @@ def test_without_the_option_or_a_history_a_cold_start_user_is_an_error(nearest: 
         lambda: nearest.encode([RankRequest("newcomer", history)]),
         lambda: nearest.encode([RecommendRequest("newcomer")]),
     ):
-        with pytest.raises(UnknownUserError, match="pass the user's history with a request to recommend"):
+        with pytest.raises(UnknownUserError, match="pass the user's history with the request"):
             call()
     assert items_read(nearest.encode([RecommendRequest("newcomer", history)])[0]) == 3
 

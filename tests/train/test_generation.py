@@ -92,8 +92,8 @@ def test_as_published_encodes_every_beams_copy(model, batch, catalog, tokenizer,
     rows = []
     encode = model.encode
 
-    def counted(*inputs: torch.Tensor):
-        rows.append(len(inputs[0]))
+    def counted(*inputs: ModelBatch):
+        rows.append(len(inputs[0].input_ids))
         return encode(*inputs)
 
     monkeypatch.setattr(model, "encode", counted)

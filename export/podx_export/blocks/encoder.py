@@ -23,6 +23,7 @@ from podx_export.blocks.layers import (
     embed,
     feed_forward,
     linear,
+    masked_score,
     rms_norm,
     split_heads,
 )
@@ -50,7 +51,7 @@ def encode(graph: GraphBuilder, model: SourceModel, inputs: list[str]) -> list[s
     with graph.scope("encoder"):
         hidden = _embed(graph, model, ids, whole, task, rows)
         memory_mask = _memory_mask(graph, model, mask)
-        bias = _attention_bias(graph, model, memory_mask)
+        bias = _attention_bias(graph, model, memory_mask, task)
         hidden = _layers(graph, model, hidden, bias)
         return [memory_mask, *_cross_attention(graph, model, hidden)]
 
@@ -96,8 +97,11 @@ def _memory_mask(graph: GraphBuilder, model: SourceModel, mask: str) -> str:
         return graph.make("Concat", visible, mask, axis=1)
 
 
-def _attention_bias(graph: GraphBuilder, model: SourceModel, memory_mask: str) -> str:
-    """Position bias plus padding mask, made once for all layers: [batch, heads, memory, memory]."""
+def _attention_bias(graph: GraphBuilder, model: SourceModel, memory_mask: str, task: str) -> str:
+    """Position bias plus mask, made once for all layers: [batch, heads, memory, memory].
+
+    Where all tasks are causal, padding comes after everything and needs no mask of its own: [1, heads, memory, memory].
+    """
     with graph.scope("bias"):
         positions = graph.arange(graph.dimension(memory_mask, 1))
         keys = graph.make("Unsqueeze", positions, graph.ints(0))
@@ -109,7 +113,16 @@ def _attention_bias(graph: GraphBuilder, model: SourceModel, memory_mask: str) -
         by_head = graph.weight("encoder_bias", np.ascontiguousarray(model.encoder_bias.T))
         table = graph.make("Gather", by_head, row, axis=1)
         position = graph.make("Unsqueeze", table, graph.ints(0))
-        return graph.make("Add", position, additive_mask(graph, memory_mask))
+        if not model.one_pass:
+            return graph.make("Add", position, additive_mask(graph, memory_mask))
+        later = graph.make("Greater", offset, graph.int_scalar(0))
+        of_prompts = graph.make("Less", keys, graph.int_scalar(model.prompt_vectors))
+        hidden = graph.make("And", later, graph.make("Not", of_prompts))
+        if not all(model.causal):
+            causal = graph.make("Gather", graph.weight("causal", np.array(model.causal)), task)
+            hidden = graph.make("And", graph.unsqueeze(causal, 1, 2, 3), hidden)
+            position = graph.make("Add", position, additive_mask(graph, memory_mask))
+        return graph.make("Where", hidden, graph.float_scalar(masked_score(graph)), position)
 
 
 def _layers(graph: GraphBuilder, model: SourceModel, hidden: str, bias: str) -> str:

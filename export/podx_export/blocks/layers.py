@@ -124,11 +124,15 @@ def split_heads(graph: GraphBuilder, x: str, heads: int, head_dim: int) -> str:
     return graph.transpose(graph.reshape(x, 0, 0, heads, head_dim), 0, 2, 1, 3)
 
 
+def masked_score(graph: GraphBuilder) -> float:
+    """What stands for the attention score of a position that must not be seen."""
+    return MASKED_FP16 if graph.precision == FP16 else MASKED
+
+
 def additive_mask(graph: GraphBuilder, mask: str) -> str:
     """1 = visible, 0 = hidden → 0 and :data:`MASKED`. int64 [batch, m] → float32 [batch, 1, 1, m]."""
-    masked = MASKED_FP16 if graph.precision == FP16 else MASKED
     hidden = graph.make("Sub", graph.int_scalar(1), mask)
-    scaled = graph.make("Mul", graph.cast(hidden, FLOAT), graph.float_scalar(masked))
+    scaled = graph.make("Mul", graph.cast(hidden, FLOAT), graph.float_scalar(masked_score(graph)))
     return graph.make("Unsqueeze", scaled, graph.ints(1, 2))
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from podx.bundle.signature import ModelShape
+from podx.text.templates import Task
 from podx_train.model.pod_t5 import PodT5
 
 Float32Array = npt.NDArray[np.float32]
@@ -64,6 +65,8 @@ class SourceModel:
         output_scale: factor on the decoder state before the output layer (d^-0.5 when the output is tied).
         encoder_bias: [2·max_distance + 1, heads], position bias by (key - query) + max_distance.
         decoder_bias: [max_distance + 1, heads], position bias by query - key.
+        causal: by row of the prompts, whether a position sees the prompt vectors and what comes before it alone; a
+            decoder then starts from the last token read (one-pass models).
         activation: name of the feed-forward's activation; ``gated`` whether it has a gate.
     """
 
@@ -87,6 +90,12 @@ class SourceModel:
     max_distance: int
     start_token: int
     user_prompts: Float32Array | None = None
+    causal: tuple[bool, ...] = ()
+
+    @property
+    def one_pass(self) -> bool:
+        """Whether it is a one-pass model."""
+        return any(self.causal)
 
     @property
     def prompt_vectors(self) -> int:
@@ -176,4 +185,5 @@ def read_model(model: PodT5) -> SourceModel:
         max_distance=distance,
         start_token=config.decoder_start_token_id,
         user_prompts=None if model.user_prompts is None else model.user_prompts.table().numpy(),
+        causal=tuple(model.config.one_pass and task is Task.SEQUENTIAL for task in model.config.tasks),
     )

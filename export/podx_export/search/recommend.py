@@ -7,9 +7,13 @@
 The decoding steps are unrolled: as many as the longest item has tokens, and one for its end of sequence. There is no
 If and no Loop. The first step runs one beam per user. The embedding of the decoder and the output layer hold only the
 tokens of the catalog (ONNX Runtime gathers them once, when it loads the graph).
+
+One-pass models start from each user's last token, score siblings, and have no step for an end of sequence.
 """
 
 from __future__ import annotations
+
+from typing import Protocol
 
 import numpy as np
 
@@ -26,6 +30,8 @@ from podx_export.blocks.self_attention import PathAttention
 from podx_export.blocks.source import SourceModel
 from podx_export.blocks.weights import WeightStore
 from podx_export.search.item_filter import ItemFilter
+from podx_export.search.scores import CatalogScores, SiblingScores
+from podx_export.search.sibling_search import SiblingSearch
 from podx_export.search.table_initializers import table_initializer
 from podx_export.search.trie_search import Beams, SearchInputs, TrieSearch
 
@@ -45,17 +51,23 @@ def build_recommender(
     text = [graph.input(spec) for spec in source_inputs(model)]
     excluded, allowed = (graph.input(spec) for spec in sig.filter_inputs())
     inputs = _fixed_inputs(graph) if cuda_graph else _search_inputs(graph)
-    for name in names.SEARCH_TABLES:
+    for name in names.SIBLING_TABLES if model.one_pass else names.SEARCH_TABLES:
         graph.initializer(table_initializer(name, tables))
     memory = encode(graph, model, text)
-    search = TrieSearch(graph, inputs, ItemFilter(graph, excluded, allowed, levels), levels, not cuda_graph)
-    steps = _Steps(graph, model, memory, levels, cuda_graph)
-    batch = graph.dimension(text[0], 0)
-    beams, answers = search.start(batch)
+    search_kind = SiblingSearch if model.one_pass else TrieSearch
+    search = search_kind(graph, inputs, ItemFilter(graph, excluded, allowed, levels), levels, not cuda_graph)
+    count = levels if model.one_pass else levels + 1
+    decoder = _Decoder(graph, model, memory, count - 1, cuda_graph)
+    steps: _Steps
+    if model.one_pass:
+        steps = _SiblingSteps(graph, model, decoder, text, tables, levels)
+    else:
+        steps = _CatalogSteps(graph, model, decoder, text)
+    beams, answers = search.start(graph.dimension(text[0], 0))
     following: Beams | None = beams
-    for step in range(levels + 1):
+    for step in range(count):
         with graph.scope(f"step.{step}"):
-            log_probs = steps.first(batch) if step == 0 else steps.next(beams)
+            log_probs = steps.first() if step == 0 else steps.next(beams, step)
             following, answers = search.step(log_probs, beams, answers, step)
             beams = following or beams
     for spec, value in zip(sig.answer_tensors(), (answers.items, answers.scores, search.exact(answers)), strict=True):
@@ -79,41 +91,101 @@ def _fixed_inputs(graph: GraphBuilder) -> SearchInputs:
     return SearchInputs(graph.ints(DEFAULT_BEAMS), graph.ints(CUDA_GRAPH_K), penalty)
 
 
-class _Steps:
+class _Steps(Protocol):
     """The decoding steps, one after another."""
+
+    def first(self) -> str:
+        """Log-probabilities after the start token, one beam per user."""
+
+    def next(self, beams: Beams, step: int) -> str:
+        """Log-probabilities after one more token of every live beam, float32 [batch, beams, …]."""
+
+
+class _CatalogSteps:
+    """Every user starts from the same token; all the catalog's tokens are scored."""
+
+    def __init__(self, graph: GraphBuilder, model: SourceModel, decoder: _Decoder, text: list[str]) -> None:
+        self._graph, self._model, self._decoder, self._ids = graph, model, decoder, text[0]
+        self._scores = CatalogScores(graph, model)
+
+    def first(self) -> str:
+        """See :class:`_Steps`."""
+        graph = self._graph
+        start = embed(graph, "embedding", self._model.embedding, graph.ints(self._model.start_token))
+        shape = graph.concat([graph.dimension(self._ids, 0), graph.ints(self._model.width)], axis=0)
+        return self._scores.of(*self._decoder.first(graph.make("Expand", start, shape)))
+
+    def next(self, beams: Beams, step: int) -> str:
+        """See :class:`_Steps`."""
+        graph = self._graph
+        rows = self._decoder.follow(beams)
+        hidden = graph.make("Gather", self._scores.tokens, rows.pick(graph, beams.column))
+        return self._scores.of(self._decoder.states(hidden, rows, beams), rows)
+
+
+class _SiblingSteps:
+    """Every user starts from the last token read; the children of each beam's node are scored."""
+
+    def __init__(
+        self,
+        graph: GraphBuilder,
+        model: SourceModel,
+        decoder: _Decoder,
+        text: list[str],
+        tables: TableFile,
+        levels: int,
+    ) -> None:
+        self._graph, self._model, self._decoder = graph, model, decoder
+        self._ids, _, self._mask, *_ = text
+        self._scores = SiblingScores(graph, model, tables, levels)
+
+    def first(self) -> str:
+        """See :class:`_Steps`."""
+        graph = self._graph
+        count = graph.make("ReduceSum", self._mask, graph.ints(1), keepdims=1)
+        last = graph.make("Max", graph.make("Sub", count, graph.int_scalar(1)), graph.int_scalar(0))
+        token = graph.make("Squeeze", graph.make("GatherElements", self._ids, last, axis=1), graph.ints(1))
+        states, _ = self._decoder.first(embed(graph, "embedding", self._model.embedding, token))
+        return self._scores.of_root(states)
+
+    def next(self, beams: Beams, step: int) -> str:
+        """See :class:`_Steps`."""
+        graph = self._graph
+        rows = self._decoder.follow(beams)
+        token = graph.make("Gather", graph.indices(names.OUTPUT_TOKENS), rows.pick(graph, beams.column))
+        hidden = embed(graph, "embedding", self._model.embedding, token)
+        return self._scores.of(self._decoder.states(hidden, rows, beams), rows, beams.node, step)
+
+
+class _Decoder:
+    """The decoder's layers, step after step."""
 
     def __init__(self, graph: GraphBuilder, model: SourceModel, memory: list[str], last: int, cuda_graph: bool) -> None:
         self._graph, self._model, self._cuda_graph = graph, model, cuda_graph
         self._mask, self._memory = memory[0], memory[1:]
         self._attention = PathAttention(model, last)
         self._row = ""  # row of each beam of the last step, int64 [batch, beams]
-        output_tokens = graph.indices(names.OUTPUT_TOKENS)
-        self._tokens = embed(graph, "embedding", model.embedding, output_tokens)
-        tied = model.output is model.embedding
-        self._output = self._tokens if tied else embed(graph, "output", model.output, output_tokens)
-        self._start = embed(graph, "embedding", model.embedding, graph.ints(model.start_token))
 
-    def first(self, batch: str) -> str:
-        """The start token, one beam per user: → [batch, 1, output tokens]."""
-        graph = self._graph
-        shape = graph.concat([batch, graph.ints(self._model.width)], axis=0)
-        self._row = self._attention.start(graph, batch)
-        return self._run(graph.make("Expand", self._start, shape), SingleBeam(), graph.ints(1))
+    def first(self, hidden: str) -> tuple[str, Rows]:
+        """One beam per user: embedded tokens [batch, d] → states, and how they are laid out."""
+        graph, rows = self._graph, SingleBeam()
+        self._row = self._attention.start(graph, graph.dimension(hidden, 0))
+        return self._run(hidden, rows, graph.ints(1)), rows
 
-    def next(self, beams: Beams) -> str:
-        """One more token of every live beam: → [batch, beams, output tokens]."""
+    def follow(self, beams: Beams) -> BeamRows:
+        """How the beams of the next step are laid out."""
         graph = self._graph
         alive = graph.make("GreaterOrEqual", beams.node, graph.int_scalar(0))
         rows: BeamRows = AllRows.of(graph, alive, DEFAULT_BEAMS) if self._cuda_graph else LiveRows.of(graph, alive)
         parent = graph.make("GatherElements", self._row, beams.parent, axis=1)
         self._attention.follow(graph, rows.pick(graph, parent))
         self._row = rows.row
-        hidden = graph.make("Gather", self._tokens, rows.pick(graph, beams.column))
-        return self._run(hidden, rows, graph.dimension(beams.node, 1))
+        return rows
+
+    def states(self, hidden: str, rows: BeamRows, beams: Beams) -> str:
+        """Embedded tokens of the beams → states, both as ``rows`` (of :meth:`follow`) says."""
+        return self._run(hidden, rows, self._graph.dimension(beams.node, 1))
 
     def _run(self, hidden: str, rows: Rows, beams: str) -> str:
-        graph = self._graph
-        mask = memory_bias(graph, self._mask, beams)
-        final = decode_step(graph, self._model, hidden, rows, self._attention, self._memory, mask)
-        logits = graph.make("Gemm", final, self._output, transB=1)
-        return rows.spread(graph, graph.make("LogSoftmax", logits, axis=-1))
+        mask = memory_bias(self._graph, self._mask, beams)
+        return decode_step(self._graph, self._model, hidden, rows, self._attention, self._memory, mask)

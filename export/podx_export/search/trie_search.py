@@ -82,6 +82,7 @@ class TrieSearch:
     ) -> None:
         self._graph, self._inputs, self._item_filter = graph, inputs, item_filter
         self._levels, self._narrow = levels, narrow
+        self._longest = tables.LONGEST
         self._long_items_gain = graph.make("Greater", inputs.penalty, graph.float_scalar(0.0))
         two = graph.make("Mul", inputs.beams, graph.int_scalar(2))
         self._wanted = graph.make("Add", two, graph.int_scalar(1))
@@ -166,19 +167,24 @@ class TrieSearch:
         return graph.make("Flatten", whole, axis=1), graph.dimension(whole, 2)
 
     def _best_candidates(self, scores: str, stride: str, item: str) -> _Candidates:
-        """The 2·beams + 1 best, filled up with :data:`FORBIDDEN` where there are fewer."""
+        """The 2·beams + 1 best."""
         graph, forbidden = self._graph, self._graph.float_scalar(FORBIDDEN)
-        count = graph.make("Min", self._wanted, graph.dimension(scores, 1))
-        value, index = graph.op("TopK", [scores, count], outputs=2, axis=1)
-        missing = graph.make("Sub", self._wanted, count)
-        shape = graph.concat([graph.dimension(scores, 0), missing], axis=0)
-        value = graph.concat([value, graph.make("Expand", forbidden, shape)], axis=1)
-        index = graph.concat([index, graph.make("Expand", graph.int_scalar(0), shape)], axis=1)
+        value, index = self._top(scores, self._wanted)
         parent = graph.make("Div", index, stride)
         offset = graph.make("Sub", index, graph.make("Mul", parent, stride))
         at_end = graph.make("Equal", offset, graph.make("Sub", stride, graph.int_scalar(1)))
         ends = graph.make("And", at_end, graph.make("Greater", value, forbidden))
         return _Candidates(value, parent, offset, ends, graph.make("GatherElements", item, parent, axis=1))
+
+    def _top(self, scores: str, wanted: str) -> tuple[str, str]:
+        """The ``wanted`` (int64 [1]) best of each row and their places; :data:`FORBIDDEN` and 0 fill up."""
+        graph = self._graph
+        count = graph.make("Min", wanted, graph.dimension(scores, 1))
+        value, index = graph.op("TopK", [scores, count], outputs=2, axis=1)
+        missing = graph.make("Sub", wanted, count)
+        shape = graph.concat([graph.dimension(scores, 0), missing], axis=0)
+        value = graph.concat([value, graph.make("Expand", graph.float_scalar(FORBIDDEN), shape)], axis=1)
+        return value, graph.concat([index, graph.make("Expand", graph.int_scalar(0), shape)], axis=1)
 
     # --- answers --------------------------------------------------------------------------------------------------
 
@@ -192,10 +198,16 @@ class TrieSearch:
         item = graph.make("Where", accepted, best.item, graph.int_scalar(0))
         refused = graph.make("And", best.ends, graph.make("Not", accepted))
         lost = graph.make("ReduceMax", graph.make("Where", refused, final, forbidden), axes=[1], keepdims=0)
+        answers = self._merged(answers, score, item)
+        return Answers(answers.items, answers.scores, graph.make("Max", answers.dropped, lost))
+
+    def _merged(self, answers: Answers, score: str, item: str) -> Answers:
+        """The k best of the answers and more of them; those with score :data:`FORBIDDEN` are none."""
+        graph = self._graph
         scores = graph.concat([answers.scores, score], axis=1)
         top, index = graph.op("TopK", [scores, self._inputs.k], outputs=2, axis=1)
         items = graph.make("GatherElements", graph.concat([answers.items, item], axis=1), index, axis=1)
-        return Answers(items, top, graph.make("Max", answers.dropped, lost))
+        return Answers(items, top, answers.dropped)
 
     def _length_divisor(self, length: str) -> str:
         """length^penalty, float32 [1]."""
@@ -204,7 +216,7 @@ class TrieSearch:
     def _best_length_divisor(self, shortest: int) -> str:
         """length^penalty at the length, ``shortest`` or more, that gives a sum its best score; float32 [1]."""
         graph = self._graph
-        length = graph.make("Where", self._long_items_gain, tables.LONGEST, graph.float_scalar(float(shortest)))
+        length = graph.make("Where", self._long_items_gain, self._longest, graph.float_scalar(float(shortest)))
         return self._length_divisor(length)
 
     def _live_beams(self, best: _Candidates, answers: Answers, start: str, length: int) -> tuple[Beams, Answers]:
@@ -220,10 +232,7 @@ class TrieSearch:
         worst = graph.make("Gather", answers.scores, graph.ints(-1), axis=1)
         hopeful = graph.make("Greater", graph.make("Div", score, self._best_length_divisor(length + 1)), worst)
         alive = graph.make("And", hopeful, graph.make("Greater", score, forbidden))
-        if self._narrow:
-            width = graph.make("ReduceMax", graph.sum(graph.cast(alive, INT64), 1), axes=[0], keepdims=1)
-        else:
-            width = self._inputs.beams
+        width = self._live_width(alive)
         score, alive, index = (graph.head(value, width, 1) for value in (score, alive, index))
         parent, offset = (graph.make("GatherElements", value, index, axis=1) for value in (best.parent, best.offset))
         edge = graph.make("Add", graph.make("GatherElements", start, parent, axis=1), offset)
@@ -232,6 +241,13 @@ class TrieSearch:
         child = graph.make("Add", edge, graph.int_scalar(1))  # edge e leads to node e + 1
         node = graph.make("Where", alive, child, graph.int_scalar(DEAD))
         return Beams(graph.make("Where", alive, score, forbidden), node, column, parent), answers
+
+    def _live_width(self, alive: str) -> str:
+        """Beams to go on with, int64 [1]: as many as the user with most has alive. ``alive``: bool [batch, beams]."""
+        if not self._narrow:
+            return self._inputs.beams
+        graph = self._graph
+        return graph.make("ReduceMax", graph.sum(graph.cast(alive, INT64), 1), axes=[0], keepdims=1)
 
     def exact(self, answers: Answers) -> str:
         """Whether the answers are the model's k best for certain: bool [batch].

@@ -74,10 +74,10 @@ def measure_cost(checkpoint: Checkpoint, bundle: Bundle, catalog_file: Path, use
     with tempfile.TemporaryDirectory() as folder:
         reference = _reference(checkpoint, catalog_file, Path(folder), bundle.manifest.levels)
         own = GraphModel(bundle, session_options(bundle)).session(sig.RECOMMEND_FILE)
-        for task in bundle.manifest.tasks:
+        for task in bundle.manifest.answered:
             if task is not Task.EXPLANATION:
                 sample = draw(checkpoint, task, users)
-                task_id = bundle.manifest.tasks.index(task)
+                task_id = bundle.manifest.task_id(task)
                 lists = [_lists(session, checkpoint, sample, task_id) for session in (own, reference)]
                 costs.append(_compare(task, sample, checkpoint, *lists))
     poor = [cost for cost in costs if not cost.overlap >= LEAST_OVERLAP]

@@ -63,7 +63,7 @@ def draw(checkpoint: Checkpoint, task: Task, count: int, seed: int = 0) -> Sampl
             allowed.append(None)
         elif task is Task.TOPN:
             candidates = _candidates(random, known, len(checkpoint.item_ids))
-            items.append(candidates)
+            items.append(history if checkpoint.config.one_pass else candidates)
             denied.append(none)
             allowed.append(candidates)
         else:

@@ -60,7 +60,9 @@ def _model_faults(checkpoint: Checkpoint) -> list[str]:
 def _catalog_faults(checkpoint: Checkpoint) -> list[str]:
     try:
         catalog = checkpoint.catalog()
-        Trie.build(catalog.tokens, catalog.offsets)
+        trie = Trie.build(catalog.tokens, catalog.offsets)
+        if checkpoint.config.one_pass:
+            trie.require_ends_at_leaves()
     except (CatalogError, TokenizerError) as error:
         return [str(error)]
     return []

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache, EncoderDecoderCache, GenerationConfig
+from transformers import DynamicCache, EncoderDecoderCache, GenerationConfig, LogitsProcessorList
 from transformers.modeling_outputs import BaseModelOutput
 
 from podx.bundle.catalog import Catalog
@@ -26,7 +26,7 @@ from podx.errors import ConfigError
 from podx.text.inputs import Batch
 from podx.text.templates import Task
 from podx.text.tokenizer import Tokenizer
-from podx_train.eager.prefixes import ItemLists, PrefixConstraint, TrieWalker
+from podx_train.eager.prefixes import ItemLists, PrefixConstraint, SiblingScores, TrieWalker
 from podx_train.model.pod_t5 import ModelBatch, PodT5
 
 Mode = Literal["encode-once", "as-published"]
@@ -127,7 +127,10 @@ class EagerRecommender:
         tokenizer, catalog: of the same checkpoint.
         mode: how often the encoder runs.
         score_tokens: None: scores are normalised over the whole vocabulary, as transformers does. Else int [tokens]:
-            in constrained search over these and the end of sequence alone.
+            in constrained search over these and the end of sequence alone. One-pass models have their own way.
+
+    Raises:
+        ConfigError: there is no such mode, or tokens are named for a one-pass model.
     """
 
     def __init__(
@@ -140,11 +143,15 @@ class EagerRecommender:
     ) -> None:
         if mode not in ("encode-once", "as-published"):
             raise ConfigError(f"unknown mode {mode!r}: choose encode-once or as-published")
+        self._one_pass = model.config.one_pass
+        if self._one_pass and score_tokens is not None:
+            raise ConfigError("a one-pass model scores siblings: name no tokens to score")
         self._model = model.eval()
         self._tokenizer = tokenizer
         self._mode = mode
         self._score_tokens = None if score_tokens is None else np.append(score_tokens, tokenizer.eos_id)
         self._walker = TrieWalker(catalog.trie)
+        self._lengths = np.append(0, np.diff(catalog.offsets))  # by number; 0 is no item
         self._item_of_text = {catalog.text(item): item for item in range(1, len(catalog) + 1)}
 
     def recommend(
@@ -169,19 +176,39 @@ class EagerRecommender:
         constraint = PrefixConstraint(self._walker, self._tokenizer.eos_id, excluded, allowed)
         with torch.inference_mode():
             hidden, mask = self._encode(batch, task, options.num_beams)
-            if self._score_tokens is None:
+            if self._one_pass:
+                scoring = SiblingScores(self._walker, constraint, options.num_beams)
+                sequences, scores = self._search(hidden, mask, options, scoring=scoring, start=batch.last_tokens)
+            elif self._score_tokens is None:
                 sequences, scores = self._search(hidden, mask, options, constraint)
             else:
                 head = self._model.backbone.lm_head
                 with only_tokens(head, self._score_tokens, head.out_features):
                     sequences, scores = self._search(hidden, mask, options, constraint)
-        return self._constrained_items(sequences, scores, batch.size, options, constraint)
+        found = self._constrained_items(sequences, scores, batch.size, options, constraint)
+        return self._without_end(found, options.length_penalty) if self._one_pass else found
+
+    def _without_end(self, found: EagerItems, penalty: float) -> EagerItems:
+        """Scores by length without the end of sequence, which transformers counts."""
+        if found.scores is None:
+            return found
+        lengths = np.maximum(self._lengths[found.items], 1).astype(np.float32)
+        scores = found.scores * ((lengths + 1) / lengths) ** np.float32(penalty)
+        order = np.argsort(-scores, axis=1, kind="stable")
+        items, scores = (np.take_along_axis(array, order, axis=1) for array in (found.items, scores))
+        return replace(found, items=items, scores=scores)
 
     def recommend_unconstrained(self, batch: Batch, task: Task, options: SearchOptions | None = None) -> EagerItems:
-        """The paper's protocol: search the whole vocabulary and read what was written; what is no item counts as 0."""
+        """The paper's protocol: search the whole vocabulary and read what was written; what is no item counts as 0.
+
+        Raises:
+            ConfigError: the model is a one-pass model.
+        """
+        if self._one_pass:
+            raise ConfigError("a one-pass model learnt to tell siblings apart: it has no search over all tokens")
         options = options or SearchOptions(early_stopping=False)
         with torch.inference_mode():
-            sequences, scores = self._search(*self._encode(batch, task, options.num_beams), options, None)
+            sequences, scores = self._search(*self._encode(batch, task, options.num_beams), options)
         texts = [self._tokenizer.decode(tokens) for tokens in self._tokens(sequences)]
         numbers = np.array([self._item_of_text.get(text.strip(), NO_ITEM) for text in texts], dtype=np.int64)
         items = numbers.reshape(batch.size, options.num_return)
@@ -195,7 +222,7 @@ class EagerRecommender:
         with torch.inference_mode():
             hidden, mask = self._encode(batch, Task.EXPLANATION, options.num_beams * groups)
             hidden, mask = hidden.repeat_interleave(groups, 0), mask.repeat_interleave(groups, 0)
-            sequences, scores = self._search(hidden, mask, replace(options, num_return=1), None)
+            sequences, scores = self._search(hidden, mask, replace(options, num_return=1))
         texts = [self._tokenizer.decode(tokens) for tokens in self._tokens(sequences[::groups])]
         return EagerTexts(texts, None if scores is None else _rows(scores[::groups], (batch.size,)))
 
@@ -210,9 +237,20 @@ class EagerRecommender:
         return hidden[::copies], mask[::copies]
 
     def _search(
-        self, hidden: Tensor, mask: Tensor, options: SearchOptions, constraint: PrefixConstraint | None
+        self,
+        hidden: Tensor,
+        mask: Tensor,
+        options: SearchOptions,
+        constraint: PrefixConstraint | None = None,
+        scoring: SiblingScores | None = None,
+        start: npt.NDArray[np.int64] | None = None,
     ) -> tuple[Tensor, Tensor | None]:
-        """Sequences [rows * num_return, length] and their scores, best first for each row."""
+        """Sequences [rows * num_return, length] and their scores, best first for each row.
+
+        Args:
+            constraint: what may be written. scoring: the same for one-pass models, with the scores of it.
+            start: first token of each record, int64 [rows]; None: padding.
+        """
         config = GenerationConfig(
             num_beams=options.num_beams,
             num_return_sequences=options.num_return,
@@ -221,7 +259,7 @@ class EagerRecommender:
             min_length=options.min_length,
             early_stopping=options.early_stopping,
             do_sample=False,
-            decoder_start_token_id=self._tokenizer.pad_id,
+            decoder_start_token_id=self._tokenizer.pad_id if start is None else start.tolist(),
             pad_token_id=self._tokenizer.pad_id,
             eos_token_id=self._tokenizer.eos_id,
             return_dict_in_generate=True,
@@ -235,6 +273,7 @@ class EagerRecommender:
             past_key_values=EncoderDecoderCache(DynamicCache(), DynamicCache()),
             generation_config=config,
             prefix_allowed_tokens_fn=constraint,
+            logits_processor=LogitsProcessorList([] if scoring is None else [scoring]),
         )
         return output.sequences, output.sequences_scores if options.with_scores else None
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from transformers import LogitsProcessor
 
 from podx.bundle.trie import NO_ITEM, ROOT, Trie
 from podx.errors import RequestError
@@ -27,6 +28,7 @@ class TrieWalker:
         self.trie = trie
         self._children: dict[int, dict[int, int]] = {}
         self._nodes: dict[tuple[int, ...], int | None] = {(): ROOT}
+        self._tokens: dict[int, Tensor] = {}
 
     def children(self, node: int) -> dict[int, int]:
         """Token → child."""
@@ -36,6 +38,14 @@ class TrieWalker:
             children = dict(zip(self.trie.edge_token[first:last].tolist(), range(first + 1, last + 1), strict=True))
             self._children[node] = children
         return children
+
+    def tokens(self, node: int) -> Tensor:
+        """Tokens of a node's children, int64 [children]."""
+        tokens = self._tokens.get(node)
+        if tokens is None:
+            first, last = self.trie.child_start[node], self.trie.child_start[node + 1]
+            tokens = self._tokens[node] = torch.from_numpy(self.trie.edge_token[first:last].astype(np.int64))
+        return tokens
 
     def node(self, prefix: tuple[int, ...]) -> int | None:
         """Node that a prefix leads to, or None where it leads out of the trie."""
@@ -109,12 +119,17 @@ class PrefixConstraint:
         return int(self._walker.trie.subtree_items[node]) - excluded[node] if allowed is None else allowed[node]
 
     def _legal(self, row: int, node: int) -> Tensor:
-        children = self._walker.children(node)
-        tokens = [token for token, child in children.items() if self._left(row, child) > 0]
-        item = int(self._walker.trie.item[node])
+        trie, (allowed, excluded) = self._walker.trie, self._row_counts(row)
+        first, last = int(trie.child_start[node]), int(trie.child_start[node + 1])
+        if allowed is None:  # edge e leads to node e + 1
+            left = trie.subtree_items[first + 1 : last + 1] - _of_nodes(excluded, first + 1, last + 1)
+        else:
+            left = _of_nodes(allowed, first + 1, last + 1)
+        tokens = self._walker.tokens(node)[torch.from_numpy(left > 0)]
+        item = int(trie.item[node])
         if item != NO_ITEM and self.is_legal(row, item):
-            tokens.append(self._eos_id)
-        return torch.tensor(tokens) if tokens else self._end
+            tokens = torch.cat([tokens, self._end])
+        return tokens if len(tokens) else self._end
 
     def is_legal(self, row: int, item: int) -> bool:
         """Whether an item may come out for a row: more is left at its node than below it."""
@@ -134,3 +149,40 @@ class PrefixConstraint:
         if tokens is None:
             tokens = self._tokens[key] = self._legal(row, node)
         return tokens
+
+
+def _of_nodes(counts: Counter[int], first: int, after: int) -> npt.NDArray[np.int64]:
+    """Counts of the nodes from ``first`` to the one before ``after``."""
+    nodes, values = (np.fromiter(part, np.int64, len(counts)) for part in (counts.keys(), counts.values()))
+    inside = (nodes >= first) & (nodes < after)
+    found = np.zeros(after - first, dtype=np.int64)
+    found[nodes[inside] - first] = values[inside]
+    return found
+
+
+class SiblingScores(LogitsProcessor):
+    """Scores of one-pass models: of each token among its siblings. What is forced costs nothing.
+
+    Args:
+        constraint: which tokens may be taken. The distribution is over all children, those that may not be included.
+        beams: copies of each record among the rows.
+    """
+
+    def __init__(self, walker: TrieWalker, constraint: PrefixConstraint, beams: int) -> None:
+        self._walker, self._constraint, self._beams = walker, constraint, beams
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """See :class:`transformers.LogitsProcessor`. ``scores``: log-probabilities, [rows·beams, vocabulary]."""
+        nodes = [self._walker.node(tuple(row[1:])) for row in input_ids.tolist()]
+        total = scores.new_zeros(len(nodes))
+        for reached in {node for node in nodes if node is not None}:
+            tokens = self._walker.tokens(reached).to(scores.device)
+            if len(tokens):
+                rows = torch.tensor([row for row, node in enumerate(nodes) if node == reached], device=scores.device)
+                total[rows] = scores[rows[:, None], tokens].logsumexp(dim=1)
+        chosen = torch.full_like(scores, -torch.inf)
+        for row, node in enumerate(nodes):
+            legal = self._constraint(row // self._beams, input_ids[row]).to(scores.device)
+            forced = node is None or not len(self._walker.tokens(node))
+            chosen[row, legal] = 0.0 if forced else scores[row, legal] - total[row]
+        return chosen

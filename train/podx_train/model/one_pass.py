@@ -19,8 +19,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
-from podx.bundle.trie import NO_ITEM, ROOT, Trie
-from podx.errors import CatalogError
+from podx.bundle.trie import ROOT, Trie
 from podx_train.model.wide_softmax import wide_cross_entropy
 
 HIDDEN = -1e9
@@ -83,10 +82,7 @@ class SiblingScores(nn.Module):
 
     def __init__(self, trie: Trie) -> None:
         super().__init__()
-        ends_inside = (trie.item != NO_ITEM) & (np.diff(trie.child_start) > 0)
-        if ends_inside.any():
-            item = int(trie.item[np.flatnonzero(ends_inside)[0]])
-            raise CatalogError(f"the text of item number {item} begins another item's: give items codes of one length")
+        trie.require_ends_at_leaves()
         self.depth = trie.depth
         numbers = np.arange(trie.item_count + 1)
         paths = trie.paths(numbers)  # deepest first, the root where an item is shorter
