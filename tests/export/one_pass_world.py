@@ -30,7 +30,7 @@ Codes = tuple[tuple[str, ...], ...]
 ITEMS = 60
 CODES: dict[str, Codes] = {
     "one token": tuple((f"<i_{n}>",) for n in range(ITEMS)),
-    "two codes": tuple((f"<a_{n % 5}>", f"<b_{n // 5}>") for n in range(ITEMS)),
+    "two codes": tuple((f"<a_{n % 7}>", f"<b_{n // 7}>") for n in range(ITEMS)),
     "three codes": tuple((f"<a_{n % 3}>", f"<b_{n // 3 % 4}>", f"<c_{n}>") for n in range(ITEMS)),
     "other lengths": tuple(
         (f"<a_{n % 3}>", f"<b_{n}>", *([f"<c_{n % 2}>", f"<d_{n % 4}>"] if n % 3 else [])) for n in range(ITEMS)

@@ -136,6 +136,38 @@ def _extended(catalog: Catalog, tokenizer: Tokenizer, new: Sequence[NewItem]) ->
     return together
 
 
+def require_known_codes(before: Catalog, after: Catalog) -> None:
+    """Raise unless a one-pass model knows every token of the new items.
+
+    It was trained on a token at the level at which the items of its catalog have it, and reads an item by its last one.
+    So an item that is one token of its own cannot be added, and one of several codes can where others share each.
+
+    Args:
+        before: the catalog so far. after: the same with new items at its end.
+
+    Raises:
+        CatalogError: a new item has a token that no other has at its level, or a last one that no other ends with.
+    """
+    width = int(after.tokens.max()) + 1
+    known, wanted = (_levels(catalog) * width + catalog.tokens for catalog in (before, after))
+    first = int(before.offsets[-1])
+    strange = ~np.isin(wanted[first:], known)
+    ends = after.offsets[len(before) + 1 :] - 1
+    strange[ends - first] |= ~np.isin(after.tokens[ends], before.tokens[before.offsets[1:] - 1])
+    if strange.any():
+        number = int(np.searchsorted(after.offsets, first + int(np.argmax(strange)), side="right"))
+        raise CatalogError(
+            f"the new item {after.items.raw(number)!r}, written {after.text(number)}, has a code that no item of the "
+            f"catalog has at its place: this one-pass model has not learnt it. Give the item codes that other items "
+            f"share, or train and export again with it"
+        )
+
+
+def _levels(catalog: Catalog) -> npt.NDArray[np.int64]:
+    """Level of each of the catalog's tokens."""
+    return np.arange(len(catalog.tokens)) - np.repeat(catalog.offsets[:-1], np.diff(catalog.offsets))
+
+
 def _all_texts(catalog: Catalog, texts: Sequence[str], needed: bool) -> npt.NDArray[np.bytes_] | None:
     """Texts of old and new items; None while each is written as its number."""
     if catalog.texts is None and not needed:

@@ -18,7 +18,7 @@ from podx.bundle.tables import TableFile
 from podx.bundle.trie_tables import LEVELS, widest
 from podx.errors import CatalogError, ExportError
 from podx_export.blocks.graph import values_read
-from podx_export.catalog.change import CatalogChange, changed
+from podx_export.catalog.change import CatalogChange, changed, require_known_codes
 from podx_export.search.table_initializers import drop_unread, reads_tables, repoint
 
 GRAPH_SUFFIX = ".onnx"
@@ -37,8 +37,9 @@ def update_bundle(bundle: Path, out: Path, change: CatalogChange) -> Manifest:
 
     Raises:
         BundleError: the bundle is damaged, or was exported before catalogs could be changed.
-        CatalogError: the change cannot be made (:func:`podx_export.catalog.change.changed`), or an item would have more
-            tokens than the graphs walk.
+        CatalogError: the change cannot be made (:func:`podx_export.catalog.change.changed`), an item would have more
+            tokens than the graphs walk, or, for a one-pass model, begin another item or have a token that the model did
+            not learn (:func:`podx_export.catalog.change.require_known_codes`).
         TokenizerError: a new item cannot be written.
         ExportError: ``out`` is in use.
     """
@@ -48,7 +49,10 @@ def update_bundle(bundle: Path, out: Path, change: CatalogChange) -> Manifest:
         raise ExportError(f"{out} is in use: choose another --out, or change the bundle itself with --in-place")
     source = Bundle.load(bundle)
     source.file(CATALOG_FILE)
-    return put_catalog(source, out, changed(source.catalog, source.tokenizer, change))
+    catalog = changed(source.catalog, source.tokenizer, change)
+    if source.manifest.one_pass:
+        require_known_codes(source.catalog, catalog)
+    return put_catalog(source, out, catalog)
 
 
 def put_catalog(source: Bundle, out: Path, catalog: Catalog) -> Manifest:
@@ -58,7 +62,7 @@ def put_catalog(source: Bundle, out: Path, catalog: Catalog) -> Manifest:
         CatalogError: an item has more tokens than the graphs walk.
     """
     with partial_folder(out) as partial:
-        catalog.save(partial / CATALOG_FILE)
+        catalog.save(partial / CATALOG_FILE, source.manifest.one_pass)
         written = {CATALOG_FILE, *_renew_graphs(source, partial, catalog)}
         for name in source.manifest.files.keys() - written:
             _share(source.path / name, partial / name)
