@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,10 @@ import typer
 from typer.testing import CliRunner
 
 from podx.text.templates import Task
-from podx_train.data.dataset import Dataset
-from podx_train.training import profile as module
+from tests.bench.test_run import small_world
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "bench" / "studies"))
+import training_profile as module
 
 PRESET = "tiny"
 
@@ -23,8 +26,8 @@ def run(*arguments: str) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
-def test_every_part_of_a_step_is_timed(world: Dataset, tmp_path: Path) -> None:
-    world.save(tmp_path / "data")
+def test_every_part_of_a_step_is_timed(tmp_path: Path) -> None:
+    small_world().save(tmp_path / "data")
     out = tmp_path / "profile.json"
     options = ("--preset", PRESET, "--updates", "2", "--batch-size", "4", "--out", str(out), "--targets", "all")
     status, printed = run(str(tmp_path / "data"), *options)
@@ -47,7 +50,7 @@ def test_every_part_of_a_step_is_timed(world: Dataset, tmp_path: Path) -> None:
         (("--targets", "x"), "targets"),
     ],
 )
-def test_bad_options_are_named(world: Dataset, tmp_path: Path, options: tuple[str, str], message: str) -> None:
-    world.save(tmp_path / "data")
+def test_bad_options_are_named(tmp_path: Path, options: tuple[str, str], message: str) -> None:
+    small_world().save(tmp_path / "data")
     status, printed = run(str(tmp_path / "data"), *options)
     assert status == 2 and message in printed

@@ -1,4 +1,4 @@
-"""``python -m podx_train.training.profile DATA``: where the time of a training step goes, for each task alone.
+"""``python bench/studies/training_profile.py DATA``: where the time of a training step goes, for each task alone.
 
 A step is taken apart as the training loop takes it: a batch is built (records drawn, worded, padded), the model runs
 forward and backward, gradients are clipped and the optimiser moves the weights. Nothing is prefetched here, so the
