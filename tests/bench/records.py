@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import typer
+from click.testing import Result
+from typer.testing import CliRunner
+
 from podx_bench.harness.records import AccuracyRecord, SpeedRecord, StreamRecord
+
+
+def invoke(command: Callable[..., None], arguments: Sequence[str]) -> Result:
+    """What a command prints when it is run in this process; it must succeed."""
+    app = typer.Typer()
+    app.command()(command)
+    done = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done
 
 
 def speed_record(engine: str, ms: float, batch_size: int = 1) -> SpeedRecord:

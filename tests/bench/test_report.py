@@ -17,11 +17,12 @@ from podx_bench.engines import ENGINES
 from podx_bench.harness.records import RESULTS_FILE, GemmRecord, Results, RooflineRecord
 from podx_bench.pages.render import html_report, markdown_report, write_report
 from podx_bench.pages.table import TextTable
+from podx_bench.report.__main__ import main
 from podx_bench.report.bench import bench_report, extra_sections
 from podx_bench.report.tables import ACCURACY, SPEED, all_tables, grouped
 from podx_bench.scale.records import SCALE_FILE, ScaleRecord, ScaleResults
 from podx_bench.serving.records import SERVING_FILE, ServingRecord, ServingResults
-from tests.bench.records import ranking_record, speed_record, stream_record
+from tests.bench.records import invoke, ranking_record, speed_record, stream_record
 
 
 def tables_of(*runs: Results) -> list[TextTable]:
@@ -148,11 +149,10 @@ def test_other_benches_join_a_report(canned: Results, tmp_path: Path) -> None:
         str(SCALE_FILE.write(tmp_path, scale)),
     ]
     for command in (
-        ["podx_bench.report", str(tmp_path / RESULTS_FILE)],
-        ["podx_bench.report", str(tmp_path / RESULTS_FILE), "--out", str(tmp_path / "compared")],
+        [str(tmp_path / RESULTS_FILE)],
+        [str(tmp_path / RESULTS_FILE), "--out", str(tmp_path / "compared")],
     ):
-        done = subprocess.run([sys.executable, "-m", *command, *options], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
+        done = invoke(main, [*command, *options])
         page = Path(done.stdout.strip())
         assert page.read_text().count("<svg") > 2 + 2 and "Scale of the catalog" in page.read_text()
         assert "Serving, sequential" in page.with_name("report.md").read_text()

@@ -59,7 +59,7 @@ def catalog_of(items: Sequence[Tokens], unlisted: Sequence[int] = ()) -> Catalog
     return Catalog(names, tokens, offsets, listed, EOS)
 
 
-def random_model(source: Checkpoint, seed: int, sharpness: float = 1.0) -> Checkpoint:
+def random_model(source: Checkpoint, seed: int, sharpness: float = 1.0, decoder_layers: int = 2) -> Checkpoint:
     """The checkpoint with a far smaller model in it. ``sharpness``: 0 makes all tokens equally likely."""
     config = T5Config(
         vocab_size=VOCABULARY,
@@ -67,7 +67,7 @@ def random_model(source: Checkpoint, seed: int, sharpness: float = 1.0) -> Check
         d_kv=8,
         d_ff=32,
         num_layers=1,
-        num_decoder_layers=2,
+        num_decoder_layers=decoder_layers,
         num_heads=2,
         decoder_start_token_id=0,
     )
