@@ -49,7 +49,7 @@ def bundle_of(dataset: Dataset, max_history: int = 20) -> Any:
         input_encoder=lambda: InputEncoder(tokenizer, whole_word_rows=64),
         catalog=catalog,
         users=SimpleNamespace(ids=Numbers(dataset.user_ids)),
-        manifest=SimpleNamespace(whole_word_rows=64, max_history=max_history),
+        manifest=SimpleNamespace(whole_word_rows=64, max_history=max_history, one_pass=False),
     )
 
 

@@ -33,7 +33,7 @@ def bundle_of(dataset: Dataset, tasks: tuple[Task, ...] = ALL_TASKS, max_history
         return SimpleNamespace(raw_ids=np.array([name.encode() for name in names]))
 
     return SimpleNamespace(
-        manifest=SimpleNamespace(tasks=tasks, max_history=max_history),
+        manifest=SimpleNamespace(tasks=tasks, answered=tasks, max_history=max_history, one_pass=False),
         catalog=SimpleNamespace(items=table(dataset.item_ids)),
         users=SimpleNamespace(ids=table(dataset.user_ids)),
         tokenizer=WordTokenizer(),

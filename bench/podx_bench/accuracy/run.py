@@ -252,7 +252,8 @@ class _Run:
 
 
 def plan_jobs(model: Model, options: AccuracyOptions) -> list[Job]:
-    """All measurements of a model. Free search comes with the constrained one on the same users beside it.
+    """All measurements of a model. Free search comes with the constrained one on the same users beside it; one-pass
+    models have none.
 
     Raises:
         ConfigError, DataError: a task asked for is not in the bundle, or not in the data.
@@ -263,7 +264,7 @@ def plan_jobs(model: Model, options: AccuracyOptions) -> list[Job]:
         total = len(model.dataset.explanations["test"]) if texts else model.dataset.user_count
         users = min(total, options.limit(task) or total)
         jobs.append(Job(task, TEXT if texts else CONSTRAINED, users))
-        if not texts and (free := min(users, options.unconstrained_users)):
+        if not texts and not model.bundle.manifest.one_pass and (free := min(users, options.unconstrained_users)):
             jobs += [Job(task, CONSTRAINED, free), Job(task, UNCONSTRAINED, free)]
     return list(dict.fromkeys(jobs))
 

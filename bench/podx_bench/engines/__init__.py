@@ -72,7 +72,7 @@ _KINDS = (
     ),
     _kind(
         ENCODE_ONCE_FREE, "PyTorch, transformers generate over the whole vocabulary, items read from the text",
-        _EAGER, ENCODE_ONCE, False, **_ITEMS, **_BY_EAGER,
+        _EAGER, ENCODE_ONCE, False, **_ITEMS, **_BY_EAGER, writes_freely=True,
     ),
     _kind(
         "torch-compile",
@@ -81,20 +81,21 @@ _KINDS = (
     ),
     _kind(
         OURS,
-        "podx on ONNX Runtime, search inside the catalog's trie and in one graph, scores over the catalog's tokens",
-        _OURS, "catalog", reference=ENCODE_ONCE,
+        "podx on ONNX Runtime, search inside the catalog's trie and in one graph, scores over the catalog's tokens (of "
+        "one-pass models over siblings)",
+        _OURS, reference=ENCODE_ONCE,
     ),
     _kind(
         "podx-steps", "podx as above, but a graph call for each decoding step and the search outside the graphs",
-        _OURS, "catalog", "steps", **_ITEMS, reference=OURS,
+        _OURS, None, "steps", **_ITEMS, reference=OURS,
     ),
     _kind(
         "podx-vocabulary", "podx as above, but scores over the whole vocabulary as transformers computes them",
-        _OURS, "vocabulary", **_ITEMS, reference=ENCODE_ONCE,
+        _OURS, "vocabulary", **_ITEMS, reference=ENCODE_ONCE, writes_freely=True,
     ),
     _kind(
         "podx-unconstrained", "podx on ONNX Runtime, search over the whole vocabulary, items read from the text",
-        _OURS, "text", **_ITEMS, slow=True, reference=ENCODE_ONCE_FREE,
+        _OURS, "text", **_ITEMS, slow=True, reference=ENCODE_ONCE_FREE, writes_freely=True,
     ),
 )
 # fmt: on
@@ -125,17 +126,26 @@ def engine_kind(name: str) -> EngineKind:
 
 
 def select(
-    names: Sequence[str] | None, has_checkpoint: bool, variants: Mapping[str, EngineKind] = MappingProxyType({})
+    names: Sequence[str] | None,
+    has_checkpoint: bool,
+    variants: Mapping[str, EngineKind] = MappingProxyType({}),
+    one_pass: bool = False,
 ) -> dict[str, EngineKind]:
     """Kinds by the names asked for, each once and in order; None: the default ones.
 
     Args:
         variants: engines made for this run, by name. Those that are not asked for come last.
+        one_pass: the model is a one-pass model, of which the default engines do not write freely.
 
     Raises:
-        ConfigError: an engine is unknown, needs a checkpoint and there is none, or an environment that is missing.
+        ConfigError: an engine is unknown, needs a checkpoint and there is none, or an environment that is missing; or
+            it writes freely and the model cannot.
     """
     kinds = {name: variants.get(name) or engine_kind(name) for name in (DEFAULT_ENGINES if names is None else names)}
+    free = [name for name, kind in kinds.items() if kind.writes_freely and one_pass]
+    if free and names is not None:
+        raise ConfigError(f"{', '.join(free)} cannot run a one-pass model, which scores siblings: leave it out")
+    kinds = {name: kind for name, kind in kinds.items() if name not in free}
     kinds |= {name: kind for name, kind in variants.items() if name not in kinds}
     if not kinds:
         raise ConfigError(f"--engines is empty: choose among {', '.join(ENGINES)}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import podx
 from podx.decoding.options import ItemSearchOptions, ScoreOver
@@ -20,14 +20,16 @@ class RuntimeEngine:
     """Runs a bundle.
 
     Args:
-        search: what scores are over, ``catalog`` or ``vocabulary``; or ``text``: unconstrained search.
+        search: what scores are over, None: what the model was trained for; or ``text``: unconstrained search.
         graph: see ``search_graph`` of :func:`podx.load`.
 
     Raises:
         BundleError: the bundle is damaged. DeviceError: ONNX Runtime does not have the device.
     """
 
-    def __init__(self, context: EngineContext, search: str, graph: SearchGraph = "auto") -> None:
+    def __init__(
+        self, context: EngineContext, search: ScoreOver | Literal["text"] | None = None, graph: SearchGraph = "auto"
+    ) -> None:
         self._context, self._search = context, search
         self._recommender = podx.load(
             context.bundle,
@@ -49,7 +51,7 @@ class RuntimeEngine:
             options = replace(UNCONSTRAINED_ITEMS, beams=context.beams)
             texts = recommender.generate_items_batch(wanted, k, options, batch_size=size)
             return [Answer(tuple(answer.item for answer in answers)) for answers in texts]
-        search = ItemSearchOptions(beams=context.beams, score_over=cast(ScoreOver, self._search))
+        search = ItemSearchOptions(beams=context.beams, score_over=self._search)
         lists = batch_method(recommender, context.task)(wanted, k, search=search, batch_size=size)
         return [Answer(tuple(answer.item for answer in answers)) for answers in lists]
 
@@ -57,7 +59,7 @@ class RuntimeEngine:
 def list_requests(task: Task, requests: Sequence[WorkItem]) -> list[Any]:
     """Requests for lists of items as the runtime takes them."""
     if task is Task.TOPN:
-        return [podx.RankRequest(request.user, request.items) for request in requests]
+        return [podx.RankRequest(request.user, request.items, history=request.history) for request in requests]
     return [podx.RecommendRequest(request.user, request.items, exclude=request.exclude) for request in requests]
 
 

@@ -98,7 +98,7 @@ def run_exactness(bundle_path: Path, data: Path, out: Path, options: ExactnessOp
     require_match(bundle, dataset)
     recommender = podx.load(bundle_path, threads=options.threads, verify=False)
     records: list[ExactnessRecord] = []
-    for task in bundle.manifest.tasks:
+    for task in bundle.manifest.answered:
         if task is not Task.EXPLANATION:
             tell(f"exactness: {task}")
             workload = build_workload(task, dataset, bundle, options.users, options.seed)

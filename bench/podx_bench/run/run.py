@@ -93,7 +93,8 @@ class BenchRun:
         self._bundle, self._dataset = Bundle.load(inputs.bundle), Dataset.load(inputs.data)
         variants = load_variants(inputs.variants, self._bundle)
         made = {name: variant_kind(name, variant) for name, variant in variants.items()}
-        self._kinds = select(options.engines, inputs.checkpoint is not None, made)
+        one_pass = self._bundle.manifest.one_pass
+        self._kinds = select(options.engines, inputs.checkpoint is not None, made, one_pass)
         require_match(self._bundle, self._dataset)
         self._tasks = choose_tasks(self._bundle, self._dataset, options.tasks)
         idle = ", ".join(name for name, kind in self._kinds.items() if not set(self._tasks) & set(kind.tasks))

@@ -73,7 +73,7 @@ def choose_tasks(bundle: Bundle, dataset: Dataset, asked: tuple[Task, ...] | Non
         ConfigError: a task asked for is not in the bundle.
         DataError: the dataset has no test explanations, and they were asked for.
     """
-    known = bundle.manifest.tasks
+    known = bundle.manifest.answered
     has_explanations = bool(dataset.explanations[TEST])
     if asked is None:
         return tuple(t for t in ALL_TASKS if t in known and (t is not Task.EXPLANATION or has_explanations))
@@ -100,23 +100,36 @@ def build_workload(
     if task is Task.EXPLANATION:
         return _explanations(dataset, bundle.tokenizer, count, None if file_order else seed)
     users = (np.arange(1, dataset.user_count + 1) if file_order else user_order(dataset, seed))[:count]
-    return ranking_workload(task, dataset, users, bundle.manifest.max_history)
+    return ranking_workload(task, dataset, users, bundle.manifest.max_history, bundle.manifest.one_pass)
 
 
 def ranking_workload(
-    task: Task, dataset: Dataset, users: npt.NDArray[np.int64], max_history: int = sys.maxsize
+    task: Task,
+    dataset: Dataset,
+    users: npt.NDArray[np.int64],
+    max_history: int = sys.maxsize,
+    by_history: bool = False,
 ) -> Workload:
-    """Requests for these users of a ranking task. ``max_history``: longer histories keep their newest items."""
+    """Requests for these users of a ranking task.
+
+    Args:
+        max_history: longer histories keep their newest items.
+        by_history: candidates come with the history, by which one-pass models rank them.
+    """
     targets = np.array([dataset.test_item(user) for user in users.tolist()], dtype=np.int64)
     names = [dataset.user_ids[user - 1] for user in users.tolist()]
+    histories = [_raw(dataset, dataset.history(user, TEST)) for user in users.tolist()]
     candidates: tuple[npt.NDArray[np.int64], ...] = ()
     if task is Task.TOPN:
         candidates = tuple(evaluation_topn(dataset, user, TEST) for user in users.tolist())
-        requests = [WorkItem(name, _raw(dataset, items)) for name, items in zip(names, candidates, strict=True)]
+        read = [history[-max_history:] if by_history else None for history in histories]
+        parts = zip(names, candidates, read, strict=True)
+        requests = [WorkItem(name, _raw(dataset, items), history=history) for name, items, history in parts]
     else:
-        histories = [_raw(dataset, dataset.history(user, TEST)) for user in users.tolist()]
-        parts = ((history[-max_history:], history[:-max_history]) for history in histories)
-        requests = [WorkItem(name, *part) for name, part in zip(names, parts, strict=True)]
+        requests = [
+            WorkItem(name, history[-max_history:], history[:-max_history])
+            for name, history in zip(names, histories, strict=True)
+        ]
     return Workload(task, tuple(requests), users, targets, candidates)
 
 

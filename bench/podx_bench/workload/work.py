@@ -26,11 +26,13 @@ class WorkItem:
         user: raw id.
         items: raw ids: the history, oldest first and cut to what the model reads; or the candidates; or the one item.
         exclude: raw ids that must not come back beside the history: the part of it that was cut off.
+        history: raw ids of the history by which a one-pass model ranks candidates; None: candidates alone are read.
     """
 
     user: str
     items: tuple[str, ...]
     exclude: tuple[str, ...] = ()
+    history: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ class RequestReader:
     def encode(self, request: WorkItem) -> EncodedInput:
         """One request, end of sequence included; the prompt vectors that a model puts before it are not."""
         user = self._bundle.users.ids.number(request.user) or 0
-        return self._encoder.encode(self._task, user, self.items(request.items))
+        read = request.items if request.history is None else request.history
+        return self._encoder.encode(self._task, user, self.items(read))
 
     def batch(self, requests: Sequence[WorkItem]) -> Batch:
         """Requests padded to the longest of them."""
@@ -113,6 +116,7 @@ class EngineKind:
         needs_checkpoint: whether it reads the checkpoint rather than the bundle.
         slow: whether accuracy is measured on ``eager_users`` users only.
         reference: engine whose lists its own are compared with; None: it is the reference.
+        writes_freely: whether it scores or writes tokens that no item has, which one-pass models have not learnt.
         speed_only: whether its answers are no recommendations, so that it takes no part in accuracy.
         bundle: folder of a bundle of its own; None: that of the run.
         loads: engine that its process loads, by name; None: this one. Names made for a run alone need it.
@@ -127,6 +131,7 @@ class EngineKind:
     needs_checkpoint: bool = False
     slow: bool = False
     reference: str | None = None
+    writes_freely: bool = False
     speed_only: bool = False
     bundle: Path | None = None
     loads: str | None = None

@@ -50,7 +50,7 @@ def export(
 
 def _summary(manifest: Manifest, out: Path) -> Table:
     table = Table(title="exported", show_header=False)
-    table.add_row("tasks", ", ".join(manifest.tasks))
+    table.add_row("tasks", ", ".join(manifest.answered))
     table.add_row("precision", manifest.precision)
     for task, template in manifest.templates.items():
         table.add_row(f"{task}: words kept", escape(template))
