@@ -5,16 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
+import numpy.typing as npt
 
 from podx.bundle.catalog import Catalog
-from podx.text.inputs import InputEncoder, pad_rows
+from podx.text.inputs import InputEncoder
 from podx.text.templates import Task
 from podx.text.tokenizer import Tokenizer
+from podx_train.batches.batching import BatchBuilder
+from podx_train.batches.samplers import Pool, Record
 from podx_train.data.dataset import Dataset
-from podx_train.eager.generation import model_batch
-from podx_train.model.losses import IGNORED_LABEL
 from podx_train.model.pod_t5 import PodT5
+from podx_train.training.evaluate import pool_losses
 
 USERS = 64
 BATCH = 16
@@ -49,24 +50,20 @@ def measure_fit(model: PodT5, tokenizer: Tokenizer, dataset: Dataset) -> Fit:
     catalog = Catalog.create(dataset.item_ids, tokenizer, dataset.item_texts)
     _ = catalog.trie  # two items of the same tokens are found now
     config = model.config
-    encoder = InputEncoder(tokenizer, catalog.text, config.whole_word_rows)
     users = np.flatnonzero(dataset.lengths >= 4) + 1  # a training item to predict, and one before it
     users = np.random.default_rng(SEED).permutation(users)[:USERS]
     if not len(users):
         return Fit(float("nan"), float("nan"), 0)
-    records, targets = [], []
-    for user in users.tolist():
-        items = dataset.train_items(user)
-        records.append(encoder.encode(Task.SEQUENTIAL, user, items[:-1][-config.max_history :]))
-        targets.append(np.array([*catalog.target(int(items[-1])), tokenizer.eos_id], dtype=np.int64))
-    others = targets[1:] + targets[:1]
-    sums = np.zeros(2)
-    for first in range(0, len(records), BATCH):
-        chosen = slice(first, first + BATCH)
-        batch = encoder.collate(records[chosen])
-        inputs = model_batch(batch, config.task_row(Task.SEQUENTIAL))
-        for column, wanted in enumerate((targets, others)):
-            labels = torch.from_numpy(pad_rows(wanted[chosen], IGNORED_LABEL))
-            with torch.inference_mode():
-                sums[column] += float(model.sample_losses(inputs, labels).double().sum())
-    return Fit(float(sums[0]) / len(records), float(sums[1]) / len(records), len(records))
+    own = [dataset.train_items(user) for user in users.tolist()]
+    targets = [np.array([*catalog.target(int(items[-1])), tokenizer.eos_id], dtype=np.int64) for items in own]
+
+    def loss(wanted: list[npt.NDArray[np.int64]]) -> float:
+        records = [
+            Record(Task.SEQUENTIAL, user, items[:-1][-config.max_history :], target)
+            for user, items, target in zip(users.tolist(), own, wanted, strict=True)
+        ]
+        pool = Pool(Task.SEQUENTIAL, len(records), lambda indices, _: [records[i] for i in indices.tolist()])
+        encoder = InputEncoder(tokenizer, catalog.text, config.whole_word_rows)
+        return pool_losses(model, BatchBuilder(config, encoder, (pool,)), (pool,), BATCH)[Task.SEQUENTIAL]
+
+    return Fit(loss(targets), loss(targets[1:] + targets[:1]), len(users))

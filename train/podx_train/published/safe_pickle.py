@@ -117,140 +117,115 @@ class _Machine:
         Raises:
             CheckpointError: an instruction that saved models do not use, or a call that is refused.
         """
-        if name in _VALUES:
-            self.stack.append(argument)
-        elif name in _EMPTY:
-            self.stack.append(_EMPTY[name]())
-        elif name in _CONSTANTS:
-            self.stack.append(_CONSTANTS[name])
-        elif name in _PUT:
-            self._memo[len(self._memo) if argument is None else argument] = self.stack[-1]
-        elif name in _GET:
-            self.stack.append(self._memo[argument])
-        elif name in _TUPLES:
-            self._tuple(_TUPLES[name])
-        elif name not in _IGNORED:
-            action = _ACTIONS.get(name)
-            if action is None:
-                raise CheckpointError(
-                    f"{self._where}: uses the pickle instruction {name}, which torch.save does not: refused"
-                )
-            action(self, argument)
+        action = _ACTIONS.get(name)
+        if action is None:
+            raise CheckpointError(
+                f"{self._where}: uses the pickle instruction {name}, which torch.save does not: refused"
+            )
+        action(self, argument)
 
-    def from_mark(self) -> list[Any]:
-        start = self.marks.pop()
-        found = self.stack[start:]
-        del self.stack[start:]
-        return found
+    def push(self, value: Any) -> None:
+        self.stack.append(value)
 
-    def _tuple(self, length: int | None) -> None:
-        if length is None:
-            self.stack.append(tuple(self.from_mark()))
-            return
-        if len(self.stack) < length:
+    def take(self, count: int | None) -> list[Any]:
+        """The last ``count`` values, off the stack; None: all since the last mark."""
+        start = self.marks.pop() if count is None else len(self.stack) - count
+        if start < 0:
             raise IndexError("the stack is empty")
-        found = tuple(self.stack[-length:])
-        del self.stack[-length:]
-        self.stack.append(found)
+        taken = self.stack[start:]
+        del self.stack[start:]
+        return taken
 
-    def _global(self, argument: str) -> None:
-        module, _, name = argument.partition(" ")
-        self.stack.append(Name(module, name))
+    def put(self, place: int | None) -> None:
+        self._memo[len(self._memo) if place is None else place] = self.stack[-1]
 
-    def _stack_global(self, _: Any) -> None:
-        name, module = self.stack.pop(), self.stack.pop()
+    def get(self, place: int) -> None:
+        self.push(self._memo[place])
+
+    def name(self, module: Any, name: Any) -> None:
         if not isinstance(name, str) or not isinstance(module, str):
             raise TypeError("a class is named by something else than text")
-        self.stack.append(Name(module, name))
+        self.push(Name(module, name))
 
-    def _reduce(self, _: Any) -> None:
-        arguments, called = self.stack.pop(), self.stack.pop()
+    def call(self, called: Any, arguments: Any) -> None:
         if not isinstance(called, Name) or not isinstance(arguments, tuple):
             raise TypeError("a call of something that is no function")
         own = self._calls.get(str(called))
         if own is not None:
-            self.stack.append(own(*arguments))
+            self.push(own(*arguments))
             return
         if str(called) not in _COMMON_CALLS and str(called).partition(".")[0] in sys.stdlib_module_names:
             raise CheckpointError(
                 f"{self._where}: asks to run {called}, which no saved model needs. Nothing was run. "
                 f"Do not open this file with torch.load or pickle; get the model from its authors"
             )
-        self.stack.append(Inert(called, arguments))
+        self.push(Inert(called, arguments))
 
-    def _new(self, _: Any) -> None:
-        arguments, called = self.stack.pop(), self.stack.pop()
-        self._make(called, arguments)
-
-    def _new_with_keywords(self, _: Any) -> None:
-        keywords, arguments, called = self.stack.pop(), self.stack.pop(), self.stack.pop()
-        self._make(called, (arguments, keywords))
-
-    def _make(self, called: Any, arguments: Any) -> None:
+    def make(self, called: Any, *arguments: Any) -> None:
         if not isinstance(called, Name):
             raise TypeError("an object of something that is no class")
-        own = str(called) == "collections.OrderedDict"
-        self.stack.append({} if own else Inert(called, arguments))
+        ordered = str(called) == "collections.OrderedDict"
+        self.push({} if ordered else Inert(called, arguments if len(arguments) > 1 else arguments[0]))
 
-    def _build(self, _: Any) -> None:
-        state = self.stack.pop()
+    def build(self, state: Any) -> None:
         target = self.stack[-1]
         if isinstance(target, Inert):
             target.state = state
         elif not isinstance(target, dict):  # an ordered dictionary may have attributes; they are of no use
             raise TypeError("the state of something that has none")
 
+    def extend(self, values: list[Any]) -> None:
+        target = self.stack[-1]
+        elements = target.items if isinstance(target, Inert) else target
+        if not isinstance(elements, list):
+            raise TypeError("elements of something that is no list")
+        elements.extend(values)
 
-def _extend(values: list[Any], target: Any) -> None:
-    elements = target.items if isinstance(target, Inert) else target
-    if not isinstance(elements, list):
-        raise TypeError("elements of something that is no list")
-    elements.extend(values)
+    def set_entries(self, flat: list[Any]) -> None:
+        target = self.stack[-1]
+        entries = target.pairs if isinstance(target, Inert) else target
+        if not isinstance(entries, dict) or len(flat) % 2:
+            raise TypeError("entries of something that is no dictionary")
+        for key, value in zip(flat[::2], flat[1::2], strict=True):
+            if key is None or isinstance(key, (str, bool)) or (isinstance(key, int) and abs(key) < 1 << 60):
+                entries[key] = value
 
 
-def _set_entries(flat: list[Any], target: Any) -> None:
-    entries = target.pairs if isinstance(target, Inert) else target
-    if not isinstance(entries, dict) or len(flat) % 2:
-        raise TypeError("entries of something that is no dictionary")
-    for key, value in zip(flat[::2], flat[1::2], strict=True):
-        if key is None or isinstance(key, (str, bool)) or (isinstance(key, int) and abs(key) < 1 << 60):
-            entries[key] = value
-
-
-_VALUES = frozenset(
-    {
-        *("BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT"),
-        *("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
-    }
+_VALUES = (
+    *("BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT"),
+    *("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
 )
-_CONSTANTS: Mapping[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-_EMPTY: Mapping[str, Callable[[], Any]] = {
-    "EMPTY_DICT": dict,
-    "EMPTY_LIST": list,
-    "EMPTY_SET": list,
-    "EMPTY_TUPLE": tuple,
-}
-"""What is empty at first; a set is kept as a list, because its elements would be hashed."""
-_PUT = frozenset({"BINPUT", "LONG_BINPUT", "MEMOIZE"})
-_GET = frozenset({"BINGET", "LONG_BINGET"})
-_TUPLES: Mapping[str, int | None] = {"TUPLE": None, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-_IGNORED = frozenset({"PROTO", "FRAME", "STOP"})
 _ACTIONS: Mapping[str, Callable[[_Machine, Any], object]] = {
+    **dict.fromkeys(_VALUES, _Machine.push),
+    **dict.fromkeys(("PROTO", "FRAME", "STOP"), lambda machine, _: None),
+    **dict.fromkeys(("BINPUT", "LONG_BINPUT", "MEMOIZE"), _Machine.put),
+    **dict.fromkeys(("BINGET", "LONG_BINGET"), _Machine.get),
+    "NONE": lambda machine, _: machine.push(None),
+    "NEWTRUE": lambda machine, _: machine.push(True),
+    "NEWFALSE": lambda machine, _: machine.push(False),
+    "EMPTY_DICT": lambda machine, _: machine.push({}),
+    "EMPTY_LIST": lambda machine, _: machine.push([]),
+    "EMPTY_SET": lambda machine, _: machine.push([]),  # a set is kept as a list, for its elements would be hashed
+    "FROZENSET": lambda machine, _: machine.push(machine.take(None)),
+    "EMPTY_TUPLE": lambda machine, _: machine.push(()),
+    "TUPLE": lambda machine, _: machine.push(tuple(machine.take(None))),
+    "TUPLE1": lambda machine, _: machine.push(tuple(machine.take(1))),
+    "TUPLE2": lambda machine, _: machine.push(tuple(machine.take(2))),
+    "TUPLE3": lambda machine, _: machine.push(tuple(machine.take(3))),
     "MARK": lambda machine, _: machine.marks.append(len(machine.stack)),
-    "POP": lambda machine, _: machine.stack.pop(),
-    "POP_MARK": lambda machine, _: machine.from_mark(),
-    "DUP": lambda machine, _: machine.stack.append(machine.stack[-1]),
-    "APPEND": lambda machine, _: _extend([machine.stack.pop()], machine.stack[-1]),
-    "APPENDS": lambda machine, _: _extend(machine.from_mark(), machine.stack[-1]),
-    "ADDITEMS": lambda machine, _: _extend(machine.from_mark(), machine.stack[-1]),
-    "FROZENSET": lambda machine, _: machine.stack.append(machine.from_mark()),
-    "SETITEM": lambda machine, _: _set_entries([machine.stack.pop(-2), machine.stack.pop()], machine.stack[-1]),
-    "SETITEMS": lambda machine, _: _set_entries(machine.from_mark(), machine.stack[-1]),
-    "GLOBAL": _Machine._global,
-    "STACK_GLOBAL": _Machine._stack_global,
-    "REDUCE": _Machine._reduce,
-    "NEWOBJ": _Machine._new,
-    "NEWOBJ_EX": _Machine._new_with_keywords,
-    "BUILD": _Machine._build,
-    "BINPERSID": lambda machine, _: machine.stack.append(machine.persistent(machine.stack.pop())),
+    "POP": lambda machine, _: machine.take(1),
+    "POP_MARK": lambda machine, _: machine.take(None),
+    "DUP": lambda machine, _: machine.push(machine.stack[-1]),
+    "APPEND": lambda machine, _: machine.extend(machine.take(1)),
+    "APPENDS": lambda machine, _: machine.extend(machine.take(None)),
+    "ADDITEMS": lambda machine, _: machine.extend(machine.take(None)),
+    "SETITEM": lambda machine, _: machine.set_entries(machine.take(2)),
+    "SETITEMS": lambda machine, _: machine.set_entries(machine.take(None)),
+    "GLOBAL": lambda machine, named: machine.name(*named.split(" ", 1)),
+    "STACK_GLOBAL": lambda machine, _: machine.name(*machine.take(2)),
+    "REDUCE": lambda machine, _: machine.call(*machine.take(2)),
+    "NEWOBJ": lambda machine, _: machine.make(*machine.take(2)),
+    "NEWOBJ_EX": lambda machine, _: machine.make(*machine.take(3)),
+    "BUILD": lambda machine, _: machine.build(*machine.take(1)),
+    "BINPERSID": lambda machine, _: machine.push(machine.persistent(*machine.take(1))),
 }

@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 import struct
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -28,20 +28,12 @@ PICKLE_NAME = "data.pkl"
 _DAMAGE = (zipfile.BadZipFile, OSError, EOFError, ValueError, LookupError, ArithmeticError, RuntimeError, struct.error)
 """What zipfile raises on archives that are not as they should be; what it does not support is a RuntimeError."""
 
-_DTYPES = MappingProxyType(
-    {
-        "FloatStorage": torch.float32,
-        "DoubleStorage": torch.float64,
-        "HalfStorage": torch.float16,
-        "BFloat16Storage": torch.bfloat16,
-        "LongStorage": torch.int64,
-        "IntStorage": torch.int32,
-        "ShortStorage": torch.int16,
-        "CharStorage": torch.int8,
-        "ByteStorage": torch.uint8,
-        "BoolStorage": torch.bool,
-    }
-)
+_DTYPES = {
+    **{"DoubleStorage": torch.float64, "FloatStorage": torch.float32, "HalfStorage": torch.float16},
+    **{"LongStorage": torch.int64, "IntStorage": torch.int32, "ShortStorage": torch.int16, "CharStorage": torch.int8},
+    **{"BFloat16Storage": torch.bfloat16, "ByteStorage": torch.uint8, "BoolStorage": torch.bool},
+}
+"""Types of numbers by torch's names of their storages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +84,8 @@ class SavedModule:
             raise CheckpointError(
                 f"{self.path} holds no parameter {lacking[0]}: it is not a model of the expected kind"
             )
-        with _Archive(self.path) as archive:
-            return {name: archive.tensor(self.parameters[name]) for name in names}
+        with _opened(self.path) as read:
+            return {name: _tensor(self.path, read, self.parameters[name]) for name in names}
 
 
 def read_module(path: Path) -> SavedModule:
@@ -102,8 +94,8 @@ def read_module(path: Path) -> SavedModule:
     Raises:
         CheckpointError: the file is missing, damaged, no saved module, or asks for something to be run.
     """
-    with _Archive(path) as archive:
-        root = read_pickle(archive.pickle(), _CALLS, _storage, str(path))
+    with _opened(path) as read:
+        root = read_pickle(read(PICKLE_NAME), _CALLS, _storage, str(path))
     state = root.state if isinstance(root, Inert) else None
     if not isinstance(root, Inert) or not isinstance(state, dict) or "_modules" not in state:
         held = "a dictionary (of weights alone?)" if isinstance(root, dict) else "something else"
@@ -164,12 +156,10 @@ def _whole(values: Any) -> tuple[int, ...]:
 
 def _storage(persistent_id: Any) -> Storage:
     """What torch writes for the numbers of a tensor: ("storage", type, key, device, count)."""
-    if not isinstance(persistent_id, tuple) or len(persistent_id) != 5:
-        raise ValueError("not the reference to a storage that torch.save writes")
-    word, kind, key, _, count = persistent_id
-    if word != "storage" or not isinstance(kind, Name) or not isinstance(key, str):
-        raise ValueError("not the reference to a storage that torch.save writes")
-    return Storage(kind.name, key, _whole((count,))[0])
+    match persistent_id:
+        case ("storage", Name() as kind, str(key), _, count):
+            return Storage(kind.name, key, _whole((count,))[0])
+    raise ValueError("not the reference to a storage that torch.save writes")
 
 
 def _view(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> StoredTensor:
@@ -196,90 +186,77 @@ def _ordered(pairs: Any = (), *_: Any) -> dict[Any, Any]:
     return {}
 
 
-_CALLS: Calls = MappingProxyType(
-    {
-        "torch._utils._rebuild_tensor": _view,
-        "torch._utils._rebuild_tensor_v2": _view,
-        "torch._utils._rebuild_parameter": _first,
-        "torch._utils._rebuild_parameter_with_state": _first,
-        "collections.OrderedDict": _ordered,
-    }
-)
+_CALLS: Calls = {
+    "torch._utils._rebuild_tensor": _view,
+    "torch._utils._rebuild_tensor_v2": _view,
+    "torch._utils._rebuild_parameter": _first,
+    "torch._utils._rebuild_parameter_with_state": _first,
+    "collections.OrderedDict": _ordered,
+}
 
 
-class _Archive:
-    """The zip file of torch.save, checked before anything of it is read."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._files: dict[str, zipfile.ZipInfo] = {}
-        if not path.is_file():
-            raise CheckpointError(f"there is no file {path}: name the model.pt that POD's pretrain.py wrote")
-
-    def __enter__(self) -> _Archive:
-        try:
-            if not zipfile.is_zipfile(self._path):
-                raise CheckpointError(
-                    f"{self._path} is no zip archive: it is cut off, or torch older than 1.6 wrote it, whose format "
-                    f"podx does not read. Copy it again, or save it anew with torch 1.6 or later"
-                )
-            self._zip = zipfile.ZipFile(self._path)
-        except _DAMAGE as error:
-            raise CheckpointError(f"{self._path} is a damaged archive ({error}): copy it again") from error
-        try:
-            self._check()
-        except BaseException:
-            self._zip.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._zip.close()
-
-    def _check(self) -> None:
-        """Refuse archives that torch.save does not write: compressed, encrypted, overlapping, of odd names."""
-        infos = self._zip.infolist()
-        heads = [info.filename for info in infos if info.filename.split("/")[1:] == [PICKLE_NAME]]
-        if len(heads) != 1 or len({info.filename for info in infos}) != len(infos):
-            raise CheckpointError(f"{self._path} is an archive, but not one of torch.save: name the model.pt of POD")
-        prefix = heads[0].removesuffix(PICKLE_NAME)
-        self._files = {i.filename.removeprefix(prefix): i for i in infos if i.filename.startswith(prefix)}
-        if "constants.pkl" in self._files:
-            raise CheckpointError(f"{self._path} is a TorchScript program: name a model saved with torch.save")
-        stored = all(i.compress_type == zipfile.ZIP_STORED and i.compress_size == i.file_size for i in infos)
-        total = sum(info.file_size for info in infos)
-        if not stored or total > self._path.stat().st_size or any(info.flag_bits & 1 for info in infos):
+@contextmanager
+def _opened(path: Path) -> Iterator[Callable[[str], bytes]]:
+    """What reads the parts of an archive of torch.save, which is checked before anything of it is read."""
+    if not path.is_file():
+        raise CheckpointError(f"there is no file {path}: name the model.pt that POD's pretrain.py wrote")
+    try:
+        if not zipfile.is_zipfile(path):
             raise CheckpointError(
-                f"{self._path} is compressed or says that it holds more than it does, which torch.save never writes: "
-                f"unpack it if it was packed again, or copy it again"
+                f"{path} is no zip archive: it is cut off, or torch older than 1.6 wrote it, whose format podx does "
+                f"not read. Copy it again, or save it anew with torch 1.6 or later"
             )
-        if "byteorder" in self._files and self._read("byteorder") != b"little":
-            raise CheckpointError(f"{self._path} was written on a big-endian machine: save it on a little-endian one")
+        archive = zipfile.ZipFile(path)
+    except _DAMAGE as error:
+        raise CheckpointError(f"{path} is a damaged archive ({error}): copy it again") from error
+    with archive:
+        parts = _parts(path, archive)
 
-    def _read(self, name: str) -> bytes:
-        if name not in self._files:
-            raise CheckpointError(f"{self._path} lacks its part {name[:40]!r}: it is damaged, copy it again")
-        try:
-            return self._zip.read(self._files[name])
-        except _DAMAGE as error:
-            raise CheckpointError(f"{self._path} is damaged in its part {name} ({error}): copy it again") from error
+        def read(name: str) -> bytes:
+            if name not in parts:
+                raise CheckpointError(f"{path} lacks its part {name[:40]!r}: it is damaged, copy it again")
+            try:
+                return archive.read(parts[name])
+            except _DAMAGE as error:
+                raise CheckpointError(f"{path} is damaged in its part {name} ({error}): copy it again") from error
 
-    def pickle(self) -> bytes:
-        """The description of the tree."""
-        return self._read(PICKLE_NAME)
+        if "byteorder" in parts and read("byteorder") != b"little":
+            raise CheckpointError(f"{path} was written on a big-endian machine: save it on a little-endian one")
+        yield read
 
-    def tensor(self, stored: StoredTensor) -> Tensor:
-        """The values of a tensor, float32."""
-        kind = _DTYPES.get(stored.storage.kind)
-        if kind is None:
-            raise CheckpointError(f"{self._path} holds numbers of type {stored.storage.kind}: save it in float32")
-        content = self._read(f"data/{stored.storage.key}")
-        if len(content) != stored.storage.count * kind.itemsize:
-            raise CheckpointError(
-                f"{self._path}: part data/{stored.storage.key} has {len(content):,} bytes where "
-                f"{stored.storage.count:,} numbers were promised: it is damaged, copy it again"
-            )
-        if not content:
-            return torch.zeros(stored.size)
-        numbers = torch.frombuffer(bytearray(content), dtype=kind)
-        return numbers.as_strided(stored.size, stored.stride, stored.offset).to(torch.float32, copy=True).contiguous()
+
+def _parts(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    """The files by name; refuses archives that torch.save does not write: compressed, encrypted, overlapping."""
+    infos = archive.infolist()
+    heads = [info.filename for info in infos if info.filename.split("/")[1:] == [PICKLE_NAME]]
+    if len(heads) != 1 or len({info.filename for info in infos}) != len(infos):
+        raise CheckpointError(f"{path} is an archive, but not one of torch.save: name the model.pt of POD")
+    prefix = heads[0].removesuffix(PICKLE_NAME)
+    parts = {info.filename.removeprefix(prefix): info for info in infos if info.filename.startswith(prefix)}
+    if "constants.pkl" in parts:
+        raise CheckpointError(f"{path} is a TorchScript program: name a model saved with torch.save")
+    stored = all(i.compress_type == zipfile.ZIP_STORED and i.compress_size == i.file_size for i in infos)
+    total = sum(info.file_size for info in infos)
+    if not stored or total > path.stat().st_size or any(info.flag_bits & 1 for info in infos):
+        raise CheckpointError(
+            f"{path} is compressed or says that it holds more than it does, which torch.save never writes: "
+            f"unpack it if it was packed again, or copy it again"
+        )
+    return parts
+
+
+def _tensor(path: Path, read: Callable[[str], bytes], stored: StoredTensor) -> Tensor:
+    """The values of a tensor, float32."""
+    kind = _DTYPES.get(stored.storage.kind)
+    if kind is None:
+        raise CheckpointError(f"{path} holds numbers of type {stored.storage.kind}: save it in float32")
+    content = read(f"data/{stored.storage.key}")
+    if len(content) != stored.storage.count * kind.itemsize:
+        raise CheckpointError(
+            f"{path}: part data/{stored.storage.key} has {len(content):,} bytes where {stored.storage.count:,} numbers "
+            f"were promised: it is damaged, copy it again"
+        )
+    if not content:
+        return torch.zeros(stored.size)
+    numbers = torch.frombuffer(bytearray(content), dtype=kind)
+    return numbers.as_strided(stored.size, stored.stride, stored.offset).to(torch.float32, copy=True).contiguous()
