@@ -8,9 +8,10 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from types import TracebackType
+from functools import partial
+from itertools import islice
 from typing import Self
 
 import torch
@@ -48,19 +49,16 @@ class BatchFeed:
     """
 
     def __init__(self, build: Callable[[int], Built], first: int, end: int, ahead: int) -> None:
-        self._build, self._next, self._end = build, first, end
-        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="podx-batches") if ahead else None
-        self._ahead = ahead
-        self._coming: deque[Future[tuple[Built, float]]] = deque()
+        self._build, self._ahead = build, ahead
+        self._positions = iter(range(first, end))
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="podx-batches")
+        self._coming: deque[Callable[[], tuple[Built, float]]] = deque()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._worker is not None:
-            self._worker.shutdown(wait=True, cancel_futures=True)
+    def __exit__(self, *_: object) -> None:
+        self._worker.shutdown(wait=True, cancel_futures=True)
         self._coming.clear()
 
     def take(self) -> Ready:
@@ -71,26 +69,19 @@ class BatchFeed:
             IndexError: there are no more.
         """
         started = time.perf_counter()
-        if self._worker is None:
-            built, seconds = self._timed(self._claim())
-            return Ready(built, seconds, seconds)
-        self._fill(self._worker)
+        self._begin(max(1, self._ahead))
         if not self._coming:
             raise IndexError("all batches have been taken")
-        built, seconds = self._coming.popleft().result()
-        waited = time.perf_counter() - started
-        self._fill(self._worker)
+        built, seconds = self._coming.popleft()()
+        waited = time.perf_counter() - started if self._ahead else seconds
+        self._begin(self._ahead)
         return Ready(built, seconds, waited)
 
-    def _claim(self) -> int:
-        if self._next >= self._end:
-            raise IndexError("all batches have been taken")
-        self._next += 1
-        return self._next - 1
-
-    def _fill(self, worker: ThreadPoolExecutor) -> None:
-        while len(self._coming) < self._ahead and self._next < self._end:
-            self._coming.append(worker.submit(self._timed, self._claim()))
+    def _begin(self, wanted: int) -> None:
+        """See to it that so many batches are coming, if there are as many."""
+        for position in islice(self._positions, wanted - len(self._coming)):
+            timed = partial(self._timed, position)
+            self._coming.append(self._worker.submit(timed).result if self._ahead else timed)
 
     def _timed(self, position: int) -> tuple[Built, float]:
         started = time.perf_counter()

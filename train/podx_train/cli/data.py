@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -93,12 +92,10 @@ def stats_command(
         Console().print(stats_table(stats, escape(str(data))))
 
 
-@contextmanager
-def _progress(console: Console) -> Iterator[Progress]:
+def _progress(console: Console) -> Progress:
     """Bars that vanish when done, leaving the summary."""
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        yield progress
+    return Progress(*columns, console=console, transient=True)
 
 
 def _read(path: Path, columns: ColumnNames, progress: Progress) -> Interactions:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 from podx.errors import DataError
@@ -30,11 +30,6 @@ class ColumnNames:
     item: str | None = option(None, "Name of the item column.", flag="--item-column")
     timestamp: str | None = option(None, "Name of the time column.", flag="--timestamp-column")
     review: str | None = option(None, "Name of the review column.", flag="--review-column")
-
-    @property
-    def any_given(self) -> bool:
-        """Whether the user named a column."""
-        return any(getattr(self, f.name) is not None for f in fields(self))
 
 
 def find_columns(path: Path, available: list[str], wanted: ColumnNames) -> dict[str, str]:

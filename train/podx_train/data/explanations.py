@@ -132,23 +132,9 @@ def explanatory_sentence(review: str, features: dict[str, float]) -> Explanatory
     return best[1] if best else None
 
 
-@dataclass(frozen=True, eq=False)
-class ExplanationSplit:
-    """``split`` [n]: TRAIN, VALIDATION or TEST of each record; ``kept_out``: records whose pair is held out."""
-
-    split: NDArray[np.int8]
-    kept_out: int
-
-
-def explain_reviews(reviews: Sequence[str], chosen: Sequence[int]) -> list[ExplanatorySentence | None]:
-    """The explanatory sentence of each chosen review, None where there is none; all reviews tell what features are."""
-    features = feature_words(reviews)
-    return [explanatory_sentence(reviews[place], features) for place in chosen]
-
-
 def split_explanations(
     users: Int32Array, items: Int32Array, held_out: NDArray[np.int8], keep_leaky: bool, random: np.random.Generator
-) -> ExplanationSplit:
+) -> tuple[NDArray[np.int8], int]:
     """Split records 8:1:1 at random, so that each user and item has a training record where possible.
 
     A record of a user's validation or test item goes to that split, as its text would tell the model of the held-out
@@ -160,6 +146,9 @@ def split_explanations(
         held_out: [n] TRAIN, or the split whose target the record's pair is.
         keep_leaky: split all records alike (the protocol of the paper), held-out pairs in training included.
         random: source of the order.
+
+    Returns:
+        TRAIN, VALIDATION or TEST of each record, [n]; and how many records are of a held-out pair.
     """
     fixed = np.zeros_like(held_out) if keep_leaky else held_out
     split = fixed.copy()
@@ -173,4 +162,4 @@ def split_explanations(
         taken = max(0, share - int((fixed == part).sum()))
         split[free[:taken]] = part
         free = free[taken:]
-    return ExplanationSplit(split, int((fixed != TRAIN).sum()))
+    return split, int((fixed != TRAIN).sum())

@@ -16,7 +16,14 @@ from numpy.typing import NDArray
 from podx.errors import ConfigError, DataError
 from podx.flags import check, option
 from podx_train.data.dataset import Dataset
-from podx_train.data.explanations import TEST, TRAIN, VALIDATION, explain_reviews, split_explanations
+from podx_train.data.explanations import (
+    TEST,
+    TRAIN,
+    VALIDATION,
+    explanatory_sentence,
+    feature_words,
+    split_explanations,
+)
 from podx_train.data.folder import EXPLANATION_SPLITS, MIN_SEQUENCE, ExplanationRecord, Int32Array
 from podx_train.data.interactions import DropReport, Interactions
 from podx_train.data.negatives import PAPER_NEGATIVES, negatives_per_user, sample_negatives
@@ -216,20 +223,18 @@ def _explanations(
     result: dict[str, list[ExplanationRecord]] = {split: [] for split in EXPLANATION_SPLITS}
     if interactions.reviews is None:
         return result, report
-    sentences = explain_reviews(interactions.reviews, rows.tolist())
-    chosen = np.flatnonzero([sentence is not None for sentence in sentences])
-    empty = sum(not interactions.reviews[row].strip() for row in rows.tolist())
+    features = feature_words(interactions.reviews)
+    reviews = [interactions.reviews[row] for row in rows.tolist()]
+    found = {place: explanatory_sentence(review, features) for place, review in enumerate(reviews)}
+    sentences = {place: sentence for place, sentence in found.items() if sentence is not None}
+    empty = sum(not review.strip() for review in reviews)
     report = report.plus(EMPTY_REVIEW_REASON, empty)
-    report = report.plus(NO_SENTENCE_REASON, len(rows) - len(chosen) - empty)
-    users, items = sequences.users[chosen], sequences.items[chosen]
+    report = report.plus(NO_SENTENCE_REASON, len(rows) - len(sentences) - empty)
+    chosen = np.array(list(sentences), dtype=np.int64)
+    users, items, held_out = sequences.users[chosen], sequences.items[chosen], _held_out(sequences)[chosen]
     random = _random(options, STREAM_EXPLANATIONS)
-    split = split_explanations(users, items, _held_out(sequences)[chosen], options.keep_leaky_explanations, random)
-    user_numbers, item_numbers = _numbers(numbering.users)[users], _numbers(numbering.items)[items]
-    for place, row in enumerate(chosen.tolist()):
-        sentence = sentences[row]
-        if sentence is not None:
-            record = ExplanationRecord(
-                int(user_numbers[place]), int(item_numbers[place]), sentence.text, sentence.feature
-            )
-            result[EXPLANATION_SPLITS[split.split[place]]].append(record)
-    return result, report.plus(HELD_OUT_REASON, split.kept_out)
+    parts, kept_out = split_explanations(users, items, held_out, options.keep_leaky_explanations, random)
+    user_numbers, item_numbers = _numbers(numbering.users)[users].tolist(), _numbers(numbering.items)[items].tolist()
+    for part, user, item, sentence in zip(parts, user_numbers, item_numbers, sentences.values(), strict=True):
+        result[EXPLANATION_SPLITS[part]].append(ExplanationRecord(user, item, sentence.text, sentence.feature))
+    return result, report.plus(HELD_OUT_REASON, kept_out)

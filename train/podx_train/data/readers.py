@@ -47,7 +47,7 @@ def read_interactions(
     if kind is InputFormat.PARQUET:
         return _read_parquet(path, columns, progress)
     if kind is InputFormat.S3REC:
-        if columns.any_given:
+        if columns != ColumnNames():
             raise ConfigError(f"{path} is a numbered sequence file, which has no columns: leave the column options out")
         return _read_s3rec(path, progress)
     records = _csv_records if kind is InputFormat.CSV else _json_records
@@ -79,14 +79,6 @@ def _lines(path: Path, progress: Progress | None) -> Iterator[Iterator[str]]:
         raise DataError(f"cannot read {path} to its end: {error}; the file is damaged, fetch it again") from error
 
 
-def _check_text(text: str) -> None:
-    """Note a row with bytes that are not UTF-8, which decoding kept as lone surrogates."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        raise RowError("not UTF-8 text") from None
-
-
 Record = tuple[str, Mapping[str, Any] | RowError]  # place, and the row by column name or what is wrong with it
 
 
@@ -110,11 +102,10 @@ def _csv_records(path: Path, lines: Iterator[str]) -> Iterator[Record]:
         place = f"line {reader.line_num + skipped}"
         if not row:
             continue
-        if len(row) != len(header):
-            problem = RowError("number of fields differs from the header's", f"{len(row)} for {len(header)}")
-            yield place, problem
-            continue
-        yield place, dict(zip(header, row, strict=True))
+        if len(row) == len(header):
+            yield place, dict(zip(header, row, strict=True))
+        else:
+            yield place, RowError("number of fields differs from the header's", f"{len(row)} for {len(header)}")
 
 
 def _json_records(path: Path, lines: Iterator[str]) -> Iterator[Record]:
@@ -155,7 +146,10 @@ def _append(rows: RowCollector, place: str, record: Mapping[str, Any], columns: 
     review = record.get(columns["review"]) if "review" in columns else None
     if review is not None and not isinstance(review, str):
         raise RowError("review is not text", repr(review)[:SHOWN_CHARACTERS])
-    _check_text(user + item + (review or ""))
+    try:
+        (user + item + (review or "")).encode("utf-8")
+    except UnicodeEncodeError:  # decoding kept such bytes as lone surrogates
+        raise RowError("not UTF-8 text") from None
     rows.users.append(user)
     rows.items.append(item)
     rows.timestamps.append(time)

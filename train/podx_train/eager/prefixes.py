@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -17,41 +16,39 @@ from podx.errors import RequestError
 ItemLists = Sequence[Sequence[int] | npt.NDArray[np.integer] | None]
 """Item numbers for each row of a batch; None: nothing said about this row."""
 
+_Counted = tuple[npt.NDArray[np.integer], npt.NDArray[np.integer]]
+"""How many items end at or below nodes: the nodes, ascending, and the counts; the root's is meaningless."""
+
 ANY_ROW = -1
 """Stands for all rows without lists of their own: they share what is worked out."""
 
 
 class TrieWalker:
-    """Trie lookups by dictionary, each node's children gathered when it is first met; shared by all searches."""
+    """Trie lookups that remember what they met; shared by all searches."""
 
     def __init__(self, trie: Trie) -> None:
         self.trie = trie
-        self._children: dict[int, dict[int, int]] = {}
         self._nodes: dict[tuple[int, ...], int | None] = {(): ROOT}
         self._tokens: dict[int, Tensor] = {}
 
-    def children(self, node: int) -> dict[int, int]:
-        """Token → child."""
-        children = self._children.get(node)
-        if children is None:
-            first, last = int(self.trie.child_start[node]), int(self.trie.child_start[node + 1])
-            children = dict(zip(self.trie.edge_token[first:last].tolist(), range(first + 1, last + 1), strict=True))
-            self._children[node] = children
-        return children
+    def children(self, node: int) -> slice:
+        """Numbers of a node's children."""
+        return slice(int(self.trie.child_start[node]) + 1, int(self.trie.child_start[node + 1]) + 1)
 
     def tokens(self, node: int) -> Tensor:
         """Tokens of a node's children, int64 [children]."""
-        tokens = self._tokens.get(node)
-        if tokens is None:
-            first, last = self.trie.child_start[node], self.trie.child_start[node + 1]
-            tokens = self._tokens[node] = torch.from_numpy(self.trie.edge_token[first:last].astype(np.int64))
-        return tokens
+        if node not in self._tokens:
+            children = self.children(node)  # edge e leads to node e + 1
+            tokens = self.trie.edge_token[children.start - 1 : children.stop - 1]
+            self._tokens[node] = torch.from_numpy(tokens.astype(np.int64))
+        return self._tokens[node]
 
     def node(self, prefix: tuple[int, ...]) -> int | None:
         """Node that a prefix leads to, or None where it leads out of the trie."""
         if prefix not in self._nodes:
             parent = self.node(prefix[:-1])
-            self._nodes[prefix] = None if parent is None else self.children(parent).get(prefix[-1])
+            place = () if parent is None else (self.tokens(parent) == prefix[-1]).nonzero().flatten().tolist()
+            self._nodes[prefix] = self.children(parent).start + place[0] if place and parent is not None else None
         return self._nodes[prefix]
 
     def item(self, prefix: tuple[int, ...]) -> int:
@@ -81,10 +78,9 @@ class PrefixConstraint:
         self, walker: TrieWalker, eos_id: int, excluded: ItemLists | None = None, allowed: ItemLists | None = None
     ) -> None:
         self._walker = walker
-        self._eos_id = eos_id
         self._end = torch.tensor([eos_id])
         self._excluded, self._allowed = excluded, allowed
-        self._counts: dict[int, tuple[Counter[int] | None, Counter[int]]] = {}
+        self._counts: dict[int, tuple[_Counted | None, _Counted | None]] = {}
         self._tokens: dict[tuple[int, int], Tensor] = {}
 
     def _of(self, lists: ItemLists | None, row: int) -> npt.NDArray[np.int64] | None:
@@ -98,46 +94,33 @@ class PrefixConstraint:
     def _restricted(self, row: int) -> bool:
         return any(lists is not None and lists[row] is not None for lists in (self._excluded, self._allowed))
 
-    def _items_below(self, items: npt.NDArray[np.int64]) -> Counter[int]:
-        """How many of ``items`` end at or below each node; the root's count is meaningless."""
-        return Counter(self._walker.trie.paths(items).ravel().tolist())
+    def _items_below(self, items: npt.NDArray[np.int64] | None) -> _Counted | None:
+        return None if items is None else np.unique(self._walker.trie.paths(items), return_counts=True)
 
-    def _row_counts(self, row: int) -> tuple[Counter[int] | None, Counter[int]]:
-        """Allowed items below each node (None: all of them), and excluded items to take off."""
+    def _left(self, row: int, nodes: slice) -> npt.NDArray[np.integer]:
+        """How many items may come out at or below each of these nodes, the root excepted."""
         if row not in self._counts:
             allowed, excluded = self._of(self._allowed, row), self._of(self._excluded, row)
-            if allowed is not None:
-                kept = allowed if excluded is None else np.setdiff1d(allowed, excluded)
-                self._counts[row] = self._items_below(kept), Counter()
-            else:
-                self._counts[row] = None, Counter() if excluded is None else self._items_below(excluded)
-        return self._counts[row]
-
-    def _left(self, row: int, node: int) -> int:
-        """How many items may come out at or below a node, the root excepted."""
-        allowed, excluded = self._row_counts(row)
-        return int(self._walker.trie.subtree_items[node]) - excluded[node] if allowed is None else allowed[node]
+            if allowed is not None and excluded is not None:
+                allowed, excluded = np.setdiff1d(allowed, excluded), None
+            self._counts[row] = self._items_below(allowed), self._items_below(excluded)
+        among, without = self._counts[row]
+        left = self._walker.trie.subtree_items[nodes] if among is None else _of_nodes(among, nodes)
+        return left if without is None else left - _of_nodes(without, nodes)
 
     def _legal(self, row: int, node: int) -> Tensor:
-        trie, (allowed, excluded) = self._walker.trie, self._row_counts(row)
-        first, last = int(trie.child_start[node]), int(trie.child_start[node + 1])
-        if allowed is None:  # edge e leads to node e + 1
-            left = trie.subtree_items[first + 1 : last + 1] - _of_nodes(excluded, first + 1, last + 1)
-        else:
-            left = _of_nodes(allowed, first + 1, last + 1)
+        left = self._left(row, self._walker.children(node))
         tokens = self._walker.tokens(node)[torch.from_numpy(left > 0)]
-        item = int(trie.item[node])
+        item = int(self._walker.trie.item[node])
         if item != NO_ITEM and self.is_legal(row, item):
             tokens = torch.cat([tokens, self._end])
         return tokens if len(tokens) else self._end
 
     def is_legal(self, row: int, item: int) -> bool:
         """Whether an item may come out for a row: more is left at its node than below it."""
-        if not self._restricted(row):
-            return True
         node = int(self._walker.trie.item_node[item])
-        children = self._walker.children(node).values()
-        return self._left(row, node) > sum(self._left(row, child) for child in children)
+        here, below = slice(node, node + 1), self._walker.children(node)
+        return bool(self._left(row, here)[0] > self._left(row, below).sum())
 
     def __call__(self, row: int, sequence: Tensor) -> Tensor:
         """Tokens that may follow ``sequence``, whose first token is the decoder's start."""
@@ -145,18 +128,17 @@ class PrefixConstraint:
         if node is None:
             return self._end
         key = (row if self._restricted(row) else ANY_ROW, node)
-        tokens = self._tokens.get(key)
-        if tokens is None:
-            tokens = self._tokens[key] = self._legal(row, node)
-        return tokens
+        if key not in self._tokens:
+            self._tokens[key] = self._legal(row, node)
+        return self._tokens[key]
 
 
-def _of_nodes(counts: Counter[int], first: int, after: int) -> npt.NDArray[np.int64]:
-    """Counts of the nodes from ``first`` to the one before ``after``."""
-    nodes, values = (np.fromiter(part, np.int64, len(counts)) for part in (counts.keys(), counts.values()))
-    inside = (nodes >= first) & (nodes < after)
-    found = np.zeros(after - first, dtype=np.int64)
-    found[nodes[inside] - first] = values[inside]
+def _of_nodes(counted: _Counted, wanted: slice) -> npt.NDArray[np.int64]:
+    """Counts of the nodes in a range."""
+    nodes, counts = counted
+    inside = slice(*np.searchsorted(nodes, (wanted.start, wanted.stop)))
+    found = np.zeros(wanted.stop - wanted.start, dtype=np.int64)
+    found[nodes[inside] - wanted.start] = counts[inside]
     return found
 
 

@@ -29,9 +29,16 @@ _DAMAGE = (zipfile.BadZipFile, OSError, EOFError, ValueError, LookupError, Arith
 """What zipfile raises on archives that are not as they should be; what it does not support is a RuntimeError."""
 
 _DTYPES = {
-    **{"DoubleStorage": torch.float64, "FloatStorage": torch.float32, "HalfStorage": torch.float16},
-    **{"LongStorage": torch.int64, "IntStorage": torch.int32, "ShortStorage": torch.int16, "CharStorage": torch.int8},
-    **{"BFloat16Storage": torch.bfloat16, "ByteStorage": torch.uint8, "BoolStorage": torch.bool},
+    "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "BFloat16Storage": torch.bfloat16,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
 }
 """Types of numbers by torch's names of their storages."""
 

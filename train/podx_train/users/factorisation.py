@@ -83,23 +83,14 @@ class _Taken:
         return cls(partners[order], np.concatenate([[0], np.cumsum(lengths)]))
 
     def blocks(self, width: int) -> Iterator[tuple[IntArray, IntArray]]:
-        """Rows of like length together: their numbers [rows], and partners [rows, longest] with -1 where none is."""
+        """Rows of equal length together, a few at a time: their numbers [rows], and partners [rows, length]."""
         lengths = np.diff(self.offsets)
-        order = np.argsort(lengths, kind="stable")
-        first = 0
-        while first < len(order):
-            size = 1
-            while first + size < len(order):
-                longest = max(1, int(lengths[order[min(first + 2 * size, len(order)) - 1]]))
-                if 2 * size * longest * width > BLOCK_ELEMENTS:
-                    break
-                size *= 2
-            rows = order[first : first + size]
-            places = np.arange(max(1, int(lengths[rows].max())))
-            inside = places < lengths[rows, None]
-            where = np.where(inside, self.offsets[rows, None] + places, 0)
-            yield rows, np.where(inside, self.partners[where], -1)
-            first += size
+        for length in np.unique(lengths).tolist():
+            rows = np.flatnonzero(lengths == length)
+            step = max(1, BLOCK_ELEMENTS // (max(1, length) * width))
+            for first in range(0, len(rows), step):
+                block = rows[first : first + step]
+                yield block, self.partners[self.offsets[block, None] + np.arange(length)]
 
 
 def training_pairs(dataset: Dataset) -> tuple[IntArray, IntArray]:
@@ -143,23 +134,20 @@ def solve_side(taken: _Taken, fixed: Tensor, options: FactorisationOptions) -> T
     wide = fixed.double()
     gram = wide.T @ wide + options.penalty * torch.eye(width, dtype=torch.float64)
     projected = (wide @ torch.linalg.inv(gram)).float()
-    nobody = torch.zeros(1, width)
-    padded, padded_projected = torch.cat([fixed, nobody]), torch.cat([projected, nobody])  # place -1 is the zeros
     solved = torch.zeros(len(taken.offsets) - 1, width)
     for rows, partners in taken.blocks(width):
-        vectors = padded[partners]
+        vectors = fixed[partners]
         if partners.shape[1] > width:
             solved[rows] = _solve_wide(vectors, gram.float(), options.confidence)
         else:
-            present = torch.from_numpy(partners >= 0)
-            solved[rows] = _solve_narrow(vectors, padded_projected[partners], present, options.confidence)
+            solved[rows] = _solve_narrow(vectors, projected[partners], options.confidence)
     return solved
 
 
-def _solve_narrow(vectors: Tensor, projected: Tensor, present: Tensor, confidence: float) -> Tensor:
+def _solve_narrow(vectors: Tensor, projected: Tensor, confidence: float) -> Tensor:
     """With U the n rows [n, width] and G the common part: G⁻¹Uᵀ (I + c·U·G⁻¹Uᵀ)⁻¹ (1 + c)·1."""
     system = confidence * (vectors @ projected.mT) + torch.eye(vectors.shape[1])
-    wanted = (1.0 + confidence) * present.float()
+    wanted = torch.full(vectors.shape[:2], 1.0 + confidence)
     return (torch.linalg.solve(system, wanted)[:, None, :] @ projected)[:, 0]
 
 
