@@ -23,6 +23,9 @@ BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder that 
 UserId = Annotated[str, typer.Option("--user", help="Raw user id.")]
 Count = Annotated[int, typer.Option("-k", "--count", help="How many items.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+History = Annotated[
+    str | None, typer.Option("--history", help="Items, oldest first, separated by commas; default: the known ones.")
+]
 IncludeSeen = Annotated[bool, typer.Option("--include-seen", help="Let items of the history come back.")]
 
 
@@ -86,9 +89,7 @@ def _show(title: str, answers: Sequence[Recommendation], as_json: bool) -> None:
 def recommend(
     bundle: BundlePath,
     user: UserId,
-    history: Annotated[
-        str | None, typer.Option("--history", help="Items, oldest first, separated by commas; default: the known ones.")
-    ] = None,
+    history: History = None,
     exclude: Annotated[str | None, typer.Option("--exclude", help="Items that must not come back.")] = None,
     allow: Annotated[str | None, typer.Option("--allow", help="The only items that may come back.")] = None,
     include_seen: IncludeSeen = False,
@@ -110,18 +111,21 @@ def recommend(
 
 
 @app.command()
-@with_flags(load=LoadFlags)
+@with_flags(reading=ReadingFlags, load=LoadFlags)
 def rank(
     bundle: BundlePath,
     user: UserId,
     candidates: Annotated[str, typer.Option("--candidates", help="Items to choose among, separated by commas.")],
+    history: History = None,
+    reading: Any = None,
     k: Count = 10,
     as_json: AsJson = False,
     load: Any = None,
 ) -> None:
     """The best of some candidates for a user."""
-    recommender = podx.load(bundle, **load)
-    _show(f"best for {user}", recommender.rank(user, _split(candidates) or [], k), as_json)
+    recommender = podx.load(bundle, **load, **_reading(reading))
+    answers = recommender.rank(user, _split(candidates) or [], k, history=_split(history))
+    _show(f"best for {user}", answers, as_json)
 
 
 @app.command()

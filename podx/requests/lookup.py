@@ -74,7 +74,7 @@ class Lookup:
         number = self._users.ids.number(raw)
         nearest = self._unknown_user == "nearest"
         if number is None and history is not None and self.reads_history_alone:
-            return ResolvedUser(UNKNOWN_USER, (UNKNOWN_USER,), "mean")
+            return ResolvedUser(UNKNOWN_USER, (UNKNOWN_USER,), "known")  # all that is read of anybody
         if number is None:
             if not nearest or history is None:
                 raise self._unknown(raw)

@@ -147,7 +147,8 @@ def test_every_kind_of_request(exported: Path) -> None:
     known = recommender.recommend("user-1", k=5)
     history = [recommender.bundle.catalog.items.raw(n) for n in recommender.bundle.users.history(1).tolist()][-8:]
     assert recommender.recommend("user-1", history, k=5) == known
-    assert recommender.recommend("a newcomer", history, k=5) == known  # no user stands in the input
+    newcomer = recommender.recommend("a newcomer", history, k=5)
+    assert newcomer == known and newcomer.user == "known"  # no user stands in the input
     assert len(recommender.recommend("a newcomer", [], k=5)) == 5
     candidates = [f"item-{n}" for n in range(1, 41)]
     ranked = recommender.rank("user-1", candidates, k=40)
