@@ -89,7 +89,7 @@ def run(
     if taken:
         raise ConfigError(f"{', '.join(taken)} after -- conflicts with the study, which sets it: leave it out")
     models = [bundle_of(point, data, out, extra) for point in points(study, values)]
-    results = run_accuracy(models, (), out, options, lambda what, done, total: print(f"{what}: {done} of {total}"))
+    results = run_accuracy(models, (), out, options, print)
     print(f"report: {write_accuracy(results, out)}")
     return results
 

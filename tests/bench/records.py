@@ -64,7 +64,13 @@ def stream_record(engine: str, seconds: tuple[float, ...], ratio: float | None =
 def ranking_record(engine: str, hr_10: float, users: int = 100) -> AccuracyRecord:
     """A record of the sequential task."""
     metrics = {"hr_1": 0.01, "hr_5": 0.02, "hr_10": hr_10, "ndcg_5": 0.015, "ndcg_10": 0.025}
-    return AccuracyRecord(engine, "sequential", users, 1.0, {**metrics, "invalid": 0.0, "duplicate": 0.0})
+    return AccuracyRecord(
+        engine=engine,
+        task="sequential",
+        users=users,
+        seconds=1.0,
+        metrics={**metrics, "invalid": 0.0, "duplicate": 0.0},
+    )
 
 
 def write_peer(path: Path, users: list[int], lists: list[list[int]], **more: Any) -> Path:

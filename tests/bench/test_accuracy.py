@@ -134,7 +134,7 @@ def comparison(answers: list[Answer], others: list[Answer], task: Task, dataset:
     return compared(record, {"int8": answers, "fp32": others}, "fp32", workload(task), dataset)
 
 
-TEXTS = AccuracyRecord("int8", Task.EXPLANATION, 2, 1.0, {})
+TEXTS = AccuracyRecord(engine="int8", task=Task.EXPLANATION, users=2, seconds=1.0, metrics={})
 
 
 def test_agreement_is_on_the_users_both_answered(dataset: Dataset) -> None:
@@ -177,10 +177,11 @@ def test_answers_are_collected_in_batches_until_the_time_is_up() -> None:
         def answer(self, rows: range) -> tuple[list[Answer], float]:
             return [Answer(text=str(row)) for row in rows], 0.5
 
-    told: list[int] = []
+    told: list[str] = []
     answers, seconds = collect_answers(Process(), 5, 2, told.append)  # type: ignore[arg-type]
     assert [answer.text for answer in answers] == ["0", "1", "2", "3", "4"]
-    assert (seconds, told) == (1.5, [2, 4, 5])
+    assert seconds == 1.5
+    assert told == [f"{done} of 5 users, less than a minute left" for done in (2, 4, 5)]
     times = iter([False, True])
     answers, _ = collect_answers(Process(), 5, 2, told.append, lambda: next(times))  # type: ignore[arg-type]
     assert len(answers) == 2

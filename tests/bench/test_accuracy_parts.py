@@ -15,7 +15,7 @@ from podx_bench.accuracy import published
 from podx_bench.accuracy.datasets import leak_counts, score_peer
 from podx_bench.accuracy.metrics import answer_metrics
 from podx_bench.accuracy.options import AccuracyOptions, ModelInput, PeerInput, parse_model, parse_peer
-from podx_bench.accuracy.records import Measurement
+from podx_bench.harness.records import AccuracyRecord
 from podx_bench.pages.table import metric_column
 from podx_bench.workload.scenarios import ranking_workload
 from podx_bench.workload.work import Answer
@@ -61,7 +61,7 @@ def test_leaking_pairs_are_counted() -> None:
 
 def test_seeds_become_mean_and_sample_deviation() -> None:
     def spread(*values: float) -> str:
-        seeds = [Measurement("sequential", "constrained", 1, None, {"hr_10": value}) for value in values]
+        seeds = [AccuracyRecord(task="sequential", users=1, metrics={"hr_10": value}) for value in values]
         return metric_column("hr_10", "HR@10", "{:.4f}".format).cell(seeds)
 
     assert spread(0.25) == "0.2500"

@@ -13,20 +13,16 @@ from typer.testing import CliRunner
 
 from podx.errors import ConfigError
 from podx.text.templates import Task
+from podx_bench.accuracy.metrics import measure
 from podx_bench.accuracy.options import AccuracyOptions, ModelInput
-from podx_bench.accuracy.records import (
-    CONSTRAINED,
-    RESULTS_FILE,
-    UNCONSTRAINED,
-    AccuracyResults,
-    DatasetRecord,
-    Measurement,
-)
+from podx_bench.accuracy.records import RESULTS_FILE, AccuracyResults, DatasetRecord
 from podx_bench.accuracy.report import write_accuracy
 from podx_bench.accuracy.rows import methods
-from podx_bench.accuracy.run import MEASURED_FOLDER, Job, measure_job, run_accuracy
+from podx_bench.accuracy.run import MEASURED_FOLDER, run_accuracy
 from podx_bench.accuracy.tables import accuracy_table, all_tables, decoding_table, template_table
 from podx_bench.cli.app import app
+from podx_bench.harness.records import CONSTRAINED, UNCONSTRAINED, AccuracyRecord
+from podx_bench.workload.work import Answer
 from podx_export.pipeline import export_checkpoint
 from podx_train.data.dataset import Dataset
 from podx_train.data.folder import ExplanationRecord
@@ -122,7 +118,7 @@ def test_what_is_measured_is_not_measured_again(
         raise AssertionError("a process was started")
 
     monkeypatch.setattr("podx_bench.accuracy.run.EngineProcess", refuse)
-    monkeypatch.setattr("podx_bench.accuracy.datasets.baseline_lists", refuse)
+    monkeypatch.setattr("podx_bench.accuracy.datasets.baseline_records", refuse)
     again = run_accuracy(seeds(folder), [], out, QUICK)
     assert again.models == study.models
     assert again.timings == study.timings
@@ -134,21 +130,23 @@ def test_what_is_measured_is_not_measured_again(
 
 def test_a_killed_run_goes_on_where_it_was(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = dataclasses.replace(QUICK, tasks=(Task.SEQUENTIAL,), users=6, timed_users=0)
-    made: list[Job] = []
+    made: list[AccuracyRecord] = []
 
-    def killed(job: Job, *rest: Any) -> Measurement:
+    def killed(*arguments: Any) -> tuple[AccuracyRecord | None, list[Answer]]:
         if len(made) == 2:
             raise KeyboardInterrupt
-        made.append(job)
-        return measure_job(job, *rest)
+        record, answers = measure(*arguments)
+        assert record is not None
+        made.append(record)
+        return record, answers
 
-    monkeypatch.setattr("podx_bench.accuracy.run.measure_job", killed)
+    monkeypatch.setattr("podx_bench.accuracy.run.measure", killed)
     with pytest.raises(KeyboardInterrupt):
         run_accuracy(seeds(folder)[:1], [], tmp_path, options)
     assert len(AccuracyResults.load(tmp_path / RESULTS_FILE).models[0].measurements) == 2
     made.clear()
     study = run_accuracy(seeds(folder)[:1], [], tmp_path, options)
-    assert [(job.decoding, job.users) for job in made] == [(UNCONSTRAINED, 4)]  # the last of three
+    assert [(record.decoding, record.users) for record in made] == [(UNCONSTRAINED, 4)]  # the last of three
     assert len(study.models[0].measurements) == 3
     assert not list((tmp_path / MEASURED_FOLDER).glob("*.partial"))
 

@@ -7,9 +7,10 @@ import pytest
 
 from podx.text.templates import Task
 from podx_bench.engines import ENGINES
+from podx_bench.harness.clock import about
 from podx_bench.latency.speed import Cell
 from podx_bench.run.options import BenchOptions
-from podx_bench.run.plan import TaskPlan, about, describe_plan, estimated_seconds, user_count
+from podx_bench.run.plan import TaskPlan, describe_plan, estimated_seconds, user_count
 from podx_bench.workload.scenarios import Workload
 
 NONE = np.zeros(100, dtype=np.int64)

@@ -15,9 +15,10 @@ from typer.testing import CliRunner
 from podx.errors import ConfigError, PodxError
 from podx_bench.accuracy.datasets import dataset_digest
 from podx_bench.accuracy.options import AccuracyOptions
-from podx_bench.accuracy.records import CONSTRAINED, RESULTS_FILE, AccuracyResults
+from podx_bench.accuracy.records import RESULTS_FILE, AccuracyResults
 from podx_bench.accuracy.run import digest_of
 from podx_bench.harness.child import ChildDiedError, run_in_child
+from podx_bench.harness.records import CONSTRAINED
 from podx_export.cli.export import export
 from podx_train.cli.train import train
 from podx_train.options import Source, TrainOptions
@@ -193,6 +194,7 @@ def test_each_strategy_has_its_largest_batch_beside_the_paper(
         "sample-mixed (reported)", "task-alternated (reported)", "sample-mixed", "task-alternated",
     ]  # fmt: skip
     assert {len(row) for row in table.rows} == {len(table.header)} and table.rows[0][7] == "1h14m"
+    assert batching.TABLE_5[1].time == "6h55m" and batching.TABLE_5[0].epochs == 13
     assert table.rows[2][6] == "20.0 %" and "2.00 times" in table.notes[1]
     with pytest.raises(PodxError, match="not even one record fits"):
         batching.study(data, tmp_path, asked(0.1), ())

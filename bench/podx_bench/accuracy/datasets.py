@@ -18,11 +18,12 @@ import numpy.typing as npt
 from podx.bundle.manifest import file_sha256
 from podx.errors import DataError
 from podx.text.templates import Task
-from podx_bench.accuracy.metrics import list_metrics
+from podx_bench.accuracy.metrics import baseline_records, list_metrics
 from podx_bench.accuracy.options import AccuracyOptions
-from podx_bench.accuracy.records import CONSTRAINED, DatasetRecord, Measurement, ModelRecord
+from podx_bench.accuracy.records import DatasetRecord, ModelRecord
 from podx_bench.harness.options import LEAST_ACCURACY_K
-from podx_bench.workload.baselines import baseline_lists, padded
+from podx_bench.harness.records import AccuracyRecord
+from podx_bench.workload.baselines import padded
 from podx_bench.workload.scenarios import TEST, ranking_workload, user_order
 from podx_train.data.dataset import Dataset
 from podx_train.data.stats import dataset_stats
@@ -81,9 +82,8 @@ def describe_dataset(
         if any((m.task, m.users) == (task, len(users)) for rows in record.rows.values() for m in rows):
             continue
         rows, workload = dict(record.rows), ranking_workload(task, dataset, users)
-        for name, lists in baseline_lists(dataset, workload, LEAST_ACCURACY_K, options.seed).items():
-            measurement = Measurement(task, CONSTRAINED, len(users), None, list_metrics(lists, workload, dataset))
-            rows[name] = (*rows.get(name, ()), measurement)
+        for measured in baseline_records(dataset, workload, options.seed):
+            rows[measured.engine] = (*rows.get(measured.engine, ()), measured)
         record = dataclasses.replace(record, rows=rows)
         yield record
 
@@ -148,6 +148,6 @@ def score_peer(path: Path, dataset: Dataset, digest: str, options: AccuracyOptio
         scheme=dataset.scheme,
         training={key: value for key, value in content.items() if key not in PeerFile.__struct_fields__},
         environment=peer.environment,
-        measurements=(Measurement(Task.SEQUENTIAL.value, CONSTRAINED, len(users), None, metrics),),
+        measurements=(AccuracyRecord(engine=peer.name, task=Task.SEQUENTIAL, users=len(users), metrics=metrics),),
     )
     return record, notes

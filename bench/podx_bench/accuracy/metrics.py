@@ -1,11 +1,12 @@
 """Accuracy of answers: hits of the held-out items, shares of answers that no user should see, BLEU and ROUGE.
 
-Of the engines of ``podx bench BUNDLE`` it is that of the very processes that were timed, and how far they agree.
+``podx bench`` and ``podx bench accuracy`` both measure it here. Of the engines of the first it is that of the very
+processes that were timed, and how far they agree.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -16,8 +17,11 @@ from rouge_score import rouge_scorer
 from podx.metrics import NOT_AN_ITEM, RankingMetrics, overlap
 from podx.text.templates import Task
 from podx_bench.engines.process import EngineProcess
+from podx_bench.harness.child import Tell
+from podx_bench.harness.clock import about
 from podx_bench.harness.options import LEAST_ACCURACY_K
-from podx_bench.harness.records import AccuracyRecord
+from podx_bench.harness.records import CONSTRAINED, TEXT, UNCONSTRAINED, AccuracyRecord
+from podx_bench.latency.speed import Expired
 from podx_bench.pages.table import PERCENT
 from podx_bench.workload.baselines import baseline_lists, padded
 from podx_bench.workload.scenarios import TEST, Workload
@@ -31,16 +35,12 @@ OVERLAP_PLACES = 10
 
 
 def collect_answers(
-    process: EngineProcess,
-    users: int,
-    call_size: int,
-    progress: Callable[[int], None],
-    expired: Callable[[], bool] = lambda: False,
+    process: EngineProcess, users: int, call_size: int, tell: Tell, expired: Expired = lambda: False
 ) -> tuple[list[Answer], float]:
     """Answers to requests 0 … users-1, fewer where the time runs out, and the seconds all calls took.
 
     Args:
-        call_size: requests of a call. progress: told after each how many are answered.
+        call_size: requests of a call. tell: told after each how many are answered.
     """
     answers: list[Answer] = []
     seconds = 0.0
@@ -49,8 +49,29 @@ def collect_answers(
         given, taken = process.answer(rows)
         answers += given
         seconds += taken
-        progress(len(answers))
+        left = seconds / len(answers) * (users - len(answers))
+        tell(f"{len(answers):,} of {users:,} users, {about(left)} left")
     return answers, seconds
+
+
+def measure(
+    engine: str,
+    process: EngineProcess,
+    workload: Workload,
+    users: int,
+    call_size: int,
+    dataset: Dataset,
+    tell: Tell,
+    expired: Expired = lambda: False,
+) -> tuple[AccuracyRecord | None, list[Answer]]:
+    """Ask an engine's process the first requests of a workload, and score its answers.
+
+    Returns:
+        the record, None where the time was over before the first answer; and the answers.
+    """
+    what = f"{workload.task}: accuracy of {engine}"
+    answers, seconds = collect_answers(process, users, call_size, lambda said: tell(f"{what}, {said}"), expired)
+    return (score(engine, workload, answers, seconds, dataset) if answers else None), answers
 
 
 def item_numbers(dataset: Dataset) -> dict[str, int]:
@@ -64,7 +85,7 @@ def as_lists(answers: Sequence[Answer], numbers: dict[str, int], k: int) -> IntA
 
 
 def answer_metrics(answers: Sequence[Answer], workload: Workload, dataset: Dataset) -> dict[str, float]:
-    """The metrics of :class:`podx_bench.accuracy.records.Measurement`, of answers to a workload's first requests."""
+    """The metrics of :class:`podx_bench.harness.records.AccuracyRecord`, of answers to a workload's first requests."""
     workload = workload.head(len(answers))
     if workload.task is Task.EXPLANATION:
         return text_metrics([answer.text or "" for answer in answers], workload.references)
@@ -108,15 +129,30 @@ def score(
     engine: str, workload: Workload, answers: Sequence[Answer], seconds: float, dataset: Dataset
 ) -> AccuracyRecord:
     """Measure the answers to the first requests of a workload."""
-    return AccuracyRecord(engine, workload.task, len(answers), seconds, answer_metrics(answers, workload, dataset))
+    return AccuracyRecord(
+        engine=engine,
+        task=workload.task,
+        decoding=decoding(workload.task, engine),
+        users=len(answers),
+        seconds=seconds,
+        metrics=answer_metrics(answers, workload, dataset),
+    )
+
+
+def decoding(task: Task, engine: str) -> str:
+    """How an engine searches for its answers, see :class:`podx_bench.harness.records.AccuracyRecord`."""
+    if task is Task.EXPLANATION:
+        return TEXT
+    return UNCONSTRAINED if engine.endswith(UNCONSTRAINED) else CONSTRAINED
 
 
 def baseline_records(dataset: Dataset, workload: Workload, seed: int) -> list[AccuracyRecord]:
     """The rows that learn nothing, on all users of the workload."""
-    lists = baseline_lists(dataset, workload, LEAST_ACCURACY_K, seed)
     return [
-        AccuracyRecord(name, workload.task, len(workload), None, list_metrics(rows, workload, dataset))
-        for name, rows in lists.items()
+        AccuracyRecord(
+            engine=name, task=workload.task, users=len(workload), metrics=list_metrics(rows, workload, dataset)
+        )
+        for name, rows in baseline_lists(dataset, workload, LEAST_ACCURACY_K, seed).items()
     ]
 
 

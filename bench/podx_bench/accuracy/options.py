@@ -80,10 +80,8 @@ class AccuracyOptions(EngineOptions):
     def measuring(self) -> dict[str, Any]:
         """What a measurement depends on beside model, data, task and number of users."""
         return {
-            "device": self.device,
-            "threads": self.thread_count,
+            **self.engine,
             "batch_size": self.batch_size,
-            "beams": self.beams,
             "k": LEAST_ACCURACY_K,
             "user_order_seed": self.seed,
         }

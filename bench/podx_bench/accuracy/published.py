@@ -33,7 +33,7 @@ class Published(NamedTuple):
 
     Attributes:
         time: as printed; empty where the table has none.
-        metrics, users, ms_per_user: as a :class:`podx_bench.accuracy.records.Measurement` has them.
+        metrics, users, ms_per_user: as a :class:`podx_bench.harness.records.AccuracyRecord` has them.
     """
 
     source: str

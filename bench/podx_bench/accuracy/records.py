@@ -7,53 +7,22 @@ Every model, dataset and timing has a file of its own under ``measured``, writte
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from podx_bench.harness.record_file import RecordFile
-from podx_bench.pages.table import MILLISECONDS
+from podx_bench.harness.records import CONSTRAINED, AccuracyRecord
 
 RESULTS_FILE = "accuracy.json"
 COMMAND = "podx bench accuracy"
-CONSTRAINED, UNCONSTRAINED, TEXT = "constrained", "unconstrained", "text"
-"""How answers were searched for: inside the catalog, over the whole vocabulary; or an explanation."""
 
 Kept = TypeVar("Kept", bound="DatasetRecord | ModelRecord | TimingRecord")
 
 
-@dataclass(frozen=True)
-class Measurement:
-    """Accuracy on one task.
-
-    Attributes:
-        decoding: ``constrained``, ``unconstrained`` or ``text``.
-        users: how many users (explanations: records) it was measured on.
-        seconds: time of all calls; None for rows that run no model here.
-        metrics: by name. Lists: ``hr_1`` … ``ndcg_10``, and shares of the answers that are no item (``invalid``),
-            repeat an earlier one (``duplicate``), are in the user's history (``seen``), or, top-N alone, are no
-            candidate (``outside``). Texts: ``bleu_4``, ``rouge_1``, ``rouge_2``, ``rouge_l``, in percent.
-    """
-
-    task: str
-    decoding: str
-    users: int
-    seconds: float | None
-    metrics: Mapping[str, float]
-
-    @property
-    def ms_per_user(self) -> float | None:
-        """Time of all calls over the users."""
-        return None if self.seconds is None else MILLISECONDS * self.seconds / self.users
-
-    def timed(self, ms_per_user: float | None) -> Measurement:
-        """The same with another time."""
-        return replace(self, seconds=None if ms_per_user is None else ms_per_user * self.users / MILLISECONDS)
-
-
 def widest(
-    measurements: Sequence[Measurement], task: str, decoding: str, users: int | None = None
-) -> Measurement | None:
+    measurements: Sequence[AccuracyRecord], task: str, decoding: str, users: int | None = None
+) -> AccuracyRecord | None:
     """The measurement of a task on so many users; None: on the most there are. None where there is none."""
     matching = [m for m in measurements if (m.task, m.decoding) == (task, decoding) and users in (None, m.users)]
     return max(matching, key=lambda measurement: measurement.users, default=None)
@@ -74,10 +43,10 @@ class DatasetRecord:
     digest: str
     stats: Mapping[str, Any]
     leaks: Mapping[str, int]
-    rows: Mapping[str, tuple[Measurement, ...]] = field(default_factory=dict)
+    rows: Mapping[str, tuple[AccuracyRecord, ...]] = field(default_factory=dict)
     codes: int = 0
 
-    def find(self, name: str, task: str) -> Measurement | None:
+    def find(self, name: str, task: str) -> AccuracyRecord | None:
         """The measurement of a row that learns nothing, on the most users there are."""
         return widest(self.rows.get(name, ()), task, CONSTRAINED)
 
@@ -101,7 +70,7 @@ class ModelRecord:
     scheme: str
     training: Mapping[str, Any]
     environment: Mapping[str, Any]
-    measurements: tuple[Measurement, ...] = ()
+    measurements: tuple[AccuracyRecord, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
     templates: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -111,7 +80,7 @@ class ModelRecord:
         """Tells it from every other model of a report."""
         return f"{self.label} {self.digest} {self.dataset}"
 
-    def find(self, task: str, decoding: str, users: int | None = None) -> Measurement | None:
+    def find(self, task: str, decoding: str, users: int | None = None) -> AccuracyRecord | None:
         """See :func:`widest`."""
         return widest(self.measurements, task, decoding, users)
 

@@ -7,9 +7,10 @@ from pathlib import Path
 from podx.atomic import write_text
 from podx.text.templates import Task
 from podx_bench.accuracy.published import NUMBERED, published_rows
-from podx_bench.accuracy.records import CONSTRAINED, AccuracyResults
+from podx_bench.accuracy.records import AccuracyResults
 from podx_bench.accuracy.rows import LEARNS_NOTHING, MODEL, PEER, PODX, Method, leaks, methods
 from podx_bench.accuracy.tables import REPORTED, all_tables, dataset_name
+from podx_bench.harness.records import CONSTRAINED
 from podx_bench.pages.drawing import BASELINE_COLOUR, OTHER_COLOUR, OURS_COLOUR, bar_chart
 from podx_bench.pages.render import Report, Section, write_report
 from podx_bench.pages.table import mean_and_deviation

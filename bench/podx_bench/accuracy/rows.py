@@ -5,15 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from podx.text.templates import Task
-from podx_bench.accuracy.records import (
-    CONSTRAINED,
-    UNCONSTRAINED,
-    AccuracyResults,
-    DatasetRecord,
-    Measurement,
-    ModelRecord,
-    TimingRecord,
-)
+from podx_bench.accuracy.records import AccuracyResults, DatasetRecord, ModelRecord, TimingRecord
+from podx_bench.harness.clock import MILLISECONDS
+from podx_bench.harness.records import CONSTRAINED, UNCONSTRAINED, AccuracyRecord
 from podx_bench.workload.baselines import NEXT_NUMBER, POPULARITY
 from podx_train.data.numbering import IdScheme
 
@@ -36,7 +30,7 @@ class Method:
     name: str
     kind: str
     dataset: DatasetRecord
-    seeds: tuple[Measurement, ...]
+    seeds: tuple[AccuracyRecord, ...]
     records: tuple[ModelRecord, ...] = ()
 
     def values(self, metric: str) -> list[float]:
@@ -76,7 +70,7 @@ def methods(results: AccuracyResults, task: str, decoding: str) -> list[Method]:
         if decoding == CONSTRAINED:
             baselines = {name: dataset.find(name, task) for name in dataset.rows}
             found += [Method(name, LEARNS_NOTHING, dataset, (m,)) for name, m in baselines.items() if m is not None]
-        seeds: dict[tuple[str, str], list[tuple[Measurement, ModelRecord]]] = {}
+        seeds: dict[tuple[str, str], list[tuple[AccuracyRecord, ModelRecord]]] = {}
         for record in (*results.peers, *results.models):
             measurement = record.find(task, decoding)
             if record.dataset == dataset.digest and measurement is not None:
@@ -89,11 +83,14 @@ def methods(results: AccuracyResults, task: str, decoding: str) -> list[Method]:
 
 
 def _timed(
-    seeds: tuple[Measurement, ...], records: tuple[ModelRecord, ...], timing: TimingRecord | None
-) -> tuple[Measurement, ...]:
+    seeds: tuple[AccuracyRecord, ...], records: tuple[ModelRecord, ...], timing: TimingRecord | None
+) -> tuple[AccuracyRecord, ...]:
     """Seeds with their times as taken in turns with the other models, if any of them was; else those of their runs."""
     ms = [timing.ms_per_user.get(record.key) if timing else None for record in records]
-    return tuple(map(Measurement.timed, seeds, ms)) if any(ms) else seeds
+    if not any(ms):
+        return seeds
+    seconds = [None if each is None else each * seed.users / MILLISECONDS for each, seed in zip(ms, seeds, strict=True)]
+    return tuple(replace(seed, seconds=taken) for seed, taken in zip(seeds, seconds, strict=True))
 
 
 def side_by_side(results: AccuracyResults, task: str) -> list[tuple[Method, Method]]:

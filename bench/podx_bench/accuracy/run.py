@@ -9,7 +9,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
@@ -23,25 +23,23 @@ from podx.bundle.manifest import MANIFEST_FILE, file_sha256
 from podx.errors import ConfigError
 from podx.text.templates import ALL_TASKS, Task, Template, bare_template
 from podx_bench.accuracy.datasets import dataset_digest, describe_dataset, score_peer
-from podx_bench.accuracy.metrics import answer_metrics, collect_answers
+from podx_bench.accuracy.metrics import measure
 from podx_bench.accuracy.options import MODEL_FORM, AccuracyOptions, ModelInput, PeerInput, slug
 from podx_bench.accuracy.records import (
-    CONSTRAINED,
-    TEXT,
-    UNCONSTRAINED,
     AccuracyResults,
     DatasetRecord,
     Kept,
-    Measurement,
     ModelRecord,
     TimingRecord,
     measured_file,
 )
 from podx_bench.engines import OURS, EngineContext
 from podx_bench.engines.process import EngineProcess
+from podx_bench.harness.child import Tell
 from podx_bench.harness.environment import describe
 from podx_bench.harness.options import LEAST_ACCURACY_K
 from podx_bench.harness.record_file import RecordFile
+from podx_bench.harness.records import CONSTRAINED, TEXT, UNCONSTRAINED, AccuracyRecord
 from podx_bench.latency.speed import Cell, measure_cell
 from podx_bench.workload.inputs import model_facts, require_match
 from podx_bench.workload.scenarios import Workload, build_workload, choose_tasks
@@ -53,9 +51,6 @@ OURS_FREE = "podx-unconstrained"
 BATCHES_A_CALL = 8
 """A call brings so many batches, which podx sorts by length; between calls progress is told."""
 TRAINING_FACTS = ("seed", "updates", "train_seconds", "best_epoch", "environment", "options")
-
-Progress = Callable[[str, int, int], None]
-"""Told what is being done, how many users are done, and how many there are."""
 
 
 class Model(NamedTuple):
@@ -80,7 +75,7 @@ def run_accuracy(
     peers: Sequence[PeerInput],
     out: Path,
     options: AccuracyOptions,
-    progress: Progress = lambda *_: None,
+    tell: Tell = lambda _: None,
     data: Sequence[Path] = (),
 ) -> AccuracyResults:
     """Measure what earlier runs into ``out`` have not measured yet.
@@ -98,7 +93,7 @@ def run_accuracy(
         raise ConfigError(f"{out} is a file: choose another --out")
     if not models and not peers and not data:
         raise ConfigError(f"nothing to measure: give models as {MODEL_FORM}, a --peer, or --data")
-    return _Run(out, options, progress).all(models, peers, data)
+    return _Run(out, options, tell).all(models, peers, data)
 
 
 def digest_of(*parts: object) -> str:
@@ -109,8 +104,8 @@ def digest_of(*parts: object) -> str:
 class _Run:
     """A run under way: the results so far, on disk after every change."""
 
-    def __init__(self, out: Path, options: AccuracyOptions, progress: Progress) -> None:
-        self._out, self._options, self._progress = out, options, progress
+    def __init__(self, out: Path, options: AccuracyOptions, tell: Tell) -> None:
+        self._out, self._options, self._tell = out, options, tell
         self._measured = out / MEASURED_FOLDER
         self._loaded, self._dataset = cache(Dataset.load), cache(self._describe)
         environment = describe(options.device, options.threads)
@@ -139,7 +134,7 @@ class _Run:
 
     def _describe(self, path: Path) -> DatasetRecord:
         digest = dataset_digest(path)
-        self._progress(f"leaks of {path.name}", 0, 1)
+        self._tell(f"leaks of {path.name}")
         file = self._file(DatasetRecord, f"data-{slug(path.resolve().name)}", digest, self._options.seed)
         kept = file.kept(self._measured)
         for record in describe_dataset(self._loaded(path), path, digest, self._options, kept):
@@ -184,33 +179,38 @@ class _Run:
             options=self._options.measuring(),
         )
 
-    def _missing(self, record: ModelRecord, model: Model) -> Iterator[Measurement]:
+    def _missing(self, record: ModelRecord, model: Model) -> Iterator[AccuracyRecord]:
         """Make the measurements that a record lacks."""
         options = self._options
         missing = [job for job in plan_jobs(model, options) if not record.find(*job)]
+
+        def tell(said: str) -> None:
+            self._tell(f"{model.given.label}: {said}")
+
         for (task, decoding), group in itertools.groupby(missing, lambda job: job[:2]):
             jobs = list(group)
             workload = build_workload(task, model.dataset, model.bundle, max(job.users for job in jobs), options.seed)
-            with self._start(model, workload, options.batch_size, decoding) as process:
+            engine = OURS_FREE if decoding == UNCONSTRAINED else OURS
+            size = options.batch_size * (BATCHES_A_CALL if engine == OURS else 1)
+            with self._start(model, workload, options.batch_size, engine) as process:
                 for job in jobs:
-                    yield measure_job(job, process, workload, model, options, self._progress)
+                    measured, _ = measure(engine, process, workload, job.users, size, model.dataset, tell)
+                    if measured is not None:
+                        yield measured
 
     def _start(
-        self, model: Model, workload: Workload, batch_size: int | None = None, decoding: str = CONSTRAINED
+        self, model: Model, workload: Workload, batch_size: int | None = None, engine: str = OURS
     ) -> EngineProcess:
         """A process with the model. ``batch_size``: how it divides a call; None: a call is a batch."""
         options = self._options
         context = EngineContext(
             bundle=model.given.bundle,
             task=workload.task,
-            device=options.device,
-            threads=options.thread_count,
-            beams=options.beams,
+            **options.engine,
             k=LEAST_ACCURACY_K,
             batch_size=batch_size,
         )
-        loads = OURS_FREE if decoding == UNCONSTRAINED else OURS
-        return EngineProcess(model.given.label, context, workload.requests, loads=loads)
+        return EngineProcess(model.given.label, context, workload.requests, loads=engine)
 
     def _time(self, models: Mapping[str, Model]) -> None:
         """Time each task on the first seed of each method, by the key of its record."""
@@ -224,7 +224,7 @@ class _Run:
             )
             record = file.kept(self._measured)
             if record is None:
-                self._progress(f"{task}: time {len(timed)} models in turns", 0, 1)
+                self._tell(f"{task}: time {len(timed)} models in turns")
                 record = self._in_turns(task, timed)
                 file.write(self._measured, record)
             self._keep(timings=(*self._results.timings, record))
@@ -281,15 +281,3 @@ def require_same_data(model: Model) -> None:
             f"{label}: the bundle's users have other items than the dataset's, under the same ids: give the dataset "
             f"folder that the model was trained on"
         )
-
-
-def measure_job(
-    job: Job, process: EngineProcess, workload: Workload, model: Model, options: AccuracyOptions, progress: Progress
-) -> Measurement:
-    """Ask a model's process, and score its answers."""
-    what = f"{model.given.label}, {job.task}, {job.decoding}"
-    progress(what, 0, job.users)
-    size = options.batch_size * (1 if job.decoding == UNCONSTRAINED else BATCHES_A_CALL)
-    answers, seconds = collect_answers(process, job.users, size, lambda done: progress(what, done, job.users))
-    metrics = answer_metrics(answers, workload, model.dataset)
-    return Measurement(job.task.value, job.decoding, len(answers), seconds, metrics)

@@ -8,7 +8,7 @@ from typing import Any
 
 from podx.text.templates import ALL_TASKS, Task
 from podx_bench.accuracy import published
-from podx_bench.accuracy.records import CONSTRAINED, TEXT, AccuracyResults, DatasetRecord
+from podx_bench.accuracy.records import AccuracyResults, DatasetRecord
 from podx_bench.accuracy.rows import (
     LEARNS_NOTHING,
     MODEL,
@@ -20,6 +20,7 @@ from podx_bench.accuracy.rows import (
     scheme_name,
     side_by_side,
 )
+from podx_bench.harness.records import CONSTRAINED, TEXT
 from podx_bench.pages.table import (
     NONE,
     PERCENT,

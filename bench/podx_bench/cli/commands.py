@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,9 +17,8 @@ from podx_bench.accuracy.report import write_accuracy
 from podx_bench.accuracy.run import run_accuracy
 from podx_bench.accuracy.tables import all_tables
 from podx_bench.exactness.measure import EXACTNESS_FILE, ExactnessOptions, exactness_table, run_exactness
-from podx_bench.harness.child import Tell
 from podx_bench.harness.records import RESULTS_FILE as BENCH_FILE
-from podx_bench.harness.terminal import counting, plain_lines, wide_console
+from podx_bench.harness.terminal import telling, wide_console
 from podx_bench.pages.render import rich_table, write_report
 from podx_bench.pages.table import TextTable
 from podx_bench.report.bench import bench_report
@@ -114,8 +112,8 @@ def accuracy(
         results = AccuracyResults.load(out / RESULTS_FILE)
     else:
         chosen, peers = tuple(map(parse_model, models or ())), tuple(parse_peer(text) for text in peer or ())
-        with counting(console) as progress:
-            results = run_accuracy(chosen, peers, out, AccuracyOptions(**options), progress, data or ())
+        with telling(console, "accuracy") as tell:
+            results = run_accuracy(chosen, peers, out, AccuracyOptions(**options), tell, data or ())
     report = write_accuracy(results, out)
     show(console, all_tables(results), results.notes, results=out / RESULTS_FILE, report=report)
 
@@ -162,13 +160,6 @@ def exactness(
     with telling(console, "exactness") as tell:
         results = run_exactness(bundle, data, out, ExactnessOptions(**options), tell)
     show(console, [exactness_table(results.records)], results=out / EXACTNESS_FILE.name)
-
-
-@contextmanager
-def telling(console: Console, what: str) -> Iterator[Tell]:
-    """Progress beside a spinner; lines on stderr where there is no terminal."""
-    with console.status(what) as status:
-        yield status.update if console.is_terminal else plain_lines()
 
 
 def show(console: Console, tables: Iterable[TextTable], notes: Iterable[str] = (), **files: Path) -> None:

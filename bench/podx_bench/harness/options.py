@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import Any
 
 from podx.decoding.options import DEFAULT_BEAMS
 from podx.errors import ConfigError
@@ -58,3 +59,8 @@ class EngineOptions:
     def thread_count(self) -> int:
         """Threads of every engine."""
         return self.threads or usable_cores()
+
+    @property
+    def engine(self) -> dict[str, Any]:
+        """What every engine is made with."""
+        return {"device": self.device, "threads": self.thread_count, "beams": self.beams}

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from podx_bench.harness.clock import MILLISECONDS
 from podx_bench.harness.record_file import RecordFile
 
 RESULTS_FILE = "results.json"
+CONSTRAINED, UNCONSTRAINED, TEXT = "constrained", "unconstrained", "text"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,30 +107,39 @@ class RooflineRecord:
     ms_per_user: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class AccuracyRecord:
     """Accuracy of one engine, or of a row that learns nothing, on one task.
 
     Attributes:
+        decoding: how answers were searched for: ``constrained``, inside the catalog; ``unconstrained``, over the whole
+            vocabulary; ``text``, an explanation.
         users: how many users (explanations: records) it was measured on.
         seconds: time of all calls; None for rows that run no model.
-        metrics: by name; for lists ``hr_1`` … ``ndcg_10``, ``invalid``, ``duplicate``; for texts ``bleu_4`` and
-            ``rouge_1``, ``rouge_2``, ``rouge_l``, in percent.
+        metrics: by name. Lists: ``hr_1`` … ``ndcg_10``, and shares of the answers that are no item (``invalid``),
+            repeat an earlier one (``duplicate``), are in the user's history (``seen``), or, top-N alone, are no
+            candidate (``outside``). Texts: ``bleu_4``, ``rouge_1``, ``rouge_2``, ``rouge_l``, in percent.
         overlap: mean share of the first ten answers of the reference, ``overlap_with``, found (texts: share of equal
             texts); None: there is no reference. overlap_users: users that both answered.
         hr_10_loss: how much smaller HR@10 is than the reference's on those users, as a share of it (negative: it is
             larger); None: there is no reference, or it hits nothing.
     """
 
-    engine: str
+    engine: str = ""
     task: str
+    decoding: str = CONSTRAINED
     users: int
-    seconds: float | None
+    seconds: float | None = None
     metrics: Mapping[str, float]
     overlap: float | None = None
     overlap_with: str | None = None
     overlap_users: int = 0
     hr_10_loss: float | None = None
+
+    @property
+    def ms_per_user(self) -> float | None:
+        """Time of all calls over the users."""
+        return None if self.seconds is None else MILLISECONDS * self.seconds / self.users
 
 
 @dataclass(frozen=True)

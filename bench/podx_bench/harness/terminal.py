@@ -10,17 +10,14 @@ from typing import Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from podx.errors import EXIT_CODE, PodxError
+from podx_bench.harness.child import Tell
 
 TABLE_WIDTH = 150
 """Characters that the widest table takes, and so the width where output does not go to a terminal."""
 TELL_SECONDS = 60.0
 """Time between two lines of progress where output does not go to a terminal."""
-
-Count = Callable[[str, int, int], None]
-"""Told what is being done, how much of it is done, and how much there is."""
 
 
 def wide_console(width: int = TABLE_WIDTH) -> Console:
@@ -29,7 +26,7 @@ def wide_console(width: int = TABLE_WIDTH) -> Console:
     return console if console.is_terminal else Console(width=width)
 
 
-def plain_lines() -> Callable[[str], None]:
+def plain_lines() -> Tell:
     """Progress for a log file: a line on stderr now and then."""
     last = float("-inf")
 
@@ -43,22 +40,10 @@ def plain_lines() -> Callable[[str], None]:
 
 
 @contextmanager
-def counting(console: Console) -> Iterator[Count]:
-    """A bar of what is under way; lines on stderr where there is no terminal."""
-    if not console.is_terminal:
-        tell = plain_lines()
-        yield lambda what, done, total: tell(f"{what}: {done} of {total}")
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        shown = bar.add_task("", total=None)
-
-        def count(what: str, done: int, total: int) -> None:
-            if bar.tasks[0].description != what:  # begun anew, so that the time left is not of the last one
-                bar.reset(shown, description=what)
-            bar.update(shown, completed=done, total=total)
-
-        yield count
+def telling(console: Console, what: str) -> Iterator[Tell]:
+    """Progress beside a spinner; lines on stderr where there is no terminal."""
+    with console.status(what) as status:
+        yield status.update if console.is_terminal else plain_lines()
 
 
 def run_command(function: Callable[..., Any]) -> None:

@@ -19,7 +19,6 @@ from podx_bench.workload.scenarios import SLACK_TOKENS, Workload, build_workload
 from podx_bench.workload.work import RequestReader, WorkItem
 from podx_train.data.dataset import Dataset
 
-SECONDS = 60.0
 WARM_UP_BATCHES = 1.5
 """Batches before the timed ones: two, or one where that takes long."""
 SAMPLE = 32
@@ -124,11 +123,3 @@ def estimated_seconds(
         for name, (load_s, call_s) in measured.items()
         if plan.task in kinds[name].tasks
     )
-
-
-def about(seconds: float) -> str:
-    """A length of time in words, no more exact than it is known."""
-    minutes = seconds / SECONDS
-    if minutes < 1:
-        return "less than a minute"
-    return f"about {minutes:.0f} minute{'s' if round(minutes) > 1 else ''}"

@@ -15,17 +15,17 @@ import msgspec
 from podx.bundle.bundle import Bundle
 from podx.errors import ConfigError
 from podx_bench.accuracy import metrics
-from podx_bench.accuracy.metrics import collect_answers
 from podx_bench.engines import EngineContext, EngineKind, select
 from podx_bench.engines.process import EngineProcess
 from podx_bench.harness.child import CALL_TIMEOUT_S, Tell
+from podx_bench.harness.clock import MILLISECONDS, SECONDS, about
 from podx_bench.harness.environment import describe
 from podx_bench.harness.records import Results, StreamRecord
 from podx_bench.harness.roofline import Arithmetic, measure_apart, rooflines
-from podx_bench.latency.speed import MILLISECONDS, PASS_TIMEOUT_S, Cell, Expired, measure_cell, measure_stream
+from podx_bench.latency.speed import PASS_TIMEOUT_S, Cell, Expired, measure_cell, measure_stream
 from podx_bench.peers.place import versions
 from podx_bench.run.options import BenchOptions
-from podx_bench.run.plan import SECONDS, TaskPlan, about, describe_plan, estimated_seconds, plan_task
+from podx_bench.run.plan import TaskPlan, describe_plan, estimated_seconds, plan_task
 from podx_bench.run.variants import load_variants, variant_kind
 from podx_bench.workload.baselines import SUMMARIES
 from podx_bench.workload.inputs import dataset_facts, model_facts, require_match
@@ -179,10 +179,8 @@ class BenchRun:
             bundle=kind.bundle or self._inputs.bundle,
             checkpoint=self._inputs.checkpoint,
             task=plan.task,
-            device=options.device,
-            threads=options.thread_count,
+            **options.engine,
             spin=options.spin,
-            beams=options.beams,
             k=options.k,
             batch_size=batch_size,
         )
@@ -223,16 +221,13 @@ class BenchRun:
             kind = kinds[name]
             wanted = min(len(workload), options.eager_users) if kind.slow else len(workload)
             size = metrics.EAGER_BATCH_SIZE if kind.slow else metrics.BATCH_SIZE
-
-            def progress(done: int, what: str = f"{task}: accuracy of {name}", wanted: int = wanted) -> None:
-                self._tell(f"{what}, {done} of {wanted} users")
-
-            answers, seconds = collect_answers(processes[name], wanted, size, progress, _until(share[1]))
+            record, answers = metrics.measure(
+                name, processes[name], workload, wanted, size, self._dataset, self._tell, _until(share[1])
+            )
             if len(answers) < wanted:
                 self._add(notes=[f"{task}: the time ended after {len(answers)} of {wanted} users of {name}"])
-            if answers:
+            if record is not None:
                 answered[name] = answers
-                record = metrics.score(name, workload, answers, seconds, self._dataset)
                 if kind.reference in answered:
                     record = metrics.compared(record, answered, kind.reference, workload, self._dataset)
                 self._add(accuracy=[record])
