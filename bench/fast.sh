@@ -19,14 +19,15 @@ done
 
 $quick --tasks sequential --source-length 41 --engines $ours --batch-sizes 1,8,32 --speed-users 96 --rounds 3 \
     --out "$results/sequential" --label "sequential"
-$quick --tasks topn --source-length 407 --engines $ours --batch-sizes 8 --speed-users 16 --rounds 2 --no-roofline \
+python "$(dirname "$0")/studies/roofline.py" "$results/sequential/results.json" --checkpoint "$checkpoint"
+$quick --tasks topn --source-length 407 --engines $ours --batch-sizes 8 --speed-users 16 --rounds 2 \
     --out "$results/topn" --label "top-N"
-$quick --tasks sequential --engines $ours --no-speed --stream-users 2048 --stream-batch 32 --no-roofline \
+$quick --tasks sequential --engines $ours --no-speed --stream-users 2048 --stream-batch 32 \
     --out "$results/stream" --label "the first 2,048 test users"
 $quick --tasks sequential --source-length 41 --engines encode-once,podx,optimum,ort-beamsearch,torch-compile \
-    --batch-sizes 1,32 --speed-users 32 --rounds 1 --no-roofline --out "$results/peers" --label "other peers"
+    --batch-sizes 1,32 --speed-users 32 --rounds 1 --out "$results/peers" --label "other peers"
 
-podx bench "$runs/trained-fp32" --variant int8="$runs/trained-int8" --data "$trained_data" --no-speed --no-roofline \
+podx bench "$runs/trained-fp32" --variant int8="$runs/trained-int8" --data "$trained_data" --no-speed \
     --engines podx,podx-steps,podx-int8 --tasks sequential,topn --out "$results/precision" --label "trained model"
 podx bench exactness "$runs/trained-fp32" --data "$trained_data" --out "$results/exactness"
 podx bench serving "$runs/int8" --data "$data" --clients 1,8,32,64 --requests 512 --rounds 2 --out "$results/serving"

@@ -32,7 +32,6 @@ from podx_bench.run.run import slices
         ({"source_length": 41, "speed": False}, "--source-length and --no-speed conflict"),
         ({"stream_users": 0}, "--stream-users must be above zero"),
         ({"stream_batch": 0}, "--stream-batch must be at least 1"),
-        ({"stream_rounds": 0}, "--stream-rounds must be at least 1"),
     ],
 )
 def test_options_that_cannot_be_meant_are_refused(options: dict[str, Any], message: str) -> None:

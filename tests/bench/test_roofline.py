@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
+from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 import pytest
 
-from podx_bench.harness import roofline
+from podx.errors import ConfigError
 from podx_bench.harness.child import EngineError
-from podx_bench.harness.records import GemmRecord, SpeedRecord
-from podx_bench.harness.roofline import (
+from podx_bench.harness.records import GemmRecord, Results, SpeedRecord
+from tests.bench.records import speed_record
+from tests.bench.world import Made
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "bench" / "studies"))
+import roofline
+from roofline import (
     COLUMNS,
     INNER,
     INT8_LIMIT,
@@ -23,7 +30,6 @@ from podx_bench.harness.roofline import (
     rate_at,
     rooflines,
 )
-from tests.bench.records import speed_record
 
 T5_SMALL = {
     "d_model": 512, "d_kv": 64, "num_heads": 8, "d_ff": 2048, "num_layers": 6, "num_decoder_layers": 6,
@@ -105,6 +111,33 @@ def test_every_precision_and_shape_has_a_rate() -> None:
 
 
 def test_a_process_that_fails_is_an_error_with_what_it_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(roofline, "MEASURE", "podx_bench.harness.roofline:no_such_function")
-    with pytest.raises(EngineError, match=r"(?s)--no-roofline.*no_such_function"):
+    monkeypatch.setattr(roofline, "MEASURE", "roofline:no_such_function")
+    with pytest.raises(EngineError, match=r"(?s)leave the roofline out.*no_such_function"):
         measure_apart(1, spin=False)
+
+
+def test_results_get_the_rate_and_the_roofline_of_every_cell(
+    canned: Results, made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+
+    def measured(*arguments: object) -> tuple[GemmRecord, ...]:
+        asked.append(arguments)
+        return record("fp32", 20, 100.0), record("int8", 20, 400.0)
+
+    monkeypatch.setattr(roofline, "measure_apart", measured)
+    speed = tuple(dataclasses.replace(one, engine="podx") for one in (timed(1), timed(32)))
+    run = dataclasses.replace(canned, speed=(timed(1), *speed), options={**canned.options, "spin": True})
+    path = run.save(tmp_path)
+    roofline.main(path, None)
+    assert asked == [(2, True)] and len(Results.load(path).gemm) == 2 and Results.load(path).rooflines == ()
+    roofline.main(path, made.checkpoint)
+    results = Results.load(path)
+    assert [(r.precision, r.batch_size, r.decoding_steps) for r in results.rooflines] == [
+        (precision, size, 4) for size in (1, 32) for precision in ("fp32", "int8")
+    ]
+    assert results.rooflines[0].source_tokens == SOURCE  # the model's three prompt vectors counted
+    assert "Roofline" in (tmp_path / "report.md").read_text()
+    on_gpu = dataclasses.replace(run, environment={**run.environment, "device": "cuda"})
+    with pytest.raises(ConfigError, match="measured on a CPU"):
+        roofline.with_rooflines(on_gpu, None)

@@ -47,11 +47,11 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_engine_gets_all_rows_in_one_call_after_a_warm_up() -> None:
     engines, told = FakeEngines(), list[str]()
-    *_, records = measure_stream(CELL, list(TIMES), engines.start, 1, lambda: False, told.append)  # type: ignore[arg-type]
+    *_, records = measure_stream(CELL, list(TIMES), engines.start, lambda: False, told.append)  # type: ignore[arg-type]
     assert engines.happened == ["start encode-once", "end encode-once", "start podx", "end podx"]
     rows = list(range(100, 110))
     assert engines.asked == [rows[:4], rows[:4], rows] * 2
-    assert told[0] == "sequential: 10 users in one call to encode-once, round 1 of 1"
+    assert told[0] == "sequential: 10 users in one call to encode-once"
     ours = {record.engine: record for record in records}["podx"]
     assert (ours.users, ours.batch_size, ours.seconds, ours.users_per_s) == (10, 4, 2.0, 5.0)
     assert (ours.ratio_vs_encode_once, ours.ratio_vs_as_published) == (4.0, None)
@@ -59,24 +59,18 @@ def test_every_engine_gets_all_rows_in_one_call_after_a_warm_up() -> None:
     assert (ours.source_tokens_mean, ours.source_tokens_max, ours.decoding_steps) == (4.5, 9, 4)
 
 
-def test_rounds_take_turns_and_each_pass_is_kept() -> None:
+def test_each_pass_is_kept_as_soon_as_it_is_done() -> None:
     engines = FakeEngines()
-    states = list(measure_stream(CELL, list(TIMES), engines.start, 2, lambda: False, lambda _: None))  # type: ignore[arg-type]
-    assert [happened for happened in engines.happened if happened.startswith("start")] == [
-        *("start encode-once", "start podx"),
-        *("start encode-once", "start podx"),
-    ]
+    states = list(measure_stream(CELL, list(TIMES), engines.start, lambda: False, lambda _: None))  # type: ignore[arg-type]
     assert [[(r.engine, len(r.round_s)) for r in records] for records in states] == [
         [("encode-once", 1)],
         [("encode-once", 1), ("podx", 1)],
-        [("encode-once", 2), ("podx", 1)],
-        [("encode-once", 2), ("podx", 2)],
     ]
 
 
 def test_no_pass_is_begun_when_the_time_is_over() -> None:
     engines, answers = FakeEngines(), iter([False, True])
-    states = list(measure_stream(CELL, list(TIMES), engines.start, 1, lambda: next(answers), lambda _: None))  # type: ignore[arg-type]
+    states = list(measure_stream(CELL, list(TIMES), engines.start, lambda: next(answers), lambda _: None))  # type: ignore[arg-type]
     assert [[record.engine for record in records] for records in states] == [["encode-once"]]
 
 

@@ -32,7 +32,7 @@ LIMITS: tuple[tuple[str, str, str], ...] = (
     ("podx bench exactness", "", "--users 8 --beams 10,20"),
     ("podx bench serving", "", "--clients 1,2 --requests 8 --rounds 1"),
     ("podx bench scale", "", "--items 1e3 --rounds 1 --calls 1"),
-    ("podx bench ", "", "--engines podx --users 8 --speed-users 4 --batch-sizes 2 --rounds 1 --no-roofline"),
+    ("podx bench ", "", "--engines podx --users 8 --speed-users 4 --batch-sizes 2 --rounds 1"),
 )
 SHARED = ("interactions.csv", "data", "checkpoint", "bundle")
 """What docs/start.md makes; the other pages go on from it."""

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import gc
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from podx_bench.engines import EngineContext, engine_kind
 from podx_bench.harness.child import CALL_TIMEOUT_S, Child, EngineError, thread_environment
+from podx_bench.harness.clock import MILLISECONDS, timed
 from podx_bench.harness.memory import peak_rss_mb
 from podx_bench.workload.work import Answer, WorkItem
-
-MILLISECONDS = 1e3
 
 
 @dataclass(frozen=True)
@@ -84,9 +82,7 @@ class EngineServer:
 
     def answer(self, requests: list[WorkItem]) -> tuple[list[Answer], float]:
         """Answers of one call, and its seconds."""
-        start = time.perf_counter()
-        answers = self._engine.run(requests)
-        seconds = time.perf_counter() - start
+        answers, ms = timed(lambda: self._engine.run(requests))
         if len(answers) != len(requests):
             raise EngineError(f"{len(answers)} answers to {len(requests)} requests: the engine is at fault")
-        return answers, seconds
+        return answers, ms / MILLISECONDS

@@ -8,7 +8,6 @@ users with 10 beams, one of LastFM (3 codes an item, 3,646 items) for 0 % with 1
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,13 +21,14 @@ import msgspec
 import podx
 from podx.bundle.bundle import Bundle
 from podx.decoding.options import DEFAULT_BEAMS, MAX_RETRY_BEAMS, ItemSearchOptions
-from podx.flags import check, option
+from podx.flags import option
 from podx.recommender import Recommender
 from podx.text.templates import Task
 from podx_bench.engines.runtime import batch_method, list_requests
 from podx_bench.harness.child import Tell
+from podx_bench.harness.clock import timed
 from podx_bench.harness.environment import describe
-from podx_bench.harness.options import DEFAULT_K, parse_numbers
+from podx_bench.harness.options import DEFAULT_K, BaseOptions, parse_numbers
 from podx_bench.harness.record_file import RecordFile
 from podx_bench.pages.table import TextTable
 from podx_bench.workload.inputs import require_match
@@ -37,11 +37,10 @@ from podx_bench.workload.work import WorkItem
 from podx_train.data.dataset import Dataset
 
 WARM_UP_REQUESTS = 32
-MILLISECONDS = 1e3
 
 
 @dataclass(frozen=True)
-class ExactnessOptions:
+class ExactnessOptions(BaseOptions):
     """What is measured."""
 
     beams: tuple[int, ...] = option(
@@ -49,12 +48,6 @@ class ExactnessOptions:
     )
     users: int = option(512, "Test users asked about.", least=1)
     k: int = option(DEFAULT_K, "Answers per request.", flag="-k,--count", least=1)
-    threads: int = option(0, "Threads inside an operator; 0 = one per core.", least=0)
-    seed: int = option(0, "Which users are taken.", least=0)
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be meant."""
-        check(self)
 
 
 @dataclass(frozen=True)
@@ -119,12 +112,10 @@ def measure(
     items, records = {}, []
     for name, search in searches.items():
         ask(asked[:WARM_UP_REQUESTS], k, search=search)
-        start = time.perf_counter()
-        answers = ask(asked, k, search=search)
-        ms = (time.perf_counter() - start) * MILLISECONDS / len(requests)
+        answers, ms = timed(partial(ask, asked, k, search=search))
         items[name] = [[recommendation.item for recommendation in answer] for answer in answers]
         exact = fmean(answer.exact is True for answer in answers)
-        records.append(ExactnessRecord(task.value, name, len(requests), exact, 0.0, ms))
+        records.append(ExactnessRecord(task.value, name, len(requests), exact, 0.0, ms / len(requests)))
     widest = items[f"{max(widths)} beams"]
     return [replace(record, same_as_widest=fmean(map(eq, items[record.search], widest))) for record in records]
 

@@ -40,15 +40,10 @@ def parse_numbers(text: str, flag: str) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True)
-class EngineOptions:
-    """Options of the benches that run engines in processes of their own."""
+class BaseOptions:
+    """Options that every bench has."""
 
-    tasks: tuple[Task, ...] | None = option(
-        None, "Comma-separated: sequential,topn,explanation. Default: all there are.", parse=parse_tasks
-    )
-    device: str = option("cpu", "cpu or cuda.", choices=DEVICES)
-    threads: int = option(0, "Threads of every engine; 0 = one per core.", least=0)
-    beams: int = option(DEFAULT_BEAMS, "Width of the item search.", least=1)
+    threads: int = option(0, "Threads inside an operator; 0 = one per core.", least=0)
     seed: int = option(0, "Which users are taken.", least=0)
 
     def __post_init__(self) -> None:
@@ -59,6 +54,17 @@ class EngineOptions:
     def thread_count(self) -> int:
         """Threads of every engine."""
         return self.threads or usable_cores()
+
+
+@dataclass(frozen=True)
+class EngineOptions(BaseOptions):
+    """Options of the benches that run engines in processes of their own."""
+
+    tasks: tuple[Task, ...] | None = option(
+        None, "Comma-separated: sequential,topn,explanation. Default: all there are.", parse=parse_tasks
+    )
+    device: str = option("cpu", "cpu or cuda.", choices=DEVICES)
+    beams: int = option(DEFAULT_BEAMS, "Width of the item search.", least=1)
 
     @property
     def engine(self) -> dict[str, Any]:

@@ -20,7 +20,7 @@ class Timed:
 
     Attributes:
         batch_size: requests that the engine runs at a time.
-        users_per_s: over all timed calls; of a stream: of the median pass.
+        users_per_s: over all timed calls.
         peak_rss_mb: most memory the engine's process has held up to then, loading included (10^6 bytes). Batch sizes
             run in ascending order.
         ratio_vs_encode_once, ratio_vs_as_published: baseline's time ÷ own, median over the rounds; None: not run.
@@ -62,7 +62,7 @@ class SpeedRecord(Timed):
 
 @dataclass(frozen=True, kw_only=True)
 class StreamRecord(Timed):
-    """One engine given all users in one call and free to order them. ``seconds``: of the median pass of ``round_s``."""
+    """One engine given all users in one call and free to order them. ``round_s``: ``seconds`` alone."""
 
     users: int
     seconds: float
@@ -91,7 +91,7 @@ class GemmRecord:
 
 @dataclass(frozen=True)
 class RooflineRecord:
-    """Time that the arithmetic of one user takes at the machine's own rate, see :mod:`podx_bench.harness.roofline`.
+    """Time that the arithmetic of one user takes at the machine's own rate, put in by ``bench/studies/roofline.py``.
 
     Attributes:
         source_tokens: mean of the inputs, prompt vectors counted. decoding_steps: see :class:`SpeedRecord`.

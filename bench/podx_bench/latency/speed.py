@@ -26,6 +26,7 @@ from podx.text.templates import Task
 from podx_bench.engines import AS_PUBLISHED, ENCODE_ONCE
 from podx_bench.engines.process import EngineProcess, Timing
 from podx_bench.harness.child import Tell
+from podx_bench.harness.clock import MILLISECONDS
 from podx_bench.harness.records import SpeedRecord, StreamRecord
 
 WARM_UP_CALLS = 2
@@ -36,7 +37,6 @@ SETTLE_S = 0.3
 PASS_TIMEOUT_S = 4 * 3600.0
 """A pass of 2,048 users takes the slowest engines most of an hour on two cores."""
 HEARTBEAT_S = 30.0
-MILLISECONDS = 1e3
 
 Expired = Callable[[], bool]
 """Whether the time for measuring is over."""
@@ -152,9 +152,9 @@ def paired_ratio(baseline: Sequence[float] | None, own: Sequence[float]) -> floa
 
 
 def measure_stream(
-    cell: Cell, names: Sequence[str], start: Start, rounds: int, expired: Expired, tell: Tell
+    cell: Cell, names: Sequence[str], start: Start, expired: Expired, tell: Tell
 ) -> Iterator[list[StreamRecord]]:
-    """Let every engine go through all requests of a cell, ``rounds`` times in turn.
+    """Let every engine go through all requests of a cell.
 
     Args:
         cell: ``batch_size`` is how many requests an engine runs at a time.
@@ -165,17 +165,16 @@ def measure_stream(
     """
     rows = [cell.first_row + row for row in range(cell.users)]
     done: dict[str, list[Timing]] = {}
-    for number in range(rounds):
-        for name in names:
-            if expired():
-                return
-            what = f"{cell.task}: {cell.users:,} users in one call to {name}, round {number + 1} of {rounds}"
-            tell(what)
-            with start(name) as process, heartbeat(what, tell):
-                warm_up(process, rows[: cell.batch_size])
-                time.sleep(SETTLE_S)
-                done.setdefault(name, []).append(process.time([rows]))
-            yield [_stream_record(cell, engine, done) for engine in done]
+    for name in names:
+        if expired():
+            return
+        what = f"{cell.task}: {cell.users:,} users in one call to {name}"
+        tell(what)
+        with start(name) as process, heartbeat(what, tell):
+            warm_up(process, rows[: cell.batch_size])
+            time.sleep(SETTLE_S)
+            done[name] = [process.time([rows])]
+        yield [_stream_record(cell, engine, done) for engine in done]
 
 
 @contextmanager
@@ -198,12 +197,11 @@ def heartbeat(what: str, tell: Tell, every_s: float = HEARTBEAT_S) -> Iterator[N
 
 
 def _stream_record(cell: Cell, name: str, done: Mapping[str, Sequence[Timing]]) -> StreamRecord:
-    passes = tuple(sum(timing.ms) / MILLISECONDS for timing in done[name])
-    median = float(np.median(passes))
+    seconds = sum(done[name][0].ms) / MILLISECONDS
     return StreamRecord(
         **timed_facts(cell, name, done, np.arange(cell.users)),
         users=cell.users,
-        seconds=median,
-        users_per_s=cell.users / median,
-        round_s=passes,
+        seconds=seconds,
+        users_per_s=cell.users / seconds,
+        round_s=(seconds,),
     )

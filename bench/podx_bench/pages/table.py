@@ -13,7 +13,6 @@ from podx.text.templates import Task
 NOT_MEASURED = "not measured"
 NONE = "–"
 PERCENT = 100.0
-MILLISECONDS = 1e3
 
 RANKING_METRICS = {"hr_1": "HR@1", "hr_5": "HR@5", "ndcg_5": "NDCG@5", "hr_10": "HR@10", "ndcg_10": "NDCG@10"}
 TEXT_METRICS = {"bleu_4": "BLEU-4", "rouge_1": "ROUGE-1", "rouge_2": "ROUGE-2", "rouge_l": "ROUGE-L"}

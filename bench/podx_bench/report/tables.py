@@ -88,7 +88,6 @@ STREAM_COLUMNS = [
     USERS_PER_S,
     *RATIOS,
     PEAK,
-    Column("passes", lambda record: len(record.round_s), "{:.0f}".format),
     TOKENS,
 ]
 

@@ -53,10 +53,6 @@ class BenchOptions(EngineOptions):
         None, "Users that each engine also gets in one call, in an order of its own.", above=0
     )
     stream_batch: int = option(32, "How many of them an engine runs at a time.", least=1)
-    stream_rounds: int = option(1, "How often each engine goes through them.", least=1)
-    roofline: bool = option(
-        True, "Measure what the machine's arithmetic allows at best, on a CPU.", flag="--roofline/--no-roofline"
-    )
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""

@@ -92,7 +92,7 @@ def describe_plan(plans: Sequence[TaskPlan], kinds: Mapping[str, EngineKind], op
         eager = f", {slow} on the first {options.eager_users} (--eager-users)" if slow else ""
         said.append(f"Accuracy: {scored:,} users (--accuracy-users){eager}.")
     if options.stream_users is not None:
-        said.append(f"Stream: {options.stream_users:,} users, {options.stream_rounds} round(s).")
+        said.append(f"Stream: {options.stream_users:,} users.")
     return said
 
 
@@ -106,7 +106,7 @@ def user_count(plan: TaskPlan, kind: EngineKind, options: BenchOptions) -> float
     if plan.scored is not None and not kind.speed_only:
         users += min(len(plan.scored), options.eager_users) if kind.slow else len(plan.scored)
     if plan.streamed is not None:
-        users += options.stream_rounds * (plan.streamed.users + WARM_UP_BATCHES * options.stream_batch)
+        users += plan.streamed.users + WARM_UP_BATCHES * options.stream_batch
     return users
 
 

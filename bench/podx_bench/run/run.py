@@ -21,7 +21,6 @@ from podx_bench.harness.child import CALL_TIMEOUT_S, Tell
 from podx_bench.harness.clock import MILLISECONDS, SECONDS, about
 from podx_bench.harness.environment import describe
 from podx_bench.harness.records import Results, StreamRecord
-from podx_bench.harness.roofline import Arithmetic, measure_apart, rooflines
 from podx_bench.latency.speed import PASS_TIMEOUT_S, Cell, Expired, measure_cell, measure_stream
 from podx_bench.peers.place import versions
 from podx_bench.run.options import BenchOptions
@@ -33,7 +32,6 @@ from podx_bench.workload.scenarios import Workload, choose_tasks
 from podx_bench.workload.work import Answer
 from podx_train.data.dataset import Dataset
 
-CPU = "cpu"
 INTERRUPTED = "stopped before the end: here is what had been measured until then"
 Span = tuple[float, float]
 """Start and end on the monotonic clock, seconds."""
@@ -100,7 +98,6 @@ class BenchRun:
         idle = ", ".join(name for name, kind in self._kinds.items() if not set(self._tasks) & set(kind.tasks))
         if idle:
             raise ConfigError(f"{idle} cannot do any of the tasks {', '.join(self._tasks)}: leave it out of --engines")
-        self._arithmetic: Arithmetic | None = None
         self._estimated = False
         facts = dataset_facts(self._dataset, inputs.data)
         asked = msgspec.to_builtins(options) | {"tasks": [t.value for t in self._tasks], "engines": list(self._kinds)}
@@ -127,11 +124,6 @@ class BenchRun:
         for sentence in describe_plan(plans, self._kinds, options):
             self._say(sentence)
         self._add()
-        if options.speed and options.roofline and options.device == CPU:
-            self._tell("the machine's own rate of multiplying matrices")
-            self._add(gemm=measure_apart(options.thread_count, options.spin))
-            if self._inputs.checkpoint is not None:
-                self._arithmetic = Arithmetic.of_checkpoint(self._inputs.checkpoint)
         end = float("inf") if options.max_minutes is None else start + options.max_minutes * SECONDS
         for number, span in enumerate(slices((start, end), len(plans))):
             self._measure_task(plans[number:], span)
@@ -195,22 +187,16 @@ class BenchRun:
             self._add(speed=records)
             if not records or records[0].rounds < self._options.rounds:
                 self._add(notes=[f"{cell.task}, batch size {batch_size}: the time ended before all rounds were run"])
-            if records and self._arithmetic is not None:
-                prompts, gemm = self._bundle.manifest.prompt_vectors, self.results.gemm
-                self._add(rooflines=rooflines(records[0], self._arithmetic, gemm, prompts, self._options.beams))
 
     def _stream(self, plan: TaskPlan, cell: Cell, engines: list[str], expired: Expired) -> None:
         def start(engine: str) -> EngineProcess:
             return self._start(engine, plan, cell.batch_size)
 
-        rounds = self._options.stream_rounds
         before, done = self.results, list[StreamRecord]()
-        for done in measure_stream(cell, engines, start, rounds, expired, self._tell):
+        for done in measure_stream(cell, engines, start, expired, self._tell):
             self.results = dataclasses.replace(before, stream=(*before.stream, *done))
             self._add()
-        passes = dict.fromkeys(engines, 0) | {record.engine: len(record.round_s) for record in done}
-        ended = f"{cell.task}: the time ended after {{}} of {rounds} passes of {{}}".format
-        self._add(notes=[ended(count, name) for name, count in passes.items() if count < rounds])
+        self._add(notes=[f"{cell.task}: the time ended before the pass of {name}" for name in engines[len(done) :]])
 
     def _accuracy(self, workload: Workload, kinds: Mapping[str, EngineKind], processes: Processes, span: Span) -> None:
         task, options = workload.task, self._options

@@ -8,8 +8,8 @@ from functools import partial
 from typing import Any
 
 from podx.decoding.options import DEFAULT_BEAMS
-from podx.flags import check, option
-from podx_bench.harness.options import DEFAULT_K, parse_numbers
+from podx.flags import option
+from podx_bench.harness.options import DEFAULT_K, BaseOptions, parse_numbers
 from podx_bench.harness.record_file import RecordFile
 
 EXCLUDED = 10
@@ -17,7 +17,7 @@ EXCLUDED = 10
 
 
 @dataclass(frozen=True)
-class ScaleOptions:
+class ScaleOptions(BaseOptions):
     """Options of a run. Ratios are against the smallest catalog."""
 
     items: tuple[int, ...] = option(
@@ -33,13 +33,8 @@ class ScaleOptions:
     k: int = option(DEFAULT_K, "Answers per user.", flag="-k,--count", least=1)
     rounds: int = option(5, "Turns of each catalog, one after another.", least=1)
     calls: int = option(3, "Calls of a turn.", least=1)
-    threads: int = option(0, "Threads inside an operator; 0 = one per core.", least=0)
     seed: int = option(0, "Of catalogs and inputs.")
     precision: str = option("fp32", "Of the graph: fp32 or int8.", choices=("fp32", "int8"))
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be meant."""
-        check(self)
 
 
 @dataclass(frozen=True)

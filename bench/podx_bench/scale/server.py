@@ -26,10 +26,10 @@ from podx.decoding.options import ItemSearchOptions
 from podx.decoding.stepper import FloatArray, IntArray
 from podx.errors import ConfigError
 from podx.graphs.session import GraphSession, SessionOptions
+from podx_bench.harness.clock import timed
 from podx_bench.harness.memory import MEGABYTE, peak_rss_mb, resident_mb
 from podx_bench.scale.records import EXCLUDED, ScaleOptions
 
-MILLISECONDS = 1e3
 CODES, LEVELS = 256, 4
 STEPS = LEVELS + 1
 """Of decoding, end of sequence included."""
@@ -183,12 +183,7 @@ class Server:
         return self._rng.integers(1, len(self._catalog) + 1, size=(self._options.batch, EXCLUDED))
 
     def _median_ms(self, run: Action) -> float:
-        times = []
-        for _ in range(self._options.calls):
-            start = time.perf_counter()
-            run()
-            times.append(time.perf_counter() - start)
-        return median(times) * MILLISECONDS
+        return median(timed(run)[1] for _ in range(self._options.calls))
 
     def memory(self) -> dict[str, float]:
         """Resident memory at most."""

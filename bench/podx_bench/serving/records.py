@@ -14,18 +14,18 @@ from functools import partial
 from typing import Any
 
 from podx.decoding.options import DEFAULT_BEAMS
-from podx.flags import check, option
+from podx.flags import option
 from podx.serving.batcher import DEFAULT_MAX_WAIT_MS
 from podx.text.batches import DEFAULT_BATCH_SIZE
 from podx.text.templates import Task
-from podx_bench.harness.options import DEFAULT_K, DEVICES, parse_numbers
+from podx_bench.harness.options import DEFAULT_K, DEVICES, BaseOptions, parse_numbers
 from podx_bench.harness.record_file import RecordFile
 
 FULL_BATCHES, BATCHER, DIRECT = "full batches", "batcher", "direct"
 
 
 @dataclass(frozen=True)
-class ServingOptions:
+class ServingOptions(BaseOptions):
     """What is measured. ``max_batch`` is also the size of the yardstick's batches."""
 
     clients: tuple[int, ...] = option(
@@ -36,7 +36,6 @@ class ServingOptions:
     )
     requests: int = option(256, "Requests of each turn.", least=1)
     rounds: int = option(2, "Turns of each way of asking.", least=1)
-    threads: int = option(0, "Threads inside an operator; 0 = one per core.", least=0)
     max_batch: int = option(
         DEFAULT_BATCH_SIZE, "Most requests that are merged; also the size of full batches.", least=1
     )
@@ -45,11 +44,6 @@ class ServingOptions:
     beams: int = option(DEFAULT_BEAMS, "Width of the item search.", least=1)
     k: int = option(DEFAULT_K, "Answers per request.", flag="-k,--count", least=1)
     device: str = option("cpu", "cpu or cuda.", choices=DEVICES)
-    seed: int = option(0, "Which users are taken.", least=0)
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be meant."""
-        check(self)
 
 
 @dataclass(frozen=True)

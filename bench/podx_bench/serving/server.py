@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,10 +16,10 @@ from podx.decoding.options import ItemSearchOptions
 from podx.graphs.session import Device
 from podx_bench.engines.runtime import batch_method, list_requests
 from podx_bench.harness.child import tell
+from podx_bench.harness.clock import MILLISECONDS, timed
 from podx_bench.serving.records import BATCHER, DIRECT, FULL_BATCHES, ServingOptions, ServingRecord
 from podx_bench.workload.work import WorkItem
 
-MILLISECONDS = 1e3
 REQUEST_TIMEOUT_S = 600.0
 
 Request = podx.RecommendRequest | podx.RankRequest
@@ -94,16 +93,9 @@ def closed_loop(ask: Callable[[int], Any], requests: int, clients: int) -> tuple
     Returns:
         milliseconds of each question, and the seconds from the first question to the last answer.
     """
-
-    def timed(number: int) -> float:
-        start = time.perf_counter()
-        ask(number)
-        return (time.perf_counter() - start) * MILLISECONDS
-
     with ThreadPoolExecutor(clients) as pool:
-        start = time.perf_counter()
-        ms = tuple(pool.map(timed, range(requests)))
-        return ms, time.perf_counter() - start
+        ms, all_ms = timed(lambda: tuple(pool.map(lambda number: timed(lambda: ask(number))[1], range(requests))))
+        return ms, all_ms / MILLISECONDS
 
 
 def record_of(mode: str, clients: int, turns: Sequence[Turn], yardstick: Sequence[Turn] | None) -> ServingRecord:

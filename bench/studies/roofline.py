@@ -1,5 +1,10 @@
 """The roofline: how long one user's matrix products take at the machine's own measured rate, which no engine can beat.
 
+    python bench/studies/roofline.py RESULTS/results.json [--checkpoint CHECKPOINT]
+
+Give it results that ``podx bench`` has just written on this machine: the rate, and with the checkpoint the roofline of
+every timed cell, are put into them, and their report is drawn again.
+
 The rate is measured through ONNX Runtime, which podx runs on, in a process of its own with the threads of the engines:
 fp32 as MatMul, int8 as DynamicQuantizeMatMul, whose time holds the quantising of its input. The weight is t5-small's
 first feed-forward matrix; the rows are those of one user's 20 beams, of 32 users' beams, and of 32 inputs of 44 tokens.
@@ -20,20 +25,27 @@ that drops beams early does less and may need less time than this. For t5-small 
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime as ort
+import typer
 from onnx import numpy_helper, parser
 
+from podx.errors import ConfigError
 from podx_bench.harness.child import run_in_child, thread_environment
-from podx_bench.harness.records import GemmRecord, RooflineRecord, SpeedRecord
+from podx_bench.harness.clock import MILLISECONDS
+from podx_bench.harness.records import GemmRecord, Results, RooflineRecord, SpeedRecord
+from podx_bench.harness.terminal import run_command
+from podx_bench.pages.render import write_report
+from podx_bench.report.bench import bench_report
 
 ROWS = (20, 640, 1408)
 INNER, COLUMNS = 512, 2048
@@ -42,10 +54,10 @@ NODES = {"fp32": "MatMul (x, weight)", "int8": "com.microsoft.DynamicQuantizeMat
 SECONDS_PER_SHAPE = 0.3
 LEAST_CALLS, MOST_CALLS, WARM_UP_CALLS = 5, 500, 3
 TIMEOUT_S = 120.0
-MEASURE = "podx_bench.harness.roofline:measure"
+MEASURE = "roofline:measure"
 INT8_LIMIT = 64
 """Weights within it are multiplied exactly on every processor: two products of uint8 and int8 fit into int16."""
-GIGA, MILLISECONDS = 1e9, 1e3
+GIGA = 1e9
 OPS_PER_PRODUCT = 2
 """A multiplication and an addition."""
 
@@ -169,7 +181,43 @@ def _times(session: ort.InferenceSession, rows: int, seconds: float) -> list[flo
 
 def measure_apart(threads: int, spin: bool) -> tuple[GemmRecord, ...]:
     """:func:`measure` in a process of its own; an EngineError where that fails."""
-    names = {"name": "the measurement of the machine's own rate", "advice": "add --no-roofline"}
-    options = {**names, "environment": thread_environment(threads, spin), "timeout": TIMEOUT_S}
+    environment = thread_environment(threads, spin) | {"PYTHONPATH": str(Path(__file__).parent)}
+    names = {"name": "the measurement of the machine's own rate", "advice": "leave the roofline out of the report"}
+    options = {**names, "environment": environment, "timeout": TIMEOUT_S}
     records: tuple[GemmRecord, ...] = run_in_child(MEASURE, threads, spin, returns=tuple[GemmRecord, ...], **options)
     return records
+
+
+def with_rooflines(results: Results, checkpoint: Path | None) -> Results:
+    """Results with the machine's rate, and with a checkpoint the roofline of every cell that was timed.
+
+    Raises:
+        ConfigError: the run was not on a CPU. CheckpointError: the checkpoint cannot be read.
+        EngineError: the measurement failed.
+    """
+    if results.environment["device"] != "cpu":
+        raise ConfigError("the roofline is measured on a CPU: give results of a run with --device cpu")
+    gemm = measure_apart(results.environment["threads"], results.options["spin"])
+    if checkpoint is None:
+        return dataclasses.replace(results, gemm=gemm, rooflines=())
+    work, beams = Arithmetic.of_checkpoint(checkpoint), results.options["beams"]
+    prompts = results.model["prompts"] + results.model.get("user_prompts", 0)
+    cells = {(record.task, record.batch_size): record for record in reversed(results.speed)}
+    found = (rooflines(cells[cell], work, gemm, prompts, beams) for cell in reversed(cells))
+    return dataclasses.replace(results, gemm=gemm, rooflines=tuple(record for records in found for record in records))
+
+
+def main(
+    results: Annotated[Path, typer.Argument(metavar="RESULTS", help="results.json that podx bench wrote.")],
+    checkpoint: Annotated[
+        Path | None, typer.Option("--checkpoint", help="Folder the bundle was exported from.")
+    ] = None,
+) -> None:
+    """Put the roofline into results of podx bench, and draw their report again."""
+    found = with_rooflines(Results.load(results), checkpoint)
+    found.save(results.parent)
+    typer.echo(write_report(bench_report([found]), results.parent))
+
+
+if __name__ == "__main__":
+    run_command(main)
