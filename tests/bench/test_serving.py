@@ -20,6 +20,7 @@ from podx.requests.types import Recommendation, RecommendRequest
 from podx.text.templates import Task
 from podx_bench.cli.app import app
 from podx_bench.harness.child import EngineError, run_in_child
+from podx_bench.harness.environment import describe
 from podx_bench.pages.render import html_report
 from podx_bench.serving.records import (
     BATCHER,
@@ -171,10 +172,10 @@ def canned() -> ServingResults:
             ms = 1000 * clients / rate
             records.append(ServingRecord(mode, clients, 512, 2, rate, ms, 1.2 * ms, 1.5 * ms, 8.0, rate / 100))
     return ServingResults(
-        environment={"cpu": "Some CPU", "usable_cores": 2, "gpu": None, "device": "cpu", "threads": 2},
+        environment=describe("cpu", 2),
         options=msgspec.to_builtins(ServingOptions(clients=(1, 8, 64))),
-        model={"precision": "fp32", "parameters": 1000},
-        dataset={"name": "Beauty <b>", "users": 22363, "items": 12101},
+        model={"precision": "fp32", "parameters": 1000, "prompts": 3, "best_epoch": 4, "parity": {}},
+        dataset={"name": "Beauty <b>", "scheme": "paper", "users": 22363, "items": 12101, "interactions": 198502},
         records=tuple(records),
     )
 

@@ -11,6 +11,7 @@ from podx_bench.accuracy.records import AccuracyResults
 from podx_bench.accuracy.rows import LEARNS_NOTHING, MODEL, PEER, PODX, Method, leaks, methods
 from podx_bench.accuracy.tables import REPORTED, all_tables, dataset_name
 from podx_bench.harness.records import CONSTRAINED
+from podx_bench.pages.about import machine_rows, plain
 from podx_bench.pages.drawing import BASELINE_COLOUR, OTHER_COLOUR, OURS_COLOUR, bar_chart
 from podx_bench.pages.render import Report, Section, write_report
 from podx_bench.pages.table import mean_and_deviation
@@ -30,14 +31,8 @@ def environments(results: AccuracyResults) -> list[tuple[str, str]]:
     """The machines that measured, each once with the models it measured, and how."""
     machines: dict[str, dict[str, None]] = {}
     for record in results.models:
-        machine, options = record.environment, record.options
-        packages = ", ".join(f"{name} {version}" for name, version in machine.get("packages", {}).items())
-        said = (
-            f"{machine['cpu']}, {machine['usable_cores']} usable cores, {machine['memory_gb']} GB; "
-            f"graphics: {machine['gpu'] or 'none'}; {options['device']}, {options['threads']} threads, "
-            f"batch size {options['batch_size']}, {options['beams']} beams; "
-            f"podx {machine['podx']} ({machine['podx_commit'] or 'no commit known'}), {packages}"
-        )
+        rows = [*machine_rows(record.environment), ("measured with", plain(record.options))]
+        said = "; ".join(f"{name} {value}" for name, value in rows)
         machines.setdefault(said, {})[record.label] = None
     return [(", ".join(labels), said) for said, labels in machines.items()]
 

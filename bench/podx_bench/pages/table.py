@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -78,6 +79,7 @@ def figures_table(
     return TextTable(title, (*first, *(column.title for column in columns)), tuple(made), tuple(notes))
 
 
+PERCENTILES = tuple(Column(f"{name} ms", attrgetter(f"{name}_ms")) for name in ("p50", "p95", "p99"))
 USERS = Column("users", lambda record: None if record.users is None else f"{record.users:,}")
 
 

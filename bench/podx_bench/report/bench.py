@@ -8,9 +8,9 @@ from pathlib import Path
 
 from podx.errors import ConfigError
 from podx_bench.harness.records import AccuracyRecord, Results, SpeedRecord
+from podx_bench.pages.about import environment_rows, precision_name, roofline_tables
 from podx_bench.pages.render import OURS, Report, Section
 from podx_bench.pages.table import NONE, PERCENT, short
-from podx_bench.report.about import environment_rows, precision_name, roofline_tables
 from podx_bench.report.charts import report_charts
 from podx_bench.report.ratios import ratio_headline, ratio_table
 from podx_bench.report.tables import ACCURACY, SPEED, STREAM, all_tables, grouped, overview_tables, short_tables

@@ -15,8 +15,8 @@ from podx.errors import ConfigError
 from podx_bench.engines import ENCODE_ONCE, OURS
 from podx_bench.harness.records import Results
 from podx_bench.latency.speed import paired_ratio
+from podx_bench.pages.about import INT8, precision_name
 from podx_bench.pages.table import NONE, TextTable
-from podx_bench.report.about import INT8, precision_name
 
 CTRANSLATE2 = "ctranslate2"
 IN_EVERY_PRECISION = (CTRANSLATE2,)

@@ -12,6 +12,7 @@ from podx_bench.harness.records import AccuracyRecord, Results, SpeedRecord, Str
 from podx_bench.pages.table import (
     NOT_MEASURED,
     PERCENT,
+    PERCENTILES,
     USERS,
     Column,
     TextTable,
@@ -71,7 +72,7 @@ AS_PUBLISHED_RATIO = Column("× as-published", attrgetter("ratio_vs_as_published
 RATIOS = (ENCODE_ONCE_RATIO, AS_PUBLISHED_RATIO)
 PEAK, TOKENS = Column("peak MB", attrgetter("peak_rss_mb")), Column("tokens", _tokens)
 SPEED_COLUMNS = [
-    *(Column(f"{name} ms", attrgetter(f"{name}_ms")) for name in ("p50", "p95", "p99")),
+    *PERCENTILES,
     MS_PER_USER,
     USERS_PER_S,
     *RATIOS,
@@ -88,6 +89,7 @@ STREAM_COLUMNS = [
     USERS_PER_S,
     *RATIOS,
     PEAK,
+    Column("passes", lambda record: len(record.round_s), "{:.0f}".format),
     TOKENS,
 ]
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from podx_bench.pages.drawing import OTHER_COLOURS, OURS_COLOURS, Line, line_chart
-from podx_bench.pages.table import NONE, TextTable, short
-from podx_bench.scale.records import EXCLUDED, ScaleRecord, ScaleResults
+from operator import attrgetter
 
-COLUMNS = {
+from podx_bench.pages.drawing import OTHER_COLOURS, OURS_COLOURS, Line, line_chart
+from podx_bench.pages.table import Column, TextTable, figures_table, short
+from podx_bench.scale.records import EXCLUDED, ScaleResults
+
+FIGURES = {
     "build s": "build_s", "write s": "write_s", "disk MB": "disk_mb", "load s": "load_s", "loaded MB": "loaded_mb",
     "peak MB": "peak_mb", "trie ms": "search_ms", "×": "search_ratio", "step ms": "step_ms", "× ": "step_ratio",
     "call ms": "call_ms", "×  ": "call_ratio",
 }  # fmt: skip
+COLUMNS = [
+    Column(title, attrgetter(field), "{:.2f}×".format if "×" in title else short) for title, field in FIGURES.items()
+]
 CHARTS = (
     ("MB", "megabytes", (("on disk", "disk_mb"), ("resident", "loaded_mb"))),
     ("seconds", "seconds", (("build", "build_s"), ("load", "load_s"))),
@@ -21,7 +26,7 @@ CHARTS = (
 
 def scale_table(results: ScaleResults) -> TextTable:
     """A row per size."""
-    rows = tuple((f"{r.items:,}", *(_cell(r, field) for field in COLUMNS.values())) for r in results.records)
+    rows = [((f"{record.items:,}",), [record]) for record in results.records]
     options = results.options
     loaded = "checksums, tables and graph, to the first answer" if results.model else "checksum, tables, 1,000 look-ups"
     notes = [
@@ -36,14 +41,7 @@ def scale_table(results: ScaleResults) -> TextTable:
             f"Call: recommend.onnx, {options['batch']} users, {options['source']} tokens each, {options['beams']} "
             f"beams, {EXCLUDED} excluded items. Step: what the call takes beyond the encoder, over 5."
         )
-    return TextTable("Scale of the catalog", ("items", *COLUMNS), rows, tuple(notes))
-
-
-def _cell(record: ScaleRecord, field: str) -> str:
-    value = getattr(record, field)
-    if value is None:
-        return NONE
-    return f"{value:.2f}×" if field.endswith("_ratio") else short(value)
+    return figures_table("Scale of the catalog", ("items",), rows, COLUMNS, notes)
 
 
 def scale_charts(results: ScaleResults) -> list[str]:

@@ -3,38 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 
+from podx_bench.pages.about import machine_rows, model_rows
 from podx_bench.pages.drawing import OTHER_COLOUR, OURS_COLOUR, Line, line_chart
 from podx_bench.pages.render import Report, Section
-from podx_bench.pages.table import NONE, TextTable, short
+from podx_bench.pages.table import PERCENTILES, Column, TextTable, figures_table
 from podx_bench.serving.records import BATCHER, DIRECT, FULL_BATCHES, ServingRecord, ServingResults
 
 YARDSTICK_COLOUR = "#5a6772"
 LINES = {BATCHER: ("podx.Batcher", OURS_COLOUR), DIRECT: ("direct calls", OTHER_COLOUR)}
-HEADER = ("asked through", "clients", "users/s", "× full batches", "p50 ms", "p95 ms", "p99 ms", "requests per call")
+COLUMNS = (
+    Column("users/s", attrgetter("users_per_s")),
+    Column("× full batches", attrgetter("ratio"), "{:.2f}×".format),
+    *PERCENTILES,
+    Column("requests per call", attrgetter("mean_batch"), "{:.1f}".format),
+)
 
 
 def serving_table(results: ServingResults) -> TextTable:
     """A row per way of asking and number of clients, the yardstick first."""
     order = (FULL_BATCHES, BATCHER, DIRECT)
-    rows = tuple(
-        (
-            LINES[record.mode][0] if record.mode in LINES else record.mode,
-            str(record.clients),
-            short(record.users_per_s),
-            NONE if record.ratio is None else f"{record.ratio:.2f}×",
-            *map(short, (record.p50_ms, record.p95_ms, record.p99_ms)),
-            f"{record.mean_batch:.1f}",
-        )
-        for record in sorted(results.records, key=lambda record: (order.index(record.mode), record.clients))
-    )
+    ordered = sorted(results.records, key=lambda record: (order.index(record.mode), record.clients))
+    rows = [((LINES.get(r.mode, (r.mode,))[0], str(r.clients)), [r]) for r in ordered]
     options = results.options
     note = (
         "Each client is a thread that asks its next question when it has an answer. p50, p95, p99: from question to "
         f"answer; for full batches of a call of {options['max_batch']}. ×: against full batches in the same turn. "
         f"The batcher merges at most {options['max_batch']} and pauses at most {options['max_wait_ms']:g} ms."
     )
-    return TextTable(f"Serving, {options['task']}", HEADER, rows, (note,))
+    return figures_table(f"Serving, {options['task']}", ("asked through", "clients"), rows, COLUMNS, (note,))
 
 
 def serving_charts(records: Sequence[ServingRecord]) -> tuple[str, ...]:
@@ -59,15 +57,7 @@ def serving_charts(records: Sequence[ServingRecord]) -> tuple[str, ...]:
 
 def serving_report(results: ServingResults) -> Report:
     """The report of a run."""
-    environment, model, dataset = results.environment, results.model, results.dataset
-    facts = (
-        ("processor", f"{environment['cpu']}, {environment['usable_cores']} usable cores"),
-        ("graphics", environment["gpu"] or "none"),
-        ("device", f"{environment['device']}, {environment['threads']} threads inside an operator"),
-        ("model", f"{model['precision']}, {model['parameters'] or 'unknown number of'} weights"),
-        ("data", f"{dataset['name']}: {dataset['users']:,} users, {dataset['items']:,} items"),
-        ("search", f"{results.options['beams']} beams, {results.options['k']} answers"),
-    )
+    facts = [*model_rows(results), *machine_rows(results.environment)]
     best = max((record for record in results.records if record.mode == BATCHER), key=lambda record: record.clients)
     headline = f"{best.clients} clients get {best.ratio or 0:.2f} times the rate of full batches through podx.Batcher."
     section = Section(serving_charts(results.records), (serving_table(results),))

@@ -19,28 +19,42 @@ def precision_name(precision: str, environment: Mapping[str, Any]) -> str:
 
 
 def environment_rows(results: Results) -> Facts:
-    """Machine, versions, model and data of a run."""
-    environment, dataset = results.environment, results.dataset
-    instructions = environment.get("instruction_set")
-    packages, peers = _versions(environment["packages"]), _versions(environment.get("peers", {}))
+    """Model, data, bundles and machine of a run of ``podx bench``."""
     return [
-        ("model", _model_line(results)),
-        ("parity at export", plain(results.model["parity"]) or "unknown"),
+        *model_rows(results),
+        *_bundle_rows(results),
+        *_rate_rows(results),
+        *machine_rows(results.environment),
+    ]
+
+
+def model_rows(run: Any) -> Facts:
+    """Model, data and search of a run: of results that have ``model``, ``dataset``, ``options`` and ``environment``."""
+    dataset = run.dataset
+    return [
+        ("model", _model_line(run.model, run.environment)),
+        ("parity at export", plain(run.model["parity"]) or "unknown"),
         (
             "data",
             f"{dataset['name']}: {dataset['users']:,} users, {dataset['items']:,} items, {dataset['interactions']:,} "
             f"interactions, {dataset['scheme']} ids",
         ),
-        ("search", f"{results.options['beams']} beams, {results.options['k']} answers"),
-        *_bundle_rows(results),
-        *_rate_rows(results),
+        ("search", f"{run.options['beams']} beams, {run.options['k']} answers"),
+    ]
+
+
+def machine_rows(environment: Mapping[str, Any]) -> Facts:
+    """Hardware and versions, see :func:`podx_bench.harness.environment.describe`."""
+    instructions, peers = environment.get("instruction_set"), _versions(environment.get("peers", {}))
+    said = f"podx {environment['podx']} ({environment['podx_commit'] or 'no commit known'})"
+    return [
         ("processor", f"{environment['cpu']}, {environment['usable_cores']} usable cores"),
         *([("int8 instructions", instructions)] if instructions else []),
         ("memory", f"{environment['memory_gb']} GB"),
         ("graphics", environment["gpu"] or "none"),
         ("device", f"{environment['device']}, {environment['threads']} threads for every engine"),
         ("system", f"{environment['os']}, Python {environment['python']}"),
-        ("versions", f"podx {environment['podx']} ({environment['podx_commit'] or 'no commit known'}), {packages}"),
+        ("versions", f"{said}, {_versions(environment['packages'])}"),
         *([("versions of the peers", peers)] if peers else []),
     ]
 
@@ -83,14 +97,13 @@ def plain(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _model_line(results: Results) -> str:
-    model = results.model
+def _model_line(model: Mapping[str, Any], environment: Mapping[str, Any]) -> str:
     size = f"{model['parameters']:,} weights, " if model["parameters"] else ""
     epoch = model["best_epoch"]
     trained = "untrained" if epoch in (None, 0) else f"best epoch {epoch}"
     stored = f"{model['bundle_mb']} MB, " if "bundle_mb" in model else ""
     users = f" and {model['user_prompts']} a user" if model.get("user_prompts") else ""
-    precision = precision_name(model["precision"], results.environment)
+    precision = precision_name(model["precision"], environment)
     return f"{size}{stored}{precision}, {model['prompts']} prompt vectors a task{users}, {trained}"
 
 
