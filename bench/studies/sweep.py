@@ -23,7 +23,8 @@ from podx.errors import EXIT_CODE, ConfigError, PodxError
 from podx_bench.accuracy.options import AccuracyOptions, ModelInput, slug
 from podx_bench.accuracy.records import AccuracyResults
 from podx_bench.accuracy.report import write_accuracy
-from podx_bench.accuracy.run import digest_of, run_accuracy
+from podx_bench.accuracy.run import run_accuracy
+from podx_bench.harness.record_file import digest_of
 from podx_train.model.config import DEFAULT_USER_HEADS
 
 PODX = (sys.executable, "-c", "from podx.cli import main; main()")

@@ -16,8 +16,8 @@ from podx.errors import ConfigError, PodxError
 from podx_bench.accuracy.datasets import dataset_digest
 from podx_bench.accuracy.options import AccuracyOptions
 from podx_bench.accuracy.records import RESULTS_FILE, AccuracyResults
-from podx_bench.accuracy.run import digest_of
 from podx_bench.harness.child import ChildDiedError, run_in_child
+from podx_bench.harness.record_file import digest_of
 from podx_bench.harness.records import CONSTRAINED
 from podx_export.cli.export import export
 from podx_train.cli.train import train

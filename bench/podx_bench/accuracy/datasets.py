@@ -5,7 +5,6 @@ methods that write their lists to a file.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ from podx_bench.accuracy.metrics import baseline_records, list_metrics
 from podx_bench.accuracy.options import AccuracyOptions
 from podx_bench.accuracy.records import DatasetRecord, ModelRecord
 from podx_bench.harness.options import LEAST_ACCURACY_K
+from podx_bench.harness.record_file import digest_of
 from podx_bench.harness.records import AccuracyRecord
 from podx_bench.workload.baselines import padded
 from podx_bench.workload.scenarios import TEST, ranking_workload, user_order
@@ -33,12 +33,7 @@ RANKING_TASKS = (Task.SEQUENTIAL, Task.TOPN)
 
 def dataset_digest(folder: Path) -> str:
     """Hex digest of the names and bytes of a dataset folder's files."""
-    digest = hashlib.sha256()
-    for path in sorted(file for file in folder.iterdir() if file.is_file()):
-        content = path.read_bytes()
-        digest.update(f"{path.name} {len(content)}\n".encode())
-        digest.update(content)
-    return digest.hexdigest()
+    return digest_of([(path.name, file_sha256(path)) for path in sorted(folder.iterdir()) if path.is_file()])
 
 
 def leak_counts(dataset: Dataset) -> dict[str, int]:

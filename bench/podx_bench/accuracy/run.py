@@ -6,9 +6,7 @@ Every model is measured in a process of its own, with a fixed number of threads.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import itertools
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import cache
@@ -38,7 +36,7 @@ from podx_bench.engines.process import EngineProcess
 from podx_bench.harness.child import Tell
 from podx_bench.harness.environment import describe
 from podx_bench.harness.options import LEAST_ACCURACY_K
-from podx_bench.harness.record_file import RecordFile
+from podx_bench.harness.record_file import RecordFile, digest_of
 from podx_bench.harness.records import CONSTRAINED, TEXT, UNCONSTRAINED, AccuracyRecord
 from podx_bench.latency.speed import Cell, measure_cell
 from podx_bench.workload.inputs import model_facts, require_match
@@ -46,7 +44,6 @@ from podx_bench.workload.scenarios import Workload, build_workload, choose_tasks
 from podx_train.data.dataset import Dataset
 
 MEASURED_FOLDER = "measured"
-DIGEST_LENGTH = 12
 OURS_FREE = "podx-unconstrained"
 BATCHES_A_CALL = 8
 """A call brings so many batches, which podx sorts by length; between calls progress is told."""
@@ -94,11 +91,6 @@ def run_accuracy(
     if not models and not peers and not data:
         raise ConfigError(f"nothing to measure: give models as {MODEL_FORM}, a --peer, or --data")
     return _Run(out, options, tell).all(models, peers, data)
-
-
-def digest_of(*parts: object) -> str:
-    """What tells a file of measurements from others, for its name."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:DIGEST_LENGTH]
 
 
 class _Run:

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
-from onnx import TensorProto, helper
+from onnx import helper, parser
 from torch import Tensor, nn
 from transformers import EncoderDecoderCache, T5ForConditionalGeneration
 
@@ -24,23 +24,37 @@ from podx_bench.peers.searching import Hypotheses, Plan, Search, in_batches
 
 MODEL_FILE = "beamsearch.onnx"
 OPSET = 17
-IR_VERSION = 10
-"""Of the file: the newest that onnx writes is newer than what ONNX Runtime reads."""
-ENCODER_DECODER = 1
-"""The operator's ``model_type`` for T5."""
 BATCH, SOURCE = "batch", "source"
+GRAPH = """
+<ir_version: 10, opset_import: ["": 17, "com.microsoft": 1]>
+beam_search (
+    int32[batch, source] input_ids, int32[batch, source] attention_mask, int32[1] max_length, int32[1] min_length,
+    int32[1] num_beams, int32[1] num_return_sequences, float[1] length_penalty, float[1] repetition_penalty
+) => (int32[batch, hypotheses, length] sequences) {
+    sequences = com.microsoft.BeamSearch <model_type: int = 1, no_repeat_ngram_size: int = 0, early_stopping: int = 0> (
+        input_ids, max_length, min_length, num_beams, num_return_sequences, length_penalty, repetition_penalty, "", "",
+        attention_mask
+    )
+}
+"""
+"""The operator alone. Model type 1 is T5; the two inputs without a name would be masks of the vocabulary. The file's
+version is not the newest that onnx writes, for that is newer than what ONNX Runtime reads."""
 NUMBERS = ("max_length", "min_length", "num_beams", "num_return_sequences")
 FACTORS = ("length_penalty", "repetition_penalty")
 _ROWS, _SOURCE, _PAST = 2, 3, 5
 """Sizes of the example inputs that the exporter traces; each different."""
 
 
-class CrossStates(nn.Module):
-    """First subgraph: source tokens → keys and values of every decoder layer's cross-attention."""
+class Part(nn.Module):
+    """A part of a model that is exported as a subgraph."""
 
     def __init__(self, model: T5ForConditionalGeneration) -> None:
         super().__init__()
         self.model = model
+
+
+class CrossStates(Part):
+    """First subgraph: source tokens → keys and values of every decoder layer's cross-attention."""
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
         """Keys and values by layer, each [batch, heads, source, head_dim]."""
@@ -52,12 +66,8 @@ class CrossStates(nn.Module):
         )
 
 
-class Step(nn.Module):
+class Step(Part):
     """Second subgraph: one token of every beam, its past and the cross states → logits and the past with this step."""
-
-    def __init__(self, model: T5ForConditionalGeneration) -> None:
-        super().__init__()
-        self.model = model
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
         """Logits [rows, 1, vocabulary], then keys and values by layer, [rows, heads, past + 1, head_dim]."""
@@ -129,29 +139,12 @@ def _whole(*shape: int) -> Tensor:
 def convert(name: str, plain: Path, out: Path) -> None:
     """Write one BeamSearch node around both subgraphs. Weights lie in the file: subgraphs cannot share one of them."""
     model = T5ForConditionalGeneration.from_pretrained(plain).eval()
-    config = model.config
-    node = helper.make_node(
-        "BeamSearch",
-        ["input_ids", *NUMBERS, *FACTORS, "", "", "attention_mask"],  # no masks of the vocabulary
-        ["sequences"],
-        domain="com.microsoft",
-        model_type=ENCODER_DECODER,
-        eos_token_id=config.eos_token_id,
-        pad_token_id=config.pad_token_id,
-        decoder_start_token_id=config.decoder_start_token_id,
-        no_repeat_ngram_size=0,
-        early_stopping=0,
-        encoder=encoder_graph(model),
-        decoder=decoder_graph(model),
-    )
-    whole, real = TensorProto.INT32, TensorProto.FLOAT
-    inputs = [(name, whole, [BATCH, SOURCE]) for name in ("input_ids", "attention_mask")]
-    inputs += [(name, whole, [1]) for name in NUMBERS] + [(name, real, [1]) for name in FACTORS]
-    outputs = [helper.make_tensor_value_info("sequences", whole, [BATCH, "hypotheses", "length"])]
-    values = [helper.make_tensor_value_info(*described) for described in inputs]
-    graph = helper.make_graph([node], "beam_search", values, outputs)
-    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("com.microsoft", 1)]
-    onnx.save_model(helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION), out / MODEL_FILE)
+    whole = parser.parse_model(GRAPH)
+    tokens = {name: getattr(model.config, name) for name in ("eos_token_id", "pad_token_id", "decoder_start_token_id")}
+    subgraphs = {"encoder": encoder_graph(model), "decoder": decoder_graph(model)}
+    attributes = [helper.make_attribute(name, value) for name, value in (tokens | subgraphs).items()]
+    whole.graph.node[0].attribute.extend(attributes)
+    onnx.save_model(whole, out / MODEL_FILE)
 
 
 def open_search(name: str, plan: Plan) -> Search:

@@ -6,7 +6,6 @@ Both are kept from run to run, in folders named after what they were made from.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -20,8 +19,10 @@ from safetensors.torch import save_file
 
 from podx.atomic import partial_folder
 from podx.bundle.bundle import TOKENIZER_FILE
+from podx.bundle.manifest import file_sha256
 from podx.errors import ConfigError, DeviceError
 from podx_bench.harness.child import run_in_child
+from podx_bench.harness.record_file import digest_of
 from podx_bench.peers import place
 from podx_bench.workload.inputs import require_same
 from podx_bench.workload.work import EngineContext
@@ -31,8 +32,6 @@ from podx_train.model.config import PodConfig
 CONVERT_TIMEOUT_S = 1800.0
 PLAIN_VERSION = "1"
 """To be raised when what is written changes: it is part of the cache's key."""
-KEY_LENGTH = 16
-"""Characters of the hash: enough to tell any checkpoints apart that one machine ever sees."""
 
 
 def prepare_peer(name: str, context: EngineContext) -> EngineContext:
@@ -130,13 +129,7 @@ def cache_folder() -> Path:
 
 def content_key(files: Sequence[Path], *more: str) -> str:
     """Name for what is made from these files: it follows from their bytes and ``more``, not from where they lie."""
-    digest = hashlib.sha256()
-    for text in more:
-        digest.update(text.encode() + b"\0")
-    for path in files:
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()[:KEY_LENGTH]
+    return digest_of(list(more), [file_sha256(path) for path in files])
 
 
 def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
