@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -34,7 +35,11 @@ from podx_train.options import Source, TrainOptions
 from podx_train.training.train import train_model
 from tests.bench.conftest import make_dataset
 
+sys.path.insert(0, str(Path(__file__).parents[2] / "bench" / "studies"))
+import trie_search
+
 TRAINING = TrainOptions(epochs=0, prompts=2, device="cpu")
+TIMED = ("call", "step", "search")
 SMALL = ScaleOptions(items=(1000, 3000), batch=3, beams=4, k=2, rounds=2, calls=1, threads=1)
 
 
@@ -44,7 +49,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> tuple[ScaleResults, Pat
     out = tmp_path_factory.mktemp("scale") / "out"
     told: list[str] = []
     found = run_scale(out, SMALL, None, told.append)
-    assert told[:2] == ["1,000 items: build", "1,000 items: load"] and len(told) == 6
+    assert told[:2] == ["1,000 items: build", "1,000 items: load"] and len(told) == 4
     return found, out
 
 
@@ -79,10 +84,9 @@ def test_a_run_measures_every_size(results: tuple[ScaleResults, Path]) -> None:
     assert [record.items for record in found.records] == [1000, 3000]
     small, large = found.records
     assert small.disk_mb < large.disk_mb
-    assert small.search_ratio == 1.0 and large.search_ratio > 0
     for record in found.records:
         figures = dataclasses.asdict(record)
-        graph = {name: figures.pop(name) for name in ("call_ms", "call_ratio", "step_ms", "step_ratio")}
+        graph = {f"{name}_{unit}": figures.pop(f"{name}_{unit}") for name in TIMED for unit in ("ms", "ratio")}
         assert set(graph.values()) == {None}
         assert all(value > 0 for value in figures.values())
         assert record.loaded_mb <= record.peak_mb
@@ -168,17 +172,20 @@ def test_the_table_says_what_was_measured(results: tuple[ScaleResults, Path]) ->
     table = scale_table(found)
     assert [row[0] for row in table.rows] == ["1,000", "3,000"]
     assert all(len(row) == len(table.header) for row in table.rows)
-    assert all(row[9:] == (NONE,) * 4 for row in table.rows) and len(table.notes) == 1
+    assert all(len(row) == 7 and NONE not in row for row in table.rows) and len(table.notes) == 1
     graph = scale_table(with_graph(found))
-    assert graph.rows[1][9:] == ("8", "1.03×", "80", "1.00×") and "recommend.onnx" in graph.notes[1]
+    assert graph.rows[1][7:] == ("8", "1.03×", "80", "1.00×") and "recommend.onnx" in graph.notes[1]
+    older = [dataclasses.replace(record, search_ms=2.0, search_ratio=1.5) for record in with_graph(found).records]
+    trie = scale_table(dataclasses.replace(found, records=tuple(older)))
+    assert trie.rows[1][7:] == ("2", "1.50×", "8", "1.03×", "80", "1.00×") and "Trie" in trie.notes[-1]
 
 
 def test_the_charts_draw_every_size(results: tuple[ScaleResults, Path]) -> None:
     found, _ = results
     charts = scale_charts(found)
-    assert len(charts) == 3 and all(chart.startswith("<svg") for chart in charts)
+    assert len(charts) == 2 and all(chart.startswith("<svg") for chart in charts)
     assert charts == scale_charts(found)
-    assert ">graph<" in scale_charts(with_graph(found))[2] and ">graph<" not in charts[2]
+    assert ">graph<" in scale_charts(with_graph(found))[2] and len(scale_charts(with_graph(found))) == 3
     assert scale_charts(dataclasses.replace(found, records=found.records[:1])) == []
 
 
@@ -206,6 +213,12 @@ def test_sizes_are_read_as_people_write_them() -> None:
     for wrong in ("", "a", "1.5", "1e400", "nan"):
         with pytest.raises(ConfigError, match="--items must be whole numbers"):
             parse_numbers(wrong, "--items")
+
+
+def test_the_trie_part_of_a_step_is_timed_by_a_script() -> None:
+    found = trie_search.measure(SMALL)
+    assert list(found) == [1000, 3000] and found[1000][1] == 1.0
+    assert all(ms > 0 and ratio > 0 for ms, ratio in found.values())
 
 
 def test_the_command_prints_the_table(tmp_path: Path) -> None:

@@ -138,10 +138,10 @@ def scale(
     out: Annotated[Path, typer.Option("--out", help=f"Folder for {SCALE_FILE.name}; catalogs lie there meanwhile.")],
     options: Options,
     checkpoint: Annotated[
-        Path | None, typer.Option("--checkpoint", help="Model whose graph is timed, too; it needs T5's vocabulary.")
+        Path | None, typer.Option("--checkpoint", help="Model whose graph is timed; it needs T5's vocabulary.")
     ] = None,
 ) -> None:
-    """Measure what the size of the catalog costs: building, disk, loading, memory, and time of a decoding step."""
+    """Measure what the size of the catalog costs: building, disk, loading, memory, and with a model its time."""
     console = wide_console()
     with telling(console, "scale") as tell:
         results = run_scale(out, ScaleOptions(**options), checkpoint, tell)

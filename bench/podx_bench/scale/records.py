@@ -46,9 +46,9 @@ class ScaleRecord:
         disk_mb: size of the catalog file.
         load_s: in a fresh process: checksum of every file, catalog, and with a checkpoint the graph, to the first
             answer. loaded_mb: resident memory then; peak_mb: the most that was ever resident.
-        search_ms: the trie part of one decoding step, on the CPU: the step graphs' search over given log-probabilities.
         call_ms: the recommender graph, one call. step_ms: what it takes beyond the encoder, per decoding step.
-        search_ratio, call_ratio, step_ratio: against the smallest catalog in the same round, median of the rounds.
+        call_ratio, step_ratio: against the smallest catalog in the same round, median of the rounds.
+        search_ms, search_ratio: of older runs: the trie part of a step, see ``bench/studies/trie_search.py``.
     """
 
     items: int
@@ -58,8 +58,8 @@ class ScaleRecord:
     load_s: float
     loaded_mb: float
     peak_mb: float
-    search_ms: float
-    search_ratio: float
+    search_ms: float | None = None
+    search_ratio: float | None = None
     call_ms: float | None = None
     call_ratio: float | None = None
     step_ms: float | None = None

@@ -13,9 +13,7 @@ FIGURES = {
     "peak MB": "peak_mb", "trie ms": "search_ms", "×": "search_ratio", "step ms": "step_ms", "× ": "step_ratio",
     "call ms": "call_ms", "×  ": "call_ratio",
 }  # fmt: skip
-COLUMNS = [
-    Column(title, attrgetter(field), "{:.2f}×".format if "×" in title else short) for title, field in FIGURES.items()
-]
+"""Columns; those that no record has a figure for are left out."""
 CHARTS = (
     ("MB", "megabytes", (("on disk", "disk_mb"), ("resident", "loaded_mb"))),
     ("seconds", "seconds", (("build", "build_s"), ("load", "load_s"))),
@@ -33,15 +31,21 @@ def scale_table(results: ScaleResults) -> TextTable:
         "Synthetic items of 4 tokens, one from each of four books of 256. Build: sort ids and tokens, make the trie. "
         f"Load: {loaded}, in a fresh process, the files in the page cache. Loaded MB: resident memory of that process "
         "then, mapped pages included; peak MB: the most, all timed calls included. ×: against the smallest catalog "
-        f"in the same round, median of {options['rounds']} rounds. Trie: a step of the step graphs' search over given "
-        f"log-probabilities, {options['batch']} users, {options['beams']} beams."
+        f"in the same round, median of {options['rounds']} rounds."
     ]
     if results.model:
         notes.append(
             f"Call: recommend.onnx, {options['batch']} users, {options['source']} tokens each, {options['beams']} "
             f"beams, {EXCLUDED} excluded items. Step: what the call takes beyond the encoder, over 5."
         )
-    return figures_table("Scale of the catalog", ("items",), rows, COLUMNS, notes)
+    if any(record.search_ms for record in results.records):
+        notes.append("Trie: a step of the step graphs' search over given log-probabilities.")
+    columns = [
+        Column(title, attrgetter(field), "{:.2f}×".format if "×" in title else short)
+        for title, field in FIGURES.items()
+        if any(getattr(record, field) is not None for record in results.records)
+    ]
+    return figures_table("Scale of the catalog", ("items",), rows, columns, notes)
 
 
 def scale_charts(results: ScaleResults) -> list[str]:
@@ -56,5 +60,5 @@ def scale_charts(results: ScaleResults) -> list[str]:
             values = [getattr(record, field) for record in results.records]
             if None not in values:
                 lines.append(Line(name, tuple(zip(sizes, values, strict=True)), colour))
-        charts.append(line_chart(title, ("items", unit), lines, sizes))
+        charts += [line_chart(title, ("items", unit), lines, sizes)] if lines else []
     return charts

@@ -31,7 +31,7 @@ def run_scale(out: Path, options: ScaleOptions, checkpoint: Path | None, tell: T
 
     Args:
         out: folder for the results; the catalogs lie there too while the run lasts.
-        checkpoint: a model whose recommender graph is timed over each catalog; None: only the catalogs.
+        checkpoint: a model whose recommender graph is timed over each catalog; None: nothing is timed but loading.
         tell: told what is being done.
 
     Raises:
@@ -62,7 +62,7 @@ def run_scale(out: Path, options: ScaleOptions, checkpoint: Path | None, tell: T
             server = processes.enter_context(Child(TARGETS["Server"], place, base is not None, options, **process))
             figures[items] |= server.call("load", returns=Figures)
             servers[items] = server
-        times = _rounds(servers, options.rounds, tell)
+        times = _rounds(servers, 0 if base is None else options.rounds, tell)
         for items, server in servers.items():
             figures[items] |= server.call("memory", returns=Figures)
     smallest = times[min(times)]

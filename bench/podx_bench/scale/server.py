@@ -20,10 +20,6 @@ from podx.bundle import signature as sig
 from podx.bundle.bundle import CATALOG_FILE, Bundle
 from podx.bundle.catalog import Catalog, IdTable
 from podx.bundle.manifest import file_sha256
-from podx.decoding.item_filter import ItemFilter
-from podx.decoding.items import ItemSearch, TokenColumns
-from podx.decoding.options import ItemSearchOptions
-from podx.decoding.stepper import FloatArray, IntArray
 from podx.errors import ConfigError
 from podx.graphs.session import GraphSession, SessionOptions
 from podx_bench.harness.clock import timed
@@ -33,7 +29,7 @@ from podx_bench.scale.records import EXCLUDED, ScaleOptions
 CODES, LEVELS = 256, 4
 STEPS = LEVELS + 1
 """Of decoding, end of sequence included."""
-START_TOKEN, END_TOKEN = 0, 1
+END_TOKEN = 1
 FIRST_CODE_TOKEN = 3
 """The tokens before it are T5's pad, end of sequence and unknown."""
 VOCABULARY_NEEDED = FIRST_CODE_TOKEN + LEVELS * CODES
@@ -87,24 +83,8 @@ def build(items: int, folder: Path, base: Path | None, options: ScaleOptions) ->
     return {"build_s": built - start, "write_s": written - built, "disk_mb": disk_mb}
 
 
-class _GivenSteps:
-    """A stepper whose log-probabilities were drawn beforehand, [batch, beams, tokens] for each step."""
-
-    def __init__(self, log_probs: list[FloatArray]) -> None:
-        self._left = log_probs
-
-    def step(self, tokens: IntArray, distance: IntArray) -> FloatArray:
-        """The next of them, for the live beams."""
-        first, *self._left = self._left
-        return first[:, : tokens.shape[1]]
-
-    def keep(self, users: IntArray) -> None:
-        """Go on with some users only."""
-        self._left = [log_probs[users] for log_probs in self._left]
-
-
 class Server:
-    """A loaded catalog, or bundle, and what is timed on it."""
+    """A loaded catalog, or bundle, of which the graph is timed."""
 
     def __init__(self, folder: Path, has_graph: bool, options: ScaleOptions) -> None:
         self._folder, self._has_graph, self._options = folder, has_graph, options
@@ -129,30 +109,9 @@ class Server:
         return {"load_s": time.perf_counter() - start, "loaded_mb": resident_mb()}
 
     def time(self) -> dict[str, float]:
-        """Milliseconds of a step of the search over given log-probabilities; of the graph, of a call and of a step."""
-        search = {"search_ms": self._median_ms(self._search) / STEPS}
-        if not self._has_graph:
-            return search
-        call, encoder = map(self._median_ms, self._graphs)
-        return {**search, "call_ms": call, "step_ms": step_ms(call, encoder)}
-
-    @cached_property
-    def _search(self) -> Action:
-        options, trie = self._options, self._catalog.trie
-        columns = TokenColumns.of_catalog(trie, END_TOKEN)
-        tokens = 0 if columns.output_tokens is None else len(columns.output_tokens)
-        shape = (options.batch, options.beams, tokens)
-        drawn = [self._rng.standard_normal(shape, dtype=np.float32) for _ in range(STEPS)]
-        steps = [d - np.log(np.exp(d).sum(axis=-1, keepdims=True)) for d in drawn]
-        denied = self._some_items()
-        search = ItemSearchOptions(beams=options.beams)
-
-        def run() -> object:
-            limits = ItemFilter(trie, list(denied), [None] * options.batch)
-            return ItemSearch(_GivenSteps(steps), trie, columns, limits, search, START_TOKEN, options.k).run()
-
-        run()
-        return run
+        """Milliseconds of a call of the graph, and of a decoding step."""
+        call, encoder = (median(timed(run)[1] for _ in range(self._options.calls)) for run in self._graphs)
+        return {"call_ms": call, "step_ms": step_ms(call, encoder)}
 
     @cached_property
     def _graphs(self) -> tuple[Action, Action]:
@@ -166,7 +125,7 @@ class Server:
             sig.TASK_ID: np.zeros(options.batch, dtype=np.int64),
         }
         limits = {
-            sig.EXCLUDED_ITEMS: self._some_items(),
+            sig.EXCLUDED_ITEMS: self._rng.integers(1, len(self._catalog) + 1, size=(options.batch, EXCLUDED)),
             sig.ALLOWED_ITEMS: np.zeros((options.batch, 0), dtype=np.int64),
             sig.BEAMS: np.array([options.beams]),
             sig.K: np.array([options.k]),
@@ -178,12 +137,6 @@ class Server:
         encode = partial(encoder.run, text, to_host=())
         call(), encode()
         return call, encode
-
-    def _some_items(self) -> IntArray:
-        return self._rng.integers(1, len(self._catalog) + 1, size=(self._options.batch, EXCLUDED))
-
-    def _median_ms(self, run: Action) -> float:
-        return median(timed(run)[1] for _ in range(self._options.calls))
 
     def memory(self) -> dict[str, float]:
         """Resident memory at most."""
