@@ -42,7 +42,7 @@ from onnx import numpy_helper, parser
 from podx.errors import ConfigError
 from podx_bench.harness.child import run_in_child, thread_environment
 from podx_bench.harness.clock import MILLISECONDS
-from podx_bench.harness.records import GemmRecord, Results, RooflineRecord, SpeedRecord
+from podx_bench.harness.records import BENCH_FILE, GemmRecord, Results, RooflineRecord, SpeedRecord
 from podx_bench.harness.terminal import run_command
 from podx_bench.pages.render import write_report
 from podx_bench.report.bench import bench_report
@@ -214,8 +214,8 @@ def main(
     ] = None,
 ) -> None:
     """Put the roofline into results of podx bench, and draw their report again."""
-    found = with_rooflines(Results.load(results), checkpoint)
-    found.save(results.parent)
+    found = with_rooflines(BENCH_FILE.read(results), checkpoint)
+    BENCH_FILE.write(results.parent, found)
     typer.echo(write_report(bench_report([found]), results.parent))
 
 

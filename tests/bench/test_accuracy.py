@@ -11,10 +11,10 @@ from podx.text.templates import Task
 from podx_bench.accuracy.metrics import (
     as_lists,
     baseline_records,
-    collect_answers,
     compared,
     comparison_order,
     item_numbers,
+    measure,
     score,
     text_metrics,
 )
@@ -172,16 +172,19 @@ def test_every_engine_is_scored_after_its_reference_and_those_that_only_time_not
     assert comparison_order({one.name: one for one in kinds}) == ["apart", "eager", "fp32", "slow", "int8"]
 
 
-def test_answers_are_collected_in_batches_until_the_time_is_up() -> None:
+def test_answers_are_collected_in_batches_until_the_time_is_up(dataset: Dataset) -> None:
     class Process:
         def answer(self, rows: range) -> tuple[list[Answer], float]:
             return [Answer(text=str(row)) for row in rows], 0.5
 
     told: list[str] = []
-    answers, seconds = collect_answers(Process(), 5, 2, told.append)  # type: ignore[arg-type]
+    texts = Workload(Task.EXPLANATION, (None,) * 5, USERS, TARGETS, references=("a",) * 5)  # type: ignore[arg-type]
+    asked = ("mine", Process(), texts, 5, 2, dataset, told.append)
+    record, answers = measure(*asked)  # type: ignore[arg-type]
     assert [answer.text for answer in answers] == ["0", "1", "2", "3", "4"]
-    assert seconds == 1.5
-    assert told == [f"{done} of 5 users, less than a minute left" for done in (2, 4, 5)]
+    assert record is not None and (record.seconds, record.users, record.decoding) == (1.5, 5, "text")
+    assert told == [f"explanation: accuracy of mine, {done} of 5 users, less than a minute left" for done in (2, 4, 5)]
     times = iter([False, True])
-    answers, _ = collect_answers(Process(), 5, 2, told.append, lambda: next(times))  # type: ignore[arg-type]
+    _, answers = measure(*asked, lambda: next(times))  # type: ignore[arg-type]
     assert len(answers) == 2
+    assert measure(*asked, lambda: True) == (None, [])  # type: ignore[arg-type]

@@ -15,7 +15,7 @@ from podx.errors import ConfigError
 from podx.text.templates import Task
 from podx_bench.accuracy.metrics import measure
 from podx_bench.accuracy.options import AccuracyOptions, ModelInput
-from podx_bench.accuracy.records import RESULTS_FILE, AccuracyResults, DatasetRecord
+from podx_bench.accuracy.records import ACCURACY_FILE, AccuracyResults, DatasetRecord
 from podx_bench.accuracy.report import write_accuracy
 from podx_bench.accuracy.rows import methods
 from podx_bench.accuracy.run import MEASURED_FOLDER, run_accuracy
@@ -112,7 +112,7 @@ def test_what_is_measured_is_not_measured_again(
     folder: Path, measured: tuple[AccuracyResults, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study, out = measured
-    assert AccuracyResults.load(out / RESULTS_FILE) == study
+    assert ACCURACY_FILE.read(out / ACCURACY_FILE.name) == study
 
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("a process was started")
@@ -143,7 +143,7 @@ def test_a_killed_run_goes_on_where_it_was(folder: Path, tmp_path: Path, monkeyp
     monkeypatch.setattr("podx_bench.accuracy.run.measure", killed)
     with pytest.raises(KeyboardInterrupt):
         run_accuracy(seeds(folder)[:1], [], tmp_path, options)
-    assert len(AccuracyResults.load(tmp_path / RESULTS_FILE).models[0].measurements) == 2
+    assert len(ACCURACY_FILE.read(tmp_path / ACCURACY_FILE.name).models[0].measurements) == 2
     made.clear()
     study = run_accuracy(seeds(folder)[:1], [], tmp_path, options)
     assert [(record.decoding, record.users) for record in made] == [(UNCONSTRAINED, 4)]  # the last of three
@@ -281,7 +281,7 @@ def test_a_peer_alone_is_reported_on_the_command_line(folder: Path, tmp_path: Pa
     arguments = ["accuracy", "--peer", f"{peer}@{folder / 'data'}", "--out", str(tmp_path / "out"), "--users", "9"]
     done = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert done.exit_code == 0 and "SASRec" in done.output
-    (record,) = AccuracyResults.load(tmp_path / "out" / RESULTS_FILE).peers
+    (record,) = ACCURACY_FILE.read(tmp_path / "out" / ACCURACY_FILE.name).peers
     assert record.measurements[0].users == 9
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from podx.errors import ConfigError
-from podx_bench.harness.records import Results, SpeedRecord, StreamRecord
+from podx_bench.harness.records import BENCH_FILE, Results, SpeedRecord, StreamRecord
 from podx_bench.report.__main__ import main
 from podx_bench.report.ratios import ratio_headline, ratio_table
 from tests.bench.records import invoke, speed_record, stream_record
@@ -88,7 +88,7 @@ def test_runs_of_podx_alone_have_no_ratios(run: Results) -> None:
 
 
 def test_the_command_prints_markdown_from_files(run: Results, tmp_path: Path) -> None:
-    paths = [str(one.save(tmp_path / str(n))) for n, one in enumerate((run, dataclasses.replace(run, label="b")))]
+    paths = [str(BENCH_FILE.write(tmp_path / str(n), one)) for n, one in enumerate((run, dataclasses.replace(run, label="b")))]
     done = invoke(main, ["--ratios", *paths, "--against", "encode-once, optimum"])
     assert "| sequential, source 41, batch 8 (b) | fp32 / int8 | 10.0× / 25.0× | 4.0× / 12.0× |" in done.stdout
 

@@ -14,7 +14,7 @@ import pytest
 from podx.errors import ConfigError, DataError
 from podx.text.templates import Task
 from podx_bench.engines import ENGINES
-from podx_bench.harness.records import RESULTS_FILE, GemmRecord, Results, RooflineRecord
+from podx_bench.harness.records import BENCH_FILE, GemmRecord, Results, RooflineRecord
 from podx_bench.pages.render import html_report, markdown_report, write_report
 from podx_bench.pages.table import TextTable
 from podx_bench.report.__main__ import main
@@ -37,14 +37,14 @@ def table_of(run: Results, field: str) -> TextTable:
 
 
 def test_results_read_back_as_written(canned: Results, tmp_path: Path) -> None:
-    path = canned.save(tmp_path / "out")
-    assert path == tmp_path / "out" / RESULTS_FILE
-    assert Results.load(path) == canned
-    assert [file.name for file in path.parent.iterdir()] == [RESULTS_FILE]
+    path = BENCH_FILE.write(tmp_path / "out", canned)
+    assert path == tmp_path / "out" / BENCH_FILE.name
+    assert BENCH_FILE.read(path) == canned
+    assert [file.name for file in path.parent.iterdir()] == [BENCH_FILE.name]
 
 
 def test_results_have_the_promised_fields(canned: Results, tmp_path: Path) -> None:
-    content = json.loads(canned.save(tmp_path).read_text())
+    content = json.loads(BENCH_FILE.write(tmp_path, canned).read_text())
     promised = {"engine", "task", "batch_size", "p50_ms", "p95_ms", "users_per_s", "peak_rss_mb"}
     assert all(promised <= record.keys() for record in content["speed"])
     assert content["accuracy"][0]["metrics"]["hr_10"] == 0.0115
@@ -61,10 +61,10 @@ def test_results_have_the_promised_fields(canned: Results, tmp_path: Path) -> No
     ],
 )
 def test_foreign_files_are_named_errors(text: str, message: str, tmp_path: Path) -> None:
-    path = tmp_path / RESULTS_FILE
+    path = tmp_path / BENCH_FILE.name
     path.write_text(text)
     with pytest.raises(DataError, match=message):
-        Results.load(path)
+        BENCH_FILE.read(path)
 
 
 COMMITTED = sorted((Path(__file__).parents[2] / "bench" / "results").glob("*/results.json"))
@@ -72,7 +72,7 @@ COMMITTED = sorted((Path(__file__).parents[2] / "bench" / "results").glob("*/res
 
 @pytest.mark.parametrize("path", COMMITTED, ids=[path.parent.name for path in COMMITTED])
 def test_results_of_older_runs_are_still_read(path: Path) -> None:
-    results = Results.load(path)
+    results = BENCH_FILE.read(path)
     assert (results.speed or results.accuracy) and f"podx bench: {results.label}" in markdown_report(
         bench_report([results])
     )
@@ -105,7 +105,7 @@ def full(canned: Results) -> Results:
 
 
 def test_everything_reads_back_as_written(full: Results, tmp_path: Path) -> None:
-    assert Results.load(full.save(tmp_path)) == full
+    assert BENCH_FILE.read(BENCH_FILE.write(tmp_path, full)) == full
 
 
 def test_a_full_report_has_bundles_streams_and_rooflines(full: Results) -> None:
@@ -141,7 +141,7 @@ def test_other_benches_join_a_report(canned: Results, tmp_path: Path) -> None:
         {},
         tuple(ScaleRecord(n, 1, 1, 3, 1, 9, 9, 1.0, 1.0) for n in (1000, 10000)),
     )
-    canned.save(tmp_path)
+    BENCH_FILE.write(tmp_path, canned)
     options = [
         "--serving",
         str(SERVING_FILE.write(tmp_path, service)),
@@ -149,8 +149,8 @@ def test_other_benches_join_a_report(canned: Results, tmp_path: Path) -> None:
         str(SCALE_FILE.write(tmp_path, scale)),
     ]
     for command in (
-        [str(tmp_path / RESULTS_FILE)],
-        [str(tmp_path / RESULTS_FILE), "--out", str(tmp_path / "compared")],
+        [str(tmp_path / BENCH_FILE.name)],
+        [str(tmp_path / BENCH_FILE.name), "--out", str(tmp_path / "compared")],
     ):
         done = invoke(main, [*command, *options])
         page = Path(done.stdout.strip())
@@ -158,7 +158,7 @@ def test_other_benches_join_a_report(canned: Results, tmp_path: Path) -> None:
         assert "Serving, sequential" in page.with_name("report.md").read_text()
     assert extra_sections(None, None) == ()
     with pytest.raises(DataError):
-        extra_sections(tmp_path / RESULTS_FILE, None)
+        extra_sections(tmp_path / BENCH_FILE.name, None)
 
 
 def test_streams_are_compared_and_lengths_kept_apart(full: Results) -> None:
@@ -239,7 +239,7 @@ def test_the_same_results_give_the_same_page(canned: Results) -> None:
 
 
 def test_a_report_is_drawn_again_from_the_file_alone(canned: Results, tmp_path: Path) -> None:
-    path = canned.save(tmp_path)
+    path = BENCH_FILE.write(tmp_path, canned)
     write_report(bench_report([canned]), tmp_path / "first")
     command = [sys.executable, "-m", "podx_bench.report", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -12,7 +12,7 @@ import pytest
 
 from podx.errors import ConfigError
 from podx_bench.harness.child import EngineError
-from podx_bench.harness.records import GemmRecord, Results, SpeedRecord
+from podx_bench.harness.records import BENCH_FILE, GemmRecord, Results, SpeedRecord
 from tests.bench.records import speed_record
 from tests.bench.world import Made
 
@@ -128,11 +128,11 @@ def test_results_get_the_rate_and_the_roofline_of_every_cell(
     monkeypatch.setattr(roofline, "measure_apart", measured)
     speed = tuple(dataclasses.replace(one, engine="podx") for one in (timed(1), timed(32)))
     run = dataclasses.replace(canned, speed=(timed(1), *speed), options={**canned.options, "spin": True})
-    path = run.save(tmp_path)
+    path = BENCH_FILE.write(tmp_path, run)
     roofline.main(path, None)
-    assert asked == [(2, True)] and len(Results.load(path).gemm) == 2 and Results.load(path).rooflines == ()
+    assert asked == [(2, True)] and len(BENCH_FILE.read(path).gemm) == 2 and BENCH_FILE.read(path).rooflines == ()
     roofline.main(path, made.checkpoint)
-    results = Results.load(path)
+    results = BENCH_FILE.read(path)
     assert [(r.precision, r.batch_size, r.decoding_steps) for r in results.rooflines] == [
         (precision, size, 4) for size in (1, 32) for precision in ("fp32", "int8")
     ]

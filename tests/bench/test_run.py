@@ -17,7 +17,7 @@ from podx.text.templates import Task
 from podx_bench.cli.app import app
 from podx_bench.engines.eager import EagerEngine
 from podx_bench.engines.runtime import RuntimeEngine
-from podx_bench.harness.records import RESULTS_FILE, Results
+from podx_bench.harness.records import BENCH_FILE, Results
 from podx_bench.pages.render import HTML_FILE, MARKDOWN_FILE
 from podx_bench.run.options import BenchOptions
 from podx_bench.run.run import INTERRUPTED, BenchRun, Inputs
@@ -45,7 +45,7 @@ def ranked(made: Made, tmp_path_factory: pytest.TempPathFactory) -> tuple[Result
         *("--speed-users", "4", "--rounds", "1", "--eager-users", "12", "--label", "tiny"),
     )
     (out / OUTPUT).write_text(said)
-    return Results.load(out / RESULTS_FILE), out
+    return BENCH_FILE.read(out / BENCH_FILE.name), out
 
 
 def _invoke(made: Made, out: Path, *options: str) -> str:
@@ -88,21 +88,21 @@ def test_candidates_are_ranked_alike(made: Made, tmp_path: Path) -> None:
     options = BenchOptions(tasks=(Task.TOPN,), engines=engines, users=4, speed=False, threads=1)
     results = BenchRun(made.inputs, tmp_path, options).measure()
     assert results.speed == ()
-    assert Results.load(tmp_path / RESULTS_FILE).accuracy == results.accuracy
+    assert BENCH_FILE.read(tmp_path / BENCH_FILE.name).accuracy == results.accuracy
     records = {record.engine: record for record in results.accuracy}
     assert records.keys() == {*engines, "popularity", "random"}
     assert (records["podx-vocabulary"].overlap, records["podx-vocabulary"].overlap_users) == (1.0, 4)
 
 
 def test_results_name_no_path_of_this_machine(ranked: tuple[Results, Path], made: Made) -> None:
-    text = (ranked[1] / RESULTS_FILE).read_text()
+    text = (ranked[1] / BENCH_FILE.name).read_text()
     assert str(made.data.parent) not in text and str(Path.home()) not in text
     assert ranked[0].environment["packages"].keys() >= {"torch", "transformers", "onnxruntime", "numpy"}
 
 
 def test_reports_stand_beside_the_results(ranked: tuple[Results, Path]) -> None:
     out = ranked[1]
-    assert {path.name for path in out.iterdir()} == {RESULTS_FILE, MARKDOWN_FILE, HTML_FILE, OUTPUT}
+    assert {path.name for path in out.iterdir()} == {BENCH_FILE.name, MARKDOWN_FILE, HTML_FILE, OUTPUT}
     assert "# podx bench: tiny" in (out / MARKDOWN_FILE).read_text()
 
 
@@ -117,7 +117,7 @@ def test_variants_lengths_and_streams_in_one_run(made: Made, tmp_path: Path) -> 
         *("--source-length", str(length), "--speed-users", "2", "--batch-sizes", "2", "--rounds", "1"),
         *("--stream-users", "7", "--stream-batch", "3", "--accuracy-users", "4", "--threads", "1"),
     )
-    results = Results.load(tmp_path / RESULTS_FILE)
+    results = BENCH_FILE.read(tmp_path / BENCH_FILE.name)
     engines = {"podx", "podx-copy"}
     assert {record.engine for record in results.speed} == {record.engine for record in results.stream} == engines
     assert {r.source_tokens_max for r in results.speed} == {length}
@@ -128,7 +128,7 @@ def test_variants_lengths_and_streams_in_one_run(made: Made, tmp_path: Path) -> 
     assert results.variants["podx-copy"]["precision"] == "fp32" and results.variants["podx-copy"]["bundle_mb"] > 0
     depth = bundle.catalog.trie.depth
     assert {(r.batch_size, r.decoding_steps) for r in results.speed} == {(2, depth + 1)}
-    assert "podx-copy" in results.engines and str(made.bundle) not in (tmp_path / RESULTS_FILE).read_text()
+    assert "podx-copy" in results.engines and str(made.bundle) not in (tmp_path / BENCH_FILE.name).read_text()
 
 
 def test_many_requests_in_one_call_get_the_answers_of_few(made: Made) -> None:
@@ -174,7 +174,7 @@ def test_explanations_are_timed_and_scored(made: Made, tmp_path: Path) -> None:
         tmp_path,
         *("--tasks", "explanation", "--engines", "podx", "--batch-sizes", "2", "--rounds", "1"),
     )
-    results = Results.load(tmp_path / RESULTS_FILE)
+    results = BENCH_FILE.read(tmp_path / BENCH_FILE.name)
     (record,) = results.accuracy
     assert record.users == 2 and record.metrics.keys() == {"bleu_4", "rouge_1", "rouge_2", "rouge_l"}
     assert len(_find(results, "podx", "explanation")) == 1
@@ -221,7 +221,7 @@ def test_ctrl_c_keeps_what_was_measured(made: Made, tmp_path: Path, monkeypatch:
     options = ["--engines", "podx", "--batch-sizes", "2", "--rounds", "1", "--threads", "1"]
     done = CliRunner().invoke(app, [*arguments, *options])
     assert done.exit_code == 130
-    results = Results.load(tmp_path / RESULTS_FILE)
+    results = BENCH_FILE.read(tmp_path / BENCH_FILE.name)
     assert [record.engine for record in results.speed] == ["podx"] and results.accuracy == ()
     assert results.notes == (INTERRUPTED,)
     assert INTERRUPTED in (tmp_path / MARKDOWN_FILE).read_text() and INTERRUPTED in done.output

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from podx.errors import ConfigError, PodxError
 from podx_bench.accuracy.datasets import dataset_digest
 from podx_bench.accuracy.options import AccuracyOptions
-from podx_bench.accuracy.records import RESULTS_FILE, AccuracyResults
+from podx_bench.accuracy.records import ACCURACY_FILE
 from podx_bench.harness.child import ChildDiedError, run_in_child
 from podx_bench.harness.record_file import digest_of
 from podx_bench.harness.records import CONSTRAINED
@@ -59,7 +59,7 @@ def test_a_sweep_trains_measures_and_draws_and_is_not_repeated(
     out = tmp_path / "out"
     command = ["k", str(data), "--out", str(out), "--values", "1", "2", "--users", "6", "--timed-users", "4"]
     assert sweep.main([*command, "--threads", "1", "--", *TINY]) == 0
-    results = AccuracyResults.load(out / RESULTS_FILE)
+    results = ACCURACY_FILE.read(out / ACCURACY_FILE.name)
     assert [model.label for model in results.models] == ["K = 1", "K = 2"]
     for model in results.models:
         measured = model.find("sequential", CONSTRAINED)
@@ -75,7 +75,7 @@ def test_a_sweep_trains_measures_and_draws_and_is_not_repeated(
 
     monkeypatch.setattr(sweep, "_podx", refuse)
     assert sweep.main([*command, "--threads", "1", "--", *TINY]) == 0
-    assert AccuracyResults.load(out / RESULTS_FILE).models == results.models
+    assert ACCURACY_FILE.read(out / ACCURACY_FILE.name).models == results.models
 
 
 def test_sweeps_name_the_options_of_podx_train() -> None:

@@ -34,26 +34,6 @@ BATCH_SIZE, EAGER_BATCH_SIZE = 64, 16
 OVERLAP_PLACES = 10
 
 
-def collect_answers(
-    process: EngineProcess, users: int, call_size: int, tell: Tell, expired: Expired = lambda: False
-) -> tuple[list[Answer], float]:
-    """Answers to requests 0 … users-1, fewer where the time runs out, and the seconds all calls took.
-
-    Args:
-        call_size: requests of a call. tell: told after each how many are answered.
-    """
-    answers: list[Answer] = []
-    seconds = 0.0
-    while len(answers) < users and not expired():
-        rows = list(range(len(answers), min(users, len(answers) + call_size)))
-        given, taken = process.answer(rows)
-        answers += given
-        seconds += taken
-        left = seconds / len(answers) * (users - len(answers))
-        tell(f"{len(answers):,} of {users:,} users, {about(left)} left")
-    return answers, seconds
-
-
 def measure(
     engine: str,
     process: EngineProcess,
@@ -64,13 +44,22 @@ def measure(
     tell: Tell,
     expired: Expired = lambda: False,
 ) -> tuple[AccuracyRecord | None, list[Answer]]:
-    """Ask an engine's process the first requests of a workload, and score its answers.
+    """Ask an engine's process the first ``users`` requests of a workload, and score its answers.
+
+    Args:
+        call_size: requests of a call. tell: told after each how many are answered.
 
     Returns:
-        the record, None where the time was over before the first answer; and the answers.
+        the record, None where the time was over before the first answer; and the answers, fewer where it ran out.
     """
-    what = f"{workload.task}: accuracy of {engine}"
-    answers, seconds = collect_answers(process, users, call_size, lambda said: tell(f"{what}, {said}"), expired)
+    answers: list[Answer] = []
+    seconds = 0.0
+    while len(answers) < users and not expired():
+        given, taken = process.answer(range(len(answers), min(users, len(answers) + call_size)))
+        answers += given
+        seconds += taken
+        left = about(seconds / len(answers) * (users - len(answers)))
+        tell(f"{workload.task}: accuracy of {engine}, {len(answers):,} of {users:,} users, {left} left")
     return (score(engine, workload, answers, seconds, dataset) if answers else None), answers
 
 
@@ -129,21 +118,15 @@ def score(
     engine: str, workload: Workload, answers: Sequence[Answer], seconds: float, dataset: Dataset
 ) -> AccuracyRecord:
     """Measure the answers to the first requests of a workload."""
+    searched = UNCONSTRAINED if engine.endswith(UNCONSTRAINED) else CONSTRAINED
     return AccuracyRecord(
         engine=engine,
         task=workload.task,
-        decoding=decoding(workload.task, engine),
+        decoding=TEXT if workload.task is Task.EXPLANATION else searched,
         users=len(answers),
         seconds=seconds,
         metrics=answer_metrics(answers, workload, dataset),
     )
-
-
-def decoding(task: Task, engine: str) -> str:
-    """How an engine searches for its answers, see :class:`podx_bench.harness.records.AccuracyRecord`."""
-    if task is Task.EXPLANATION:
-        return TEXT
-    return UNCONSTRAINED if engine.endswith(UNCONSTRAINED) else CONSTRAINED
 
 
 def baseline_records(dataset: Dataset, workload: Workload, seed: int) -> list[AccuracyRecord]:

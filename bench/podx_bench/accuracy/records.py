@@ -8,16 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from podx_bench.harness.record_file import RecordFile
 from podx_bench.harness.records import CONSTRAINED, AccuracyRecord
 
-RESULTS_FILE = "accuracy.json"
 COMMAND = "podx bench accuracy"
-
-Kept = TypeVar("Kept", bound="DatasetRecord | ModelRecord | TimingRecord")
 
 
 def widest(
@@ -112,19 +108,5 @@ class AccuracyResults:
         """The times of a task; None: they were not taken."""
         return next((record for record in self.timings if record.task == task), None)
 
-    def save(self, folder: Path) -> Path:
-        """Write ``accuracy.json``; returns its path."""
-        return _FILE.write(folder, self)
 
-    @classmethod
-    def load(cls, path: Path) -> AccuracyResults:
-        """Read what :meth:`save` wrote; raises DataError where the file is missing, another one, or damaged."""
-        return _FILE.read(path)
-
-
-_FILE = RecordFile(RESULTS_FILE, "podx-accuracy", 1, COMMAND, AccuracyResults)
-
-
-def measured_file(kind: type[Kept], name: str) -> RecordFile[Kept]:
-    """The file of one model, dataset or timing."""
-    return RecordFile(name, "podx-accuracy-part", 1, COMMAND, kind)
+ACCURACY_FILE = RecordFile("accuracy.json", "podx-accuracy", 1, COMMAND, AccuracyResults)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
@@ -24,12 +24,12 @@ from podx_bench.accuracy.datasets import dataset_digest, describe_dataset, score
 from podx_bench.accuracy.metrics import measure
 from podx_bench.accuracy.options import MODEL_FORM, AccuracyOptions, ModelInput, PeerInput, slug
 from podx_bench.accuracy.records import (
+    ACCURACY_FILE,
+    COMMAND,
     AccuracyResults,
     DatasetRecord,
-    Kept,
     ModelRecord,
     TimingRecord,
-    measured_file,
 )
 from podx_bench.engines import OURS, EngineContext
 from podx_bench.engines.process import EngineProcess
@@ -43,6 +43,7 @@ from podx_bench.workload.inputs import model_facts, require_match
 from podx_bench.workload.scenarios import Workload, build_workload, choose_tasks
 from podx_train.data.dataset import Dataset
 
+Kept = TypeVar("Kept", DatasetRecord, ModelRecord, TimingRecord)
 MEASURED_FOLDER = "measured"
 OURS_FREE = "podx-unconstrained"
 BATCHES_A_CALL = 8
@@ -236,11 +237,12 @@ class _Run:
         return TimingRecord(task.value, cell.batch_size, users, options.rounds, times)
 
     def _file(self, kind: type[Kept], name: str, *marks: object) -> RecordFile[Kept]:
-        return measured_file(kind, f"{name}-{digest_of(*marks)}.json")
+        """The file of one model, dataset or timing."""
+        return RecordFile(f"{name}-{digest_of(*marks)}.json", "podx-accuracy-part", 1, COMMAND, kind)
 
     def _keep(self, **changes: object) -> None:
         self._results = dataclasses.replace(self._results, **changes)  # type: ignore[arg-type]
-        self._results.save(self._out)
+        ACCURACY_FILE.write(self._out, self._results)
 
 
 def plan_jobs(model: Model, options: AccuracyOptions) -> list[Job]:

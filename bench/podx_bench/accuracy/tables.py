@@ -24,6 +24,7 @@ from podx_bench.harness.records import CONSTRAINED, TEXT
 from podx_bench.pages.table import (
     NONE,
     PERCENT,
+    TEXT_NOTE,
     USERS,
     Column,
     Row,
@@ -52,10 +53,7 @@ _LISTS_NOTE = (
     "Rows of podx: search inside the catalog; sequential: seen items left out; top-N: candidates alone. The paper's "
     "rows: search over the whole vocabulary, nothing left out."
 )
-_TEXT_NOTE = (
-    "BLEU-4: of the corpus, unsmoothed, words split at white space. Our ROUGE is rouge-score's F1 without stemming, "
-    "the paper's is over sets of n-grams. Our references are cut to 20 sub-words, as the training targets are."
-)
+_TEXT_NOTE = f"{TEXT_NOTE} The paper's ROUGE is over sets of n-grams."
 _LEAK_NOTE = (
     "Next number, next ten: test items that are max(history)+1, or among it and the nine after it. Near users: HR@10 "
     "of what users with near numbers took in training / the same with shuffled user numbers. Explained: held-out pairs "

@@ -12,12 +12,12 @@ from rich.console import Console
 from podx.errors import ConfigError
 from podx.flags import with_flags
 from podx_bench.accuracy.options import MODEL_FORM, PEER_FORM, AccuracyOptions, parse_model, parse_peer
-from podx_bench.accuracy.records import RESULTS_FILE, AccuracyResults
+from podx_bench.accuracy.records import ACCURACY_FILE
 from podx_bench.accuracy.report import write_accuracy
 from podx_bench.accuracy.run import run_accuracy
 from podx_bench.accuracy.tables import all_tables
 from podx_bench.exactness.measure import EXACTNESS_FILE, ExactnessOptions, exactness_table, run_exactness
-from podx_bench.harness.records import RESULTS_FILE as BENCH_FILE
+from podx_bench.harness.records import BENCH_FILE
 from podx_bench.harness.terminal import telling, wide_console
 from podx_bench.pages.render import rich_table, write_report
 from podx_bench.pages.table import TextTable
@@ -80,14 +80,14 @@ def bench(
             run.interrupt()
             interrupted = True
     results, page = run.results, write_report(bench_report([run.results]), out)
-    show(console, short_tables(results), results.notes, results=out / BENCH_FILE, report=page)
+    show(console, short_tables(results), results.notes, results=out / BENCH_FILE.name, report=page)
     if interrupted:
         raise typer.Exit(INTERRUPTED_STATUS)
 
 
 @with_flags(options=AccuracyOptions)
 def accuracy(
-    out: Annotated[Path, typer.Option("--out", help=f"Folder for {RESULTS_FILE}, the report, and all measurements.")],
+    out: Annotated[Path, typer.Option("--out", help=f"Folder for {ACCURACY_FILE.name}, report, and measurements.")],
     options: Options,
     models: Annotated[
         list[str] | None,
@@ -101,21 +101,21 @@ def accuracy(
         typer.Option("--data", help="One more dataset whose leaks and rows that learn nothing to show; may repeat."),
     ] = None,
     report_only: Annotated[
-        bool, typer.Option("--report-only", help=f"Measure nothing: draw the report of OUT/{RESULTS_FILE} again.")
+        bool, typer.Option("--report-only", help=f"Measure nothing: draw the report of OUT/{ACCURACY_FILE.name} again.")
     ] = False,
 ) -> None:
     """Accuracy of models beside the paper's figures and rows that learn nothing; a killed run goes on where it was."""
     console = wide_console(ACCURACY_WIDTH)
     if report_only:
         if models or peer or data:
-            raise ConfigError(f"--report-only takes everything from OUT/{RESULTS_FILE}: leave models and data out")
-        results = AccuracyResults.load(out / RESULTS_FILE)
+            raise ConfigError(f"--report-only takes everything from OUT/{ACCURACY_FILE.name}: leave models, data out")
+        results = ACCURACY_FILE.read(out / ACCURACY_FILE.name)
     else:
         chosen, peers = tuple(map(parse_model, models or ())), tuple(parse_peer(text) for text in peer or ())
         with telling(console, "accuracy") as tell:
             results = run_accuracy(chosen, peers, out, AccuracyOptions(**options), tell, data or ())
     report = write_accuracy(results, out)
-    show(console, all_tables(results), results.notes, results=out / RESULTS_FILE, report=report)
+    show(console, all_tables(results), results.notes, results=out / ACCURACY_FILE.name, report=report)
 
 
 @with_flags(options=ServingOptions)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from podx_bench.harness.clock import MILLISECONDS
 from podx_bench.harness.record_file import RecordFile
 
-RESULTS_FILE = "results.json"
 CONSTRAINED, UNCONSTRAINED, TEXT = "constrained", "unconstrained", "text"
 
 
@@ -168,14 +166,5 @@ class Results:
     gemm: tuple[GemmRecord, ...] = ()
     rooflines: tuple[RooflineRecord, ...] = ()
 
-    def save(self, folder: Path) -> Path:
-        """Write ``results.json``; returns its path."""
-        return _FILE.write(folder, self)
 
-    @classmethod
-    def load(cls, path: Path) -> Results:
-        """Read what :meth:`save` wrote; a DataError where there is no such file, or it cannot be read."""
-        return _FILE.read(path)
-
-
-_FILE = RecordFile(RESULTS_FILE, "podx-bench", 1, "podx bench", Results, {"floors": "rooflines"})
+BENCH_FILE = RecordFile("results.json", "podx-bench", 1, "podx bench", Results, {"floors": "rooflines"})

@@ -18,6 +18,10 @@ PERCENT = 100.0
 RANKING_METRICS = {"hr_1": "HR@1", "hr_5": "HR@5", "ndcg_5": "NDCG@5", "hr_10": "HR@10", "ndcg_10": "NDCG@10"}
 TEXT_METRICS = {"bleu_4": "BLEU-4", "rouge_1": "ROUGE-1", "rouge_2": "ROUGE-2", "rouge_l": "ROUGE-L"}
 """Metrics of lists and of texts, by name with their titles."""
+TEXT_NOTE = (
+    "BLEU-4: sacrebleu's of the corpus, unsmoothed, words split at white space. ROUGE: rouge-score's F1 without "
+    "stemming. References are cut to 20 sub-words, as the training targets are."
+)
 
 Row = tuple[tuple[str, ...], Sequence[Any]]
 """First cells of a row, and the records that its figures come from: one for each run; none: not measured."""

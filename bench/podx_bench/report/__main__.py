@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from podx.errors import ConfigError
-from podx_bench.harness.records import Results
+from podx_bench.harness.records import BENCH_FILE
 from podx_bench.harness.terminal import run_command
 from podx_bench.pages.render import markdown_table, write_report
 from podx_bench.report.bench import bench_report, extra_sections
@@ -30,7 +30,7 @@ def main(
     against: Annotated[str, typer.Option("--against", help="Engines of that table.")] = ",".join(DEFAULT_AGAINST),
 ) -> None:
     """Draw the report of a run again, or put several runs into one report."""
-    runs = [Results.load(path) for path in results]
+    runs = [BENCH_FILE.read(path) for path in results]
     if ratios:
         names = [name.strip() for name in against.split(",") if name.strip()]
         typer.echo(markdown_table(ratio_table(runs, names)))

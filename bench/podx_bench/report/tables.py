@@ -13,6 +13,7 @@ from podx_bench.pages.table import (
     NOT_MEASURED,
     PERCENT,
     PERCENTILES,
+    TEXT_NOTE,
     USERS,
     Column,
     TextTable,
@@ -159,7 +160,7 @@ def all_tables(groups: Groups, field: str) -> list[TextTable]:
     tables = []
     for task in tasks_of(groups):
         if field == ACCURACY:
-            columns, notes = accuracy_columns(task), [_TEXT_NOTE if task == Task.EXPLANATION else _RANKING_NOTE]
+            columns, notes = accuracy_columns(task), [TEXT_NOTE if task == Task.EXPLANATION else _RANKING_NOTE]
         else:
             columns, notes = (SPEED_COLUMNS, [_SPEED_NOTE]) if field == SPEED else (STREAM_COLUMNS, [_STREAM_NOTE])
             records = chain.from_iterable(getattr(run, field) for runs in groups.values() for run in runs)
@@ -219,8 +220,4 @@ _RANKING_NOTE = (
     "Test split, leave-one-out. Invalid: answers that are no item of the catalog. Repeated: answers given twice in a "
     "list. Rows with fewer users are measured on the first of the same users. HR@10 lost: as a share of what the "
     "reference hits on the users that both answered; below zero, it hits more."
-)
-_TEXT_NOTE = (
-    "BLEU-4: sacrebleu, tokenize none, smoothing none. ROUGE: rouge-score F1 without stemming. References are cut to "
-    "20 sub-words, as the training targets are."
 )

@@ -20,7 +20,7 @@ from podx_bench.engines.process import EngineProcess
 from podx_bench.harness.child import CALL_TIMEOUT_S, Tell
 from podx_bench.harness.clock import MILLISECONDS, SECONDS, about
 from podx_bench.harness.environment import describe
-from podx_bench.harness.records import Results, StreamRecord
+from podx_bench.harness.records import BENCH_FILE, Results, StreamRecord
 from podx_bench.latency.speed import PASS_TIMEOUT_S, Cell, Expired, measure_cell, measure_stream
 from podx_bench.peers.place import versions
 from podx_bench.run.options import BenchOptions
@@ -222,4 +222,4 @@ class BenchRun:
         """Append to fields of the results, and write them."""
         grown: dict[str, Any] = {name: (*getattr(self.results, name), *values) for name, values in more.items()}
         self.results = dataclasses.replace(self.results, **grown)
-        self.results.save(self._out)
+        BENCH_FILE.write(self._out, self.results)
