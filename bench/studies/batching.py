@@ -30,9 +30,9 @@ from podx.text.templates import DEFAULT_TEMPLATES
 from podx_bench.accuracy.datasets import dataset_digest
 from podx_bench.harness.child import ChildDiedError, run_in_child, thread_environment
 from podx_bench.harness.environment import describe
-from podx_bench.harness.memory import peak_rss_mb
 from podx_bench.harness.options import usable_cores
 from podx_bench.harness.record_file import digest_of
+from podx_bench.harness.resources import peak_rss_mb
 from podx_bench.pages.drawing import OTHER_COLOUR, OURS_COLOUR, bar_chart
 from podx_bench.pages.render import markdown_table
 from podx_bench.pages.table import NONE, PERCENT, TextTable, short

@@ -41,8 +41,8 @@ from onnx import numpy_helper, parser
 
 from podx.errors import ConfigError
 from podx_bench.harness.child import run_in_child, thread_environment
-from podx_bench.harness.clock import MILLISECONDS
 from podx_bench.harness.records import BENCH_FILE, GemmRecord, Results, RooflineRecord, SpeedRecord
+from podx_bench.harness.resources import MILLISECONDS
 from podx_bench.harness.terminal import run_command
 from podx_bench.pages.render import write_report
 from podx_bench.report.bench import bench_report

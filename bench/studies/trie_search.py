@@ -23,7 +23,7 @@ from podx.decoding.items import ItemSearch, TokenColumns
 from podx.decoding.options import ItemSearchOptions
 from podx.decoding.stepper import FloatArray, IntArray
 from podx.flags import with_flags
-from podx_bench.harness.clock import timed
+from podx_bench.harness.resources import timed
 from podx_bench.harness.terminal import run_command
 from podx_bench.pages.render import rich_table
 from podx_bench.pages.table import TextTable, short

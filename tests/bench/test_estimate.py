@@ -7,7 +7,7 @@ import pytest
 
 from podx.text.templates import Task
 from podx_bench.engines import ENGINES
-from podx_bench.harness.clock import about
+from podx_bench.harness.resources import about
 from podx_bench.latency.speed import Cell
 from podx_bench.run.options import BenchOptions
 from podx_bench.run.plan import TaskPlan, describe_plan, estimated_seconds, user_count

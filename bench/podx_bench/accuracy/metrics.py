@@ -18,9 +18,9 @@ from podx.metrics import NOT_AN_ITEM, RankingMetrics, overlap
 from podx.text.templates import Task
 from podx_bench.engines.process import EngineProcess
 from podx_bench.harness.child import Tell
-from podx_bench.harness.clock import about
 from podx_bench.harness.options import LEAST_ACCURACY_K
 from podx_bench.harness.records import CONSTRAINED, TEXT, UNCONSTRAINED, AccuracyRecord
+from podx_bench.harness.resources import about
 from podx_bench.latency.speed import Expired
 from podx_bench.pages.table import PERCENT
 from podx_bench.workload.baselines import baseline_lists, padded

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 from podx.text.templates import Task
 from podx_bench.accuracy.records import AccuracyResults, DatasetRecord, ModelRecord, TimingRecord
-from podx_bench.harness.clock import MILLISECONDS
 from podx_bench.harness.records import CONSTRAINED, UNCONSTRAINED, AccuracyRecord
+from podx_bench.harness.resources import MILLISECONDS
 from podx_bench.workload.baselines import NEXT_NUMBER, POPULARITY
 from podx_train.data.numbering import IdScheme
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import attrgetter
+from operator import attrgetter, methodcaller
 from typing import Any
 
 from podx.text.templates import ALL_TASKS, Task
@@ -207,7 +207,7 @@ def template_table(results: AccuracyResults, task: Task) -> TextTable | None:
 def _budget_table(results: AccuracyResults) -> TextTable:
     """What each model and peer was trained with and for how long, a row per bundle or file."""
     schemes = {record.digest: record.scheme for record in results.datasets}
-    rows = []
+    rows: list[Row] = []
     for record in (*results.models, *results.peers):
         training, name = record.training, record.label
         known: dict[str, Any] = {**(training.get("environment") or {}), **(training.get("options") or {}), **training}
@@ -216,15 +216,11 @@ def _budget_table(results: AccuracyResults) -> TextTable:
             known |= {**record.facts, "minutes": None if seconds is None else seconds / SECONDS_PER_MINUTE}
         elif "epochs" in known:
             known.setdefault("updates", f"{known['epochs']} epochs")
-        cells = (_said(known.get(key)) for key in BUDGET.values())
-        rows.append((name, schemes.get(record.dataset, record.scheme), *cells))
+        rows.append(((name, schemes.get(record.dataset, record.scheme)), [known]))
     note = "Minutes: of updates alone, validation not counted. Of peers: as their files say."
-    return TextTable("Budget of training", ("model", "ids", *BUDGET), tuple(rows), (note,))
+    columns = [Column(title, methodcaller("get", key), _amount) for title, key in BUDGET.items()]
+    return figures_table("Budget of training", ("model", "ids"), rows, columns, (note,))
 
 
-def _said(value: object) -> str:
-    if value is None:
-        return NONE
-    if isinstance(value, float):
-        return f"{value:.1f}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+def _amount(value: float) -> str:
+    return f"{value:,.0f}" if value.is_integer() else f"{value:.1f}"

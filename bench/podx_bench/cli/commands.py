@@ -18,7 +18,7 @@ from podx_bench.accuracy.run import run_accuracy
 from podx_bench.accuracy.tables import all_tables
 from podx_bench.exactness.measure import EXACTNESS_FILE, ExactnessOptions, exactness_table, run_exactness
 from podx_bench.harness.records import BENCH_FILE
-from podx_bench.harness.terminal import telling, wide_console
+from podx_bench.harness.terminal import telling
 from podx_bench.pages.render import rich_table, write_report
 from podx_bench.pages.table import TextTable
 from podx_bench.report.bench import bench_report
@@ -70,8 +70,7 @@ def bench(
     Ctrl-C ends it early: results and report then hold what had been measured.
     """
     inputs = Inputs(bundle, data, checkpoint, label, parse_variants(variant or ()))
-    console = wide_console()
-    with telling(console, "bench") as tell:
+    with telling("bench") as (console, tell):
         run = BenchRun(inputs, out, BenchOptions(**options), tell, lambda text: console.print(text, markup=False))
         try:
             run.measure()
@@ -105,14 +104,13 @@ def accuracy(
     ] = False,
 ) -> None:
     """Accuracy of models beside the paper's figures and rows that learn nothing; a killed run goes on where it was."""
-    console = wide_console(ACCURACY_WIDTH)
-    if report_only:
-        if models or peer or data:
-            raise ConfigError(f"--report-only takes everything from OUT/{ACCURACY_FILE.name}: leave models, data out")
-        results = ACCURACY_FILE.read(out / ACCURACY_FILE.name)
-    else:
-        chosen, peers = tuple(map(parse_model, models or ())), tuple(parse_peer(text) for text in peer or ())
-        with telling(console, "accuracy") as tell:
+    if report_only and (models or peer or data):
+        raise ConfigError(f"--report-only takes everything from OUT/{ACCURACY_FILE.name}: leave models and data out")
+    chosen, peers = tuple(map(parse_model, models or ())), tuple(map(parse_peer, peer or ()))
+    with telling("accuracy", ACCURACY_WIDTH) as (console, tell):
+        if report_only:
+            results = ACCURACY_FILE.read(out / ACCURACY_FILE.name)
+        else:
             results = run_accuracy(chosen, peers, out, AccuracyOptions(**options), tell, data or ())
     report = write_accuracy(results, out)
     show(console, all_tables(results), results.notes, results=out / ACCURACY_FILE.name, report=report)
@@ -126,8 +124,7 @@ def serving(
     options: Options,
 ) -> None:
     """Measure throughput and latency of a bundle against the number of clients that ask at the same time."""
-    console = wide_console()
-    with telling(console, "serving") as tell:
+    with telling("serving") as (console, tell):
         results = run_serving(bundle, data, out, ServingOptions(**options), tell)
     report = write_report(serving_report(results), out)
     show(console, [serving_table(results)], results=out / SERVING_FILE.name, report=report)
@@ -142,8 +139,7 @@ def scale(
     ] = None,
 ) -> None:
     """Measure what the size of the catalog costs: building, disk, loading, memory, and with a model its time."""
-    console = wide_console()
-    with telling(console, "scale") as tell:
+    with telling("scale") as (console, tell):
         results = run_scale(out, ScaleOptions(**options), checkpoint, tell)
     show(console, [scale_table(results)], results=out / SCALE_FILE.name)
 
@@ -156,8 +152,7 @@ def exactness(
     options: Options,
 ) -> None:
     """Measure how often answers are proven to be the model's best, against the width of the search."""
-    console = wide_console()
-    with telling(console, "exactness") as tell:
+    with telling("exactness") as (console, tell):
         results = run_exactness(bundle, data, out, ExactnessOptions(**options), tell)
     show(console, [exactness_table(results.records)], results=out / EXACTNESS_FILE.name)
 

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 from podx_bench.engines import EngineContext, engine_kind
 from podx_bench.harness.child import CALL_TIMEOUT_S, Child, EngineError, thread_environment
-from podx_bench.harness.clock import MILLISECONDS, timed
-from podx_bench.harness.memory import peak_rss_mb
+from podx_bench.harness.resources import MILLISECONDS, peak_rss_mb, timed
 from podx_bench.workload.work import Answer, WorkItem
 
 

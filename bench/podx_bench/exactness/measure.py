@@ -26,10 +26,10 @@ from podx.recommender import Recommender
 from podx.text.templates import Task
 from podx_bench.engines.runtime import batch_method, list_requests
 from podx_bench.harness.child import Tell
-from podx_bench.harness.clock import timed
 from podx_bench.harness.environment import describe
 from podx_bench.harness.options import DEFAULT_K, BaseOptions, parse_numbers
 from podx_bench.harness.record_file import RecordFile
+from podx_bench.harness.resources import timed
 from podx_bench.pages.table import TextTable
 from podx_bench.workload.inputs import require_match
 from podx_bench.workload.scenarios import build_workload

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from podx_bench.harness.clock import MILLISECONDS
 from podx_bench.harness.record_file import RecordFile
+from podx_bench.harness.resources import MILLISECONDS
 
 CONSTRAINED, UNCONSTRAINED, TEXT = "constrained", "unconstrained", "text"
 

@@ -20,12 +20,6 @@ TELL_SECONDS = 60.0
 """Time between two lines of progress where output does not go to a terminal."""
 
 
-def wide_console(width: int = TABLE_WIDTH) -> Console:
-    """The terminal, or plain text of so many characters."""
-    console = Console()
-    return console if console.is_terminal else Console(width=width)
-
-
 def plain_lines() -> Tell:
     """Progress for a log file: a line on stderr now and then."""
     last = float("-inf")
@@ -40,10 +34,14 @@ def plain_lines() -> Tell:
 
 
 @contextmanager
-def telling(console: Console, what: str) -> Iterator[Tell]:
-    """Progress beside a spinner; lines on stderr where there is no terminal."""
+def telling(what: str, width: int = TABLE_WIDTH) -> Iterator[tuple[Console, Tell]]:
+    """The terminal, or plain text of so many characters; and progress beside a spinner, or as lines on stderr."""
+    console = Console()
+    if not console.is_terminal:
+        yield Console(width=width), plain_lines()
+        return
     with console.status(what) as status:
-        yield status.update if console.is_terminal else plain_lines()
+        yield console, status.update
 
 
 def run_command(function: Callable[..., Any]) -> None:

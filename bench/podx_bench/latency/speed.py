@@ -26,8 +26,8 @@ from podx.text.templates import Task
 from podx_bench.engines import AS_PUBLISHED, ENCODE_ONCE
 from podx_bench.engines.process import EngineProcess, Timing
 from podx_bench.harness.child import Tell
-from podx_bench.harness.clock import MILLISECONDS
 from podx_bench.harness.records import SpeedRecord, StreamRecord
+from podx_bench.harness.resources import MILLISECONDS
 
 WARM_UP_CALLS = 2
 LONG_CALL_MS = 2_000.0

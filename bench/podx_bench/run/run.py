@@ -18,9 +18,9 @@ from podx_bench.accuracy import metrics
 from podx_bench.engines import EngineContext, EngineKind, select
 from podx_bench.engines.process import EngineProcess
 from podx_bench.harness.child import CALL_TIMEOUT_S, Tell
-from podx_bench.harness.clock import MILLISECONDS, SECONDS, about
 from podx_bench.harness.environment import describe
 from podx_bench.harness.records import BENCH_FILE, Results, StreamRecord
+from podx_bench.harness.resources import MILLISECONDS, SECONDS, about
 from podx_bench.latency.speed import PASS_TIMEOUT_S, Cell, Expired, measure_cell, measure_stream
 from podx_bench.peers.place import versions
 from podx_bench.run.options import BenchOptions

@@ -22,8 +22,7 @@ from podx.bundle.catalog import Catalog, IdTable
 from podx.bundle.manifest import file_sha256
 from podx.errors import ConfigError
 from podx.graphs.session import GraphSession, SessionOptions
-from podx_bench.harness.clock import timed
-from podx_bench.harness.memory import MEGABYTE, peak_rss_mb, resident_mb
+from podx_bench.harness.resources import MEGABYTE, peak_rss_mb, resident_mb, timed
 from podx_bench.scale.records import EXCLUDED, ScaleOptions
 
 CODES, LEVELS = 256, 4

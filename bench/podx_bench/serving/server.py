@@ -16,7 +16,7 @@ from podx.decoding.options import ItemSearchOptions
 from podx.graphs.session import Device
 from podx_bench.engines.runtime import batch_method, list_requests
 from podx_bench.harness.child import tell
-from podx_bench.harness.clock import MILLISECONDS, timed
+from podx_bench.harness.resources import MILLISECONDS, timed
 from podx_bench.serving.records import BATCHER, DIRECT, FULL_BATCHES, ServingOptions, ServingRecord
 from podx_bench.workload.work import WorkItem
 

@@ -1,12 +1,19 @@
-"""Memory of this process."""
+"""Time and memory: how they are taken, and how time is told."""
 
 from __future__ import annotations
 
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 
+T = TypeVar("T")
+MILLISECONDS = 1e3
+SECONDS = 60.0
+"""Of these there are so many in a second, and in a minute."""
 MEGABYTE = 1e6
 KIBIBYTE = 1024
 
@@ -29,3 +36,18 @@ def peak_rss_mb() -> float:
 def resident_mb() -> float:
     """Resident memory of this process now, mapped pages that were looked at included; MB (10^6 bytes)."""
     return float(psutil.Process().memory_info().rss) / MEGABYTE
+
+
+def timed(call: Callable[[], T]) -> tuple[T, float]:
+    """What a call returns, and how many milliseconds it took."""
+    start = time.perf_counter()
+    result = call()
+    return result, (time.perf_counter() - start) * MILLISECONDS
+
+
+def about(seconds: float) -> str:
+    """A length of time in words, no more exact than it is known."""
+    minutes = seconds / SECONDS
+    if minutes < 1:
+        return "less than a minute"
+    return f"about {minutes:.0f} minute{'s' if round(minutes) > 1 else ''}"
