@@ -88,7 +88,8 @@ def test_runs_of_podx_alone_have_no_ratios(run: Results) -> None:
 
 
 def test_the_command_prints_markdown_from_files(run: Results, tmp_path: Path) -> None:
-    paths = [str(BENCH_FILE.write(tmp_path / str(n), one)) for n, one in enumerate((run, dataclasses.replace(run, label="b")))]
+    runs = (run, dataclasses.replace(run, label="b"))
+    paths = [str(BENCH_FILE.write(tmp_path / str(number), one)) for number, one in enumerate(runs)]
     done = invoke(main, ["--ratios", *paths, "--against", "encode-once, optimum"])
     assert "| sequential, source 41, batch 8 (b) | fp32 / int8 | 10.0× / 25.0× | 4.0× / 12.0× |" in done.stdout
 
