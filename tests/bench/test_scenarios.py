@@ -35,7 +35,7 @@ def bundle_of(dataset: Dataset, tasks: tuple[Task, ...] = ALL_TASKS, max_history
     return SimpleNamespace(
         manifest=SimpleNamespace(tasks=tasks, answered=tasks, max_history=max_history, one_pass=False),
         catalog=SimpleNamespace(items=table(dataset.item_ids)),
-        users=SimpleNamespace(ids=table(dataset.user_ids)),
+        users=SimpleNamespace(ids=table(dataset.user_ids), items=dataset.items, offsets=dataset.offsets),
         tokenizer=WordTokenizer(),
     )
 
@@ -104,6 +104,9 @@ def test_a_bundle_of_another_dataset_is_refused(dataset: Dataset) -> None:
     renumbered = dataclasses.replace(dataset, user_ids=["alice", "carol", "bob"])
     with pytest.raises(ConfigError, match="users differ from the dataset's: number 1 is 'alice' in one and 'carol'"):
         require_match(bundle_of(renumbered), dataset)
+    others = dataclasses.replace(dataset, items=dataset.items[::-1].copy())
+    with pytest.raises(ConfigError, match="users have other items than the dataset's"):
+        require_match(bundle_of(others), dataset)
 
 
 def test_tasks_are_those_that_bundle_and_data_have(dataset: Dataset) -> None:

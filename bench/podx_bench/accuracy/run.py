@@ -6,7 +6,6 @@ Every model is measured in a process of its own, with a fixed number of threads.
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import cache
@@ -14,7 +13,6 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import msgspec
-import numpy as np
 
 from podx.bundle.bundle import Bundle
 from podx.bundle.manifest import MANIFEST_FILE, file_sha256
@@ -60,14 +58,6 @@ class Model(NamedTuple):
     dataset: Dataset
 
 
-class Job(NamedTuple):
-    """One measurement to be made."""
-
-    task: Task
-    decoding: str
-    users: int
-
-
 def run_accuracy(
     models: Sequence[ModelInput],
     peers: Sequence[PeerInput],
@@ -109,8 +99,11 @@ class _Run:
         for given in models:
             bundle, digest = Bundle.load(given.bundle), file_sha256(given.bundle / MANIFEST_FILE)
             model = Model(given, bundle, digest, self._loaded(given.data))
-            require_same_data(model)
-            plan_jobs(model, self._options)
+            try:
+                require_match(bundle, model.dataset)
+            except ConfigError as error:
+                raise ConfigError(f"{given.label}: {error}") from None
+            plan_counts(model, self._options)
             if opened.setdefault((given.label, digest), model) is not model:
                 raise ConfigError(f"{given.label}: {given.bundle} is a copy of a bundle given before, not another seed")
         for path in data:
@@ -175,19 +168,20 @@ class _Run:
     def _missing(self, record: ModelRecord, model: Model) -> Iterator[AccuracyRecord]:
         """Make the measurements that a record lacks."""
         options = self._options
-        missing = [job for job in plan_jobs(model, options) if not record.find(*job)]
 
         def tell(said: str) -> None:
             self._tell(f"{model.given.label}: {said}")
 
-        for (task, decoding), group in itertools.groupby(missing, lambda job: job[:2]):
-            jobs = list(group)
-            workload = build_workload(task, model.dataset, model.bundle, max(job.users for job in jobs), options.seed)
+        for (task, decoding), asked in plan_counts(model, options).items():
+            counts = [count for count in asked if record.find(task, decoding, count) is None]
+            if not counts:
+                continue
+            workload = build_workload(task, model.dataset, model.bundle, max(counts), options.seed)
             engine = OURS_FREE if decoding == UNCONSTRAINED else OURS
             size = options.batch_size * (BATCHES_A_CALL if engine == OURS else 1)
             with self._start(model, workload, options.batch_size, engine) as process:
-                for job in jobs:
-                    measured, _ = measure(engine, process, workload, job.users, size, model.dataset, tell)
+                for count in counts:
+                    measured, _ = measure(engine, process, workload, count, size, model.dataset, tell)
                     if measured is not None:
                         yield measured
 
@@ -245,33 +239,21 @@ class _Run:
         ACCURACY_FILE.write(self._out, self._results)
 
 
-def plan_jobs(model: Model, options: AccuracyOptions) -> list[Job]:
-    """All measurements of a model. Free search comes with the constrained one on the same users beside it; one-pass
-    models have none.
+def plan_counts(model: Model, options: AccuracyOptions) -> dict[tuple[Task, str], list[int]]:
+    """Numbers of users that a model is measured on, by task and decoding.
+
+    Free search comes with the constrained one on the same users beside it; one-pass models have none.
 
     Raises:
         ConfigError, DataError: a task asked for is not in the bundle, or not in the data.
     """
-    jobs = []
+    counts = {}
     for task in choose_tasks(model.bundle, model.dataset, options.tasks):
         texts = task is Task.EXPLANATION
         total = len(model.dataset.explanations["test"]) if texts else model.dataset.user_count
         users = min(total, options.limit(task) or total)
-        jobs.append(Job(task, TEXT if texts else CONSTRAINED, users))
-        if not texts and not model.bundle.manifest.one_pass and (free := min(users, options.unconstrained_users)):
-            jobs += [Job(task, CONSTRAINED, free), Job(task, UNCONSTRAINED, free)]
-    return list(dict.fromkeys(jobs))
-
-
-def require_same_data(model: Model) -> None:
-    """Raise a ConfigError where a bundle was made from other ids, numbers or sequences than its dataset's."""
-    users, dataset, label = model.bundle.users, model.dataset, model.given.label
-    try:
-        require_match(model.bundle, dataset)
-    except ConfigError as error:
-        raise ConfigError(f"{label}: {error}") from None
-    if not (np.array_equal(users.items, dataset.items) and np.array_equal(users.offsets, dataset.offsets)):
-        raise ConfigError(
-            f"{label}: the bundle's users have other items than the dataset's, under the same ids: give the dataset "
-            f"folder that the model was trained on"
-        )
+        free = 0 if texts or model.bundle.manifest.one_pass else min(users, options.unconstrained_users)
+        counts[task, TEXT if texts else CONSTRAINED] = [users, *([free] if 0 < free < users else [])]
+        if free:
+            counts[task, UNCONSTRAINED] = [free]
+    return counts

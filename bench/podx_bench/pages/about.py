@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import attrgetter
 from typing import Any
 
 from podx_bench.harness.records import Results
 from podx_bench.pages.render import Facts
-from podx_bench.pages.table import NONE, TextTable, short
+from podx_bench.pages.table import NONE, Column, Row, TextTable, figures_table, short
 
 INT8 = "int8"
 
@@ -109,21 +110,18 @@ def _model_line(model: Mapping[str, Any], environment: Mapping[str, Any]) -> str
 
 def roofline_tables(results: Results) -> list[TextTable]:
     """What the machine's own rate of multiplying matrices allows; empty where it was not measured."""
-    rows = tuple(
-        (
-            r.task,
-            str(r.batch_size),
-            precision_name(r.precision, results.environment),
-            f"{r.source_tokens:.1f}",
-            short(r.giga_ops),
-            short(r.ms_per_user),
-        )
-        for r in results.rooflines
-    )
-    header = ("task", "batch", "precision", "tokens with prompts", "10⁹ operations/user", "ms/user")
-    return [TextTable("Roofline", header, rows, (_ROOFLINE_NOTE,))] if rows else []
+    first = ("task", "batch", "precision")
+    rows: list[Row] = [
+        ((r.task, str(r.batch_size), precision_name(r.precision, results.environment)), [r]) for r in results.rooflines
+    ]
+    return [figures_table("Roofline", first, rows, _ROOFLINE_COLUMNS, (_ROOFLINE_NOTE,))] if rows else []
 
 
+_ROOFLINE_COLUMNS = (
+    Column("tokens with prompts", attrgetter("source_tokens"), "{:.1f}".format),
+    Column("10⁹ operations/user", attrgetter("giga_ops")),
+    Column("ms/user", attrgetter("ms_per_user")),
+)
 _ROOFLINE_NOTE = (
     "Matrix products of all beams at the rate that ONNX Runtime's own operators reach on this machine, nothing else "
     "counted. A search that drops beams early does less and may need less time."

@@ -6,6 +6,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from podx.bundle.bundle import Bundle
 from podx.bundle.catalog import IdTable
 from podx.errors import CheckpointError, ConfigError
@@ -44,7 +46,7 @@ def dataset_facts(dataset: Dataset, path: Path) -> dict[str, Any]:
 
 
 def require_match(bundle: Bundle, dataset: Dataset) -> None:
-    """Check that the bundle was made from this dataset: same items and users under the same numbers.
+    """Check that the bundle was made from this dataset: same items and users under the same numbers, same sequences.
 
     Raises:
         ConfigError: with the first difference.
@@ -63,6 +65,9 @@ def require_match(bundle: Bundle, dataset: Dataset) -> None:
                     f"the bundle's {what} differ from the dataset's: number {number} is {ours!r} in one and {theirs!r} "
                     f"in the other; {advice}"
                 )
+    users = bundle.users
+    if not (np.array_equal(users.items, dataset.items) and np.array_equal(users.offsets, dataset.offsets)):
+        raise ConfigError(f"the bundle's users have other items than the dataset's, under the same ids: {advice}")
 
 
 def require_same(bundle_path: Path, checkpoint: Checkpoint) -> None:
