@@ -64,7 +64,6 @@ class AccuracyOptions(EngineOptions):
     )
     batch_size: int = option(32, "Requests a model runs at a time.", least=1)
     timed_users: int = option(192, "Users that all models are timed on, in turns; 0: none.", least=0)
-    rounds: int = option(3, "Turns of each model.", least=1)
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""

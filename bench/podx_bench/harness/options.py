@@ -65,6 +65,7 @@ class EngineOptions(BaseOptions):
     )
     device: str = option("cpu", "cpu or cuda.", choices=DEVICES)
     beams: int = option(DEFAULT_BEAMS, "Width of the item search.", least=1)
+    rounds: int = option(3, "Turns of every engine or model.", least=1)
 
     @property
     def engine(self) -> dict[str, Any]:

@@ -40,7 +40,6 @@ class BenchOptions(EngineOptions):
         DEFAULT_ACCURACY_USERS, "Of these, the most users of the accuracy runs; 0: all of them.", least=0
     )
     eager_users: int = option(16, "The most users for accuracy of the slow engines.", least=1)
-    rounds: int = option(3, "Turns of every engine.", least=1)
     k: int = option(DEFAULT_K, "Answers per request.", flag="-k,--count", least=1)
     spin: bool = option(False, "Let waiting threads of every engine spin.", flag="--spin/--no-spin")
     max_minutes: float | None = option(None, "Stop measuring after this long and report what there is.", above=0)
