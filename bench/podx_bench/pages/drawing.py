@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import matplotlib
@@ -46,6 +46,16 @@ class Line:
     points: tuple[tuple[float, float], ...]
     colour: str
     dashed: bool = False
+
+
+def lines_through(
+    points: Iterable[tuple[str, tuple[float, float]]], colours: Mapping[str, str], dashed: bool = False
+) -> list[Line]:
+    """A line for each name, through its points in their order."""
+    named: dict[str, list[tuple[float, float]]] = {}
+    for name, point in points:
+        named.setdefault(name, []).append(point)
+    return [Line(name, tuple(places), colours[name], dashed) for name, places in named.items()]
 
 
 def bar_chart(

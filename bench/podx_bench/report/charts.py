@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from operator import attrgetter
 
 from podx.text.templates import Task
 from podx_bench.engines import OURS
@@ -16,6 +17,7 @@ from podx_bench.pages.drawing import (
     Line,
     bar_chart,
     line_chart,
+    lines_through,
     point_chart,
 )
 from podx_bench.pages.table import short
@@ -42,20 +44,9 @@ def colours(results: Results) -> dict[str, str]:
 
 
 def _speed(results: Results, task: str) -> tuple[list[SpeedRecord], list[int]]:
-    """The task's records and their batch sizes."""
+    """The task's records by batch size, and these sizes."""
     records = [record for record in results.speed if record.task == task]
-    return records, sorted({record.batch_size for record in records})
-
-
-def _lines(
-    results: Results, records: Sequence[SpeedRecord], point: Callable[[SpeedRecord], tuple[float, float]]
-) -> list[Line]:
-    """A line through the batch sizes of each engine, engines in the order of the records."""
-    palette, ordered = colours(results), sorted(records, key=lambda record: record.batch_size)
-    return [
-        Line(engine, tuple(point(record) for record in ordered if record.engine == engine), palette[engine])
-        for engine in dict.fromkeys(record.engine for record in records)
-    ]
+    return sorted(records, key=attrgetter("batch_size")), sorted({record.batch_size for record in records})
 
 
 def latency_chart(results: Results, task: str) -> str | None:
@@ -65,7 +56,7 @@ def latency_chart(results: Results, task: str) -> str | None:
         return None
     bounds = _roofline_lines(results, task)
     if len(sizes) >= LEAST_PLACES:
-        lines = _lines(results, records, lambda record: (record.batch_size, record.ms_per_user))
+        lines = lines_through(((r.engine, (r.batch_size, r.ms_per_user)) for r in records), colours(results))
         title = f"{task}: ms per user, less is better"
         return line_chart(title, ("batch size", "ms per user"), [*lines, *bounds], sizes)
     bars = [(record.engine, record.engine, record.ms_per_user) for record in records]
@@ -91,14 +82,9 @@ def _roofline_lines(results: Results, task: str) -> list[Line]:
     """The roofline in every precision that an engine of the run has."""
     precisions = {model["precision"] for model in (results.model, *results.variants.values())}
     precisions |= {name.rpartition("-")[2] for name in results.options["engines"]}
-    points: dict[str, list[tuple[float, float]]] = {}
-    for record in results.rooflines:
-        if record.task == task and record.precision in precisions:
-            points.setdefault(record.precision, []).append((record.batch_size, record.ms_per_user))
-    return [
-        Line(f"roofline {precision}", tuple(sorted(places)), ROOFLINE_COLOUR, dashed=True)
-        for precision, places in points.items()
-    ]
+    found = [r for r in results.rooflines if r.task == task and r.precision in precisions]
+    points = [(f"roofline {r.precision}", (r.batch_size, r.ms_per_user)) for r in found]
+    return lines_through(sorted(points), {name: ROOFLINE_COLOUR for name, _ in points}, dashed=True)
 
 
 def tail_chart(results: Results, task: str) -> str | None:
@@ -106,7 +92,7 @@ def tail_chart(results: Results, task: str) -> str | None:
     records, sizes = _speed(results, task)
     if len(sizes) < LEAST_PLACES:
         return None
-    lines = _lines(results, records, lambda record: (record.users_per_s, record.p99_ms))
+    lines = lines_through(((r.engine, (r.users_per_s, r.p99_ms)) for r in records), colours(results))
     title = f"{task}: throughput and p99, down and right is better"
     return line_chart(title, ("users per second", "p99 of a call, ms"), lines)
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from operator import attrgetter
 
 from podx_bench.pages.about import machine_rows, model_rows
-from podx_bench.pages.drawing import OTHER_COLOUR, OURS_COLOUR, Line, line_chart
+from podx_bench.pages.drawing import OTHER_COLOUR, OURS_COLOUR, Line, line_chart, lines_through
 from podx_bench.pages.render import Report, Section
 from podx_bench.pages.table import PERCENTILES, Column, TextTable, figures_table
 from podx_bench.serving.records import BATCHER, DIRECT, FULL_BATCHES, ServingRecord, ServingResults
@@ -44,9 +44,8 @@ def serving_charts(records: Sequence[ServingRecord]) -> tuple[str, ...]:
         ("clients", "clients that ask at the same time", "clients"),
         (f"p99 latency of {counts} clients", "p99, ms, less is better", "p99_ms"),
     ):
-        points = [(record.mode, (getattr(record, field), record.users_per_s)) for record in asked]
-        modes = {mode: tuple(point for of, point in points if of == mode) for mode in LINES}
-        lines = [Line(LINES[mode][0], line, LINES[mode][1]) for mode, line in modes.items() if line]
+        points = [(LINES[record.mode][0], (getattr(record, field), record.users_per_s)) for record in asked]
+        lines = lines_through(points, dict(LINES.values()))
         places = [x for _, (x, _) in points]
         for bound in (record.users_per_s for record in records if record.mode == FULL_BATCHES):
             ends = ((min(places), bound), (max(places), bound))
