@@ -10,9 +10,9 @@ from podx.bundle.bundle import Bundle
 from podx.errors import ConfigError
 from podx.text.templates import Task
 from podx_bench.accuracy.options import AccuracyOptions, ModelInput
-from podx_bench.accuracy.records import CONSTRAINED
-from podx_bench.accuracy.run import Job, Model, plan_jobs
+from podx_bench.accuracy.run import Model, plan_counts
 from podx_bench.engines import DEFAULT_ENGINES, ENGINES, OURS, select
+from podx_bench.harness.records import CONSTRAINED
 from podx_bench.workload.scenarios import build_workload, choose_tasks
 from podx_export.pipeline import write_bundle
 from podx_train.checkpoint.checkpoint import load_checkpoint
@@ -52,7 +52,8 @@ def test_what_is_measured(made: Made) -> None:
     dataset, bundle = Dataset.load(made.data), Bundle.load(made.bundle)
     assert choose_tasks(bundle, dataset, None) == RANKING
     model = Model(ModelInput("one", made.bundle, made.data), bundle, "digest", dataset)
-    assert plan_jobs(model, AccuracyOptions()) == [Job(task, CONSTRAINED, dataset.user_count) for task in RANKING]
+    counts = plan_counts(model, AccuracyOptions())
+    assert counts == {(task, CONSTRAINED): [dataset.user_count] for task in RANKING}
     kinds = select(None, has_checkpoint=True, one_pass=True)
     assert OURS in kinds and set(DEFAULT_ENGINES) - set(kinds) == {"encode-once-unconstrained"}
     with pytest.raises(ConfigError, match="podx-vocabulary cannot run a one-pass model"):

@@ -62,7 +62,9 @@ returned = left_over()
 assert keep_freed_memory()
 print(returned, left_over())
 """
-    untuned = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}  # make test sets them
+    untuned = {
+        name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")
+    }  # make test sets them
     command = [sys.executable, "-c", program]
     output = subprocess.run(command, env=untuned, capture_output=True, text=True, check=True).stdout
     returned, kept = map(int, output.split())
