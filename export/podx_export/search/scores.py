@@ -18,8 +18,8 @@ from podx_export.blocks.source import SourceModel
 from podx_export.search.item_filter import FORBIDDEN
 
 FULL_PRODUCT = 256
-"""A level of up to this many times as many tokens as its widest node has children is multiplied whole. In a trial (width
-512, 20 beams, batch 32, one thread) both ways took as long at 327 times; with more threads the product gains."""
+"""A level of up to this many times as many tokens as its widest node has children is multiplied whole. In a trial (512
+wide, 20 beams, batch 32, one thread) both ways took as long at 327 times; with more threads the product gains."""
 
 BEYOND_ALL = 1 << 30
 """Place that no node has a child at."""
