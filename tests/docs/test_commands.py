@@ -25,7 +25,7 @@ LANGUAGES = {"sh", "python", "text", "json"}
 
 LIMITS: tuple[tuple[str, str, str], ...] = (
     # what a command begins with, what is left out of it, what is appended; of an option given twice, the last counts
-    ("podx train", "--preset mini", "--preset tiny --epochs 1 --updates 6 --validation-users 8"),
+    ("podx train", "--preset mini", "--epochs 1 --updates 6 --validation-users 8"),
     ("podx distill", "", "--epochs 1 --updates 4 --validation-users 8"),
     ("podx export", "", "--parity-users 2"),
     ("podx bench accuracy", "", "--users 8 --topn-users 4 --explanation-records 2 --unconstrained-users 2"),
@@ -47,7 +47,8 @@ def limited(command: str) -> str:
     """The command with small limits."""
     for start, left_out, appended in LIMITS:
         if command.startswith(start):
-            return f"{command.replace(left_out, '')} {appended}"
+            smaller = "--preset tiny" if left_out and left_out in command else ""
+            return f"{command.replace(left_out, smaller)} {appended}"
     return command
 
 

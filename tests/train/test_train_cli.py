@@ -48,7 +48,31 @@ def test_untrained(data: Path, tmp_path: Path) -> None:
     result = run(data, "--out", tmp_path / "out", "--epochs", 0, "--tokenizer", "train", "--pieces", 150)
     assert result.exit_code == 0, result.output
     assert "untrained checkpoint" in result.output
-    assert load_checkpoint(tmp_path / "out").tokenizer.vocab_size == 150
+    checkpoint = load_checkpoint(tmp_path / "out")
+    assert checkpoint.tokenizer.vocab_size == 150 + len(checkpoint.item_ids)  # a token an item
+
+
+@pytest.mark.parametrize(
+    ("flags", "one_pass"),
+    [
+        ([], True),
+        (["--tasks", "sequential"], True),
+        (["--recipe", "paper"], False),
+        (["--preset", "tiny"], False),
+        (["--method", "pod"], False),
+        (["--targets", "all"], False),
+        (["--preset", "tiny", "--recipe", "fast"], True),
+    ],
+)
+def test_the_recipe_is_fast_unless_something_of_the_paper_is_asked_for(
+    flags: list[str], one_pass: bool, data: Path, tmp_path: Path
+) -> None:
+    result = run(data, "--out", tmp_path / "out", "--epochs", 0, "--pieces", 150, *flags)
+    assert result.exit_code == 0, result.output
+    checkpoint = load_checkpoint(tmp_path / "out")
+    assert checkpoint.config.one_pass is one_pass
+    assert checkpoint.training["options"]["prompts"] == 3
+    assert (checkpoint.config.max_history == 50) is one_pass
 
 
 def test_errors_have_their_names(data: Path, tmp_path: Path) -> None:

@@ -65,8 +65,16 @@ _ONE_PASS: Mapping[str, Any] = {
 }
 RECIPES: Mapping[str, Mapping[str, Any]] = {FAST: _ONE_PASS, PAPER: {}, LARGE_CATALOG: _ONE_PASS}
 """What each recipe sets of :class:`TrainOptions`; that of the paper is their defaults."""
-RECIPE_PRESETS = {FAST: "micro", LARGE_CATALOG: "micro"}
-"""Shape with random weights that each recipe takes where none is named."""
+RECIPE_SOURCES: Mapping[str, Mapping[str, Any]] = {
+    FAST: {"preset": "micro", "pieces": 512},
+    PAPER: {},
+    LARGE_CATALOG: {"preset": "micro", "pieces": 512},
+}
+"""What each recipe sets of :class:`Source` where there is no backbone. No words are read, so few pieces do."""
+OPTIONS_OF_THE_PAPER = frozenset(
+    {"backbone", "preset", "targets", "batching", "inference", "adapter", "user_prompts", "user_vectors"}
+)
+"""Options that make ``paper`` the recipe where none is named."""
 
 
 def method_options(method: str) -> Mapping[str, Any]:

@@ -112,7 +112,10 @@ class PodConfig:
         if self.user_prompts and self.user_heads and self.user_width % self.user_heads:
             raise ConfigError(f"user_width {self.user_width} cannot be cut into {self.user_heads} heads")
         if self.one_pass and (Task.SEQUENTIAL not in self.tasks or Task.TOPN in self.tasks):
-            raise ConfigError("a one-pass model learns the task sequential, by which it answers topn: see --tasks")
+            raise ConfigError(
+                "a one-pass model learns the task sequential, by which it answers topn: leave topn out of --tasks, "
+                "or train both tasks with --recipe paper"
+            )
         if self.one_pass and self.item_prefix:
             raise ConfigError("a one-pass model reads items written as codes: make them with podx data index")
         self.parsed_templates()
