@@ -78,14 +78,19 @@ OPTIONS_OF_THE_PAPER = frozenset(
 
 
 def method_options(method: str) -> Mapping[str, Any]:
-    """What a method sets; see :data:`METHODS`.
+    """What a method sets, see :data:`METHODS`; a ConfigError where there is no such method."""
+    return _named("--method", METHODS, method)
 
-    Raises:
-        ConfigError: no such method.
-    """
-    if method not in METHODS:
-        raise ConfigError(f"unknown --method {method!r}: choose among {', '.join(METHODS)}")
-    return METHODS[method]
+
+def recipe_options(recipe: str) -> Mapping[str, Any]:
+    """What a recipe sets, see :data:`RECIPES`; a ConfigError where there is no such recipe."""
+    return _named("--recipe", RECIPES, recipe)
+
+
+def _named(flag: str, known: Mapping[str, Mapping[str, Any]], name: str) -> Mapping[str, Any]:
+    if name not in known:
+        raise ConfigError(f"unknown {flag} {name!r}: choose among {', '.join(known)}")
+    return known[name]
 
 
 _recipe = partial(option, panel="Recipe")
@@ -94,17 +99,6 @@ _peapod = partial(option, panel="PeaPOD")
 _length = partial(option, panel="How long")
 _optimiser = partial(option, panel="Optimiser")
 _running = partial(option, panel="Running")
-
-
-def recipe_options(recipe: str) -> Mapping[str, Any]:
-    """What a recipe sets; see :data:`RECIPES`.
-
-    Raises:
-        ConfigError: no such recipe.
-    """
-    if recipe not in RECIPES:
-        raise ConfigError(f"unknown --recipe {recipe!r}: choose among {', '.join(RECIPES)}")
-    return RECIPES[recipe]
 
 
 @dataclass(frozen=True)

@@ -76,7 +76,8 @@ def plan_epoch(pools: Sequence[Pool], batching: str, batch_size: int, rng: np.ra
 
 def _stream(pool: Pool, wanted: int, batch_size: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
     """Indices of a task's records in the order in which an epoch takes them."""
-    order = _cycled(pool.count, wanted, rng)
+    passes = -(-wanted // pool.count)
+    order = np.concatenate([rng.permutation(pool.count) for _ in range(passes)])[:wanted]
     return order if pool.lengths is None else _by_length(order, pool.lengths, batch_size, rng)
 
 
@@ -94,11 +95,6 @@ def _by_length(
     whole = len(ordered) // batch_size * batch_size
     batches = rng.permutation(ordered[:whole].reshape(-1, batch_size), axis=0)
     return np.concatenate([batches.reshape(-1), ordered[whole:]])
-
-
-def _cycled(count: int, wanted: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    passes = -(-wanted // count)
-    return np.concatenate([rng.permutation(count) for _ in range(passes)])[:wanted]
 
 
 def _mixed(pools: Sequence[Pool], batch_size: int, rng: np.random.Generator) -> list[PlannedBatch]:

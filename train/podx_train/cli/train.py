@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from accelerate import PartialState
 
 from podx.flags import with_flags
 from podx.text.templates import DEFAULT_TEMPLATES, Task, load_templates
@@ -23,7 +24,7 @@ from podx_train.options import (
 )
 from podx_train.training.cpu import keep_freed_memory
 from podx_train.training.loop import TrainResult
-from podx_train.training.processes import choose_device, is_first_process, leave_processes
+from podx_train.training.processes import choose_device
 from podx_train.training.ranking import below_popularity
 from podx_train.training.train import train_model
 
@@ -105,9 +106,10 @@ def claim_memory(options: TrainOptions) -> None:
 
 def finish(out: Path, result: TrainResult) -> None:
     """Print how a training ended, and leave the processes that trained together."""
-    if is_first_process():
+    processes = PartialState()
+    if processes.is_main_process:
         typer.echo(summary(out, result))
-    leave_processes()
+    processes.destroy_process_group()  # nothing with one process
 
 
 def summary(out: Path, result: TrainResult) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
+from scipy.sparse import csr_array, dia_array
 
 from podx_train.data.dataset import Dataset
 from podx_train.data.folder import EXPLANATION_SPLITS, Int32Array
@@ -104,37 +104,19 @@ def near_users_hit_rate(dataset: Dataset, place: NDArray[np.int64]) -> float:
         dataset: the data.
         place: [users] the place of user i + 1; ``arange`` for its number.
     """
-    count = dataset.user_count
+    count, mask = dataset.user_count, dataset.train_mask
     sample = np.random.default_rng(SAMPLE_SEED).permutation(count)[:NEIGHBOUR_SAMPLE]
-    judged = np.zeros(count, dtype=np.bool_)
-    judged[place[sample]] = True
-    place_of = place[dataset.user_of_interaction - 1]
-    ends = dataset.offsets[1:] - 1
-    history = np.ones(len(dataset.items), dtype=np.bool_)
-    history[ends] = False
-    seen = pl.DataFrame({"place": place_of[history], "item": dataset.items[history]})
-    target = pl.DataFrame({"place": place, "target": dataset.items[ends]})
-    mask = dataset.train_mask
-    votes = _neighbour_votes(place_of[mask], dataset.items[mask], judged)
-    ranked = (
-        votes.group_by("place", "item")
-        .agg(pl.col("weight").sum().round(9))
-        .join(seen, on=["place", "item"], how="anti")
-        .sort(["weight", "item"], descending=[True, False])
-        .group_by("place", maintain_order=True)
-        .head(CUTOFF)
-    )
-    hits = ranked.join(target, on="place").filter(pl.col("item") == pl.col("target")).height
+    taken = (place[dataset.user_of_interaction - 1][mask], dataset.items[mask])
+    training = csr_array((np.ones(len(taken[0])), taken), shape=(count, dataset.item_count + 1))
+    reach = [d for d in range(-NEIGHBOUR_REACH, NEIGHBOUR_REACH + 1) if d != 0 and abs(d) < count]
+    nearness = dia_array(([np.full(count, 1.0 / abs(d)) for d in reach], reach), shape=(count, count)).tocsr()
+    votes = (nearness[place[sample]] @ training).tocsr()
+    hits = 0
+    for row, user in enumerate((sample + 1).tolist()):
+        items, weights = (array[votes.indptr[row] : votes.indptr[row + 1]] for array in (votes.indices, votes.data))
+        unseen = ~np.isin(items, dataset.history(user, "test"))
+        items, weights, target = items[unseen], weights[unseen].round(9), dataset.test_item(user)
+        own = weights[items == target]
+        ahead = (weights > own) | ((weights == own) & (items < target)) if len(own) else np.ones(CUTOFF)
+        hits += np.count_nonzero(ahead) < CUTOFF
     return hits / len(sample)
-
-
-def _neighbour_votes(places: NDArray[np.int64], items: Int32Array, judged: NDArray[np.bool_]) -> pl.DataFrame:
-    """A row (place, item, weight) for each judged place and each training item of a user nearby."""
-    frames = []
-    for distance in (d for d in range(-NEIGHBOUR_REACH, NEIGHBOUR_REACH + 1) if d != 0):
-        voted = places + distance
-        inside = (voted >= 0) & (voted < len(judged))
-        inside[inside] = judged[voted[inside]]
-        frame = pl.DataFrame({"place": voted[inside], "item": items[inside]})
-        frames.append(frame.with_columns(pl.lit(1.0 / abs(distance)).alias("weight")))
-    return pl.concat(frames)

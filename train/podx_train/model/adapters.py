@@ -12,7 +12,7 @@ Position biases, norms and all other rows stay to the bit.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -132,11 +132,7 @@ def _train_rows(table: Tensor, rows: npt.NDArray[np.int64]) -> None:
     """Let gradients reach these rows alone."""
     mask = torch.zeros((len(table), 1), dtype=table.dtype, device=table.device)
     mask[torch.from_numpy(rows).to(table.device)] = 1.0
-
-    def keep_rows(gradient: Tensor) -> Tensor:
-        return gradient * mask
-
-    table.register_hook(keep_rows)
+    table.register_hook(lambda gradient: gradient * mask)
 
 
 def trained_groups(model: PodT5, groups: Iterable[Mapping[str, Any]]) -> list[Group]:
@@ -150,9 +146,5 @@ def trained_groups(model: PodT5, groups: Iterable[Mapping[str, Any]]) -> list[Gr
         trained = [parameter for parameter in group["params"] if parameter.requires_grad]
         whole = [parameter for parameter in trained if id(parameter) not in by_rows]
         part = [parameter for parameter in trained if id(parameter) in by_rows]
-        result += _filled({**group, "params": whole}, {**group, "params": part, "weight_decay": 0.0})
-    return result
-
-
-def _filled(*groups: Group) -> Sequence[Group]:
-    return [group for group in groups if group["params"]]
+        result += [{**group, "params": whole}, {**group, "params": part, "weight_decay": 0.0}]
+    return [group for group in result if group["params"]]

@@ -20,6 +20,8 @@ from podx_train.model.adapters import build_model
 from podx_train.model.config import PodConfig
 from podx_train.model.pod_t5 import PodT5
 
+SHAPE_FIELDS = {"decoder_layers": "num_decoder_layers", "encoder_layers": "num_layers", "d_ff": "d_ff"}
+"""What a student may have otherwise, as the backbone's configuration names it."""
 _LAYER_FIELDS = {"encoder": "num_layers", "decoder": "num_decoder_layers"}
 _LAYER_NAME = re.compile(r"^backbone\.(encoder|decoder)\.block\.(\d+)\.")
 _FEED_FORWARD = re.compile(r"^(.*\.DenseReluDense\.)(wi|wi_0|wi_1|wo)\.weight$")
@@ -40,8 +42,7 @@ class StudentShape:
             ConfigError: the student would be larger than the teacher, or have nothing left.
         """
         backbone = dict(teacher.backbone)
-        names = {"decoder_layers": "num_decoder_layers", "encoder_layers": "num_layers", "d_ff": "d_ff"}
-        for field, name in names.items():
+        for field, name in SHAPE_FIELDS.items():
             value = getattr(self, field)
             if value is None:
                 continue

@@ -74,7 +74,10 @@ def train_tokenizer(
     except RuntimeError as error:
         most = _most_pieces(str(error))
         if most is None or most >= pieces:
-            raise TokenizerError(_explain(str(error), pieces)) from error
+            raise TokenizerError(
+                f"no tokeniser of {pieces} pieces can be trained on this data ({str(error).strip()}): it needs a piece "
+                f"for every character that occurs, so ask for more with --pieces, or give a model with --tokenizer FILE"
+            ) from error
     return _train(counts, most)
 
 
@@ -108,10 +111,3 @@ def _most_pieces(message: str) -> int | None:
     _, marker, tail = message.partition("value <= ")
     digits = tail.split(".")[0]
     return int(digits) if marker and digits.isdigit() else None
-
-
-def _explain(message: str, pieces: int) -> str:
-    return (
-        f"no tokeniser of {pieces} pieces can be trained on this data ({message.strip()}): it needs a piece for every "
-        f"character that occurs, so ask for more with --pieces, or give a model with --tokenizer FILE"
-    )

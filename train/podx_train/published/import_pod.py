@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from torch import Tensor
 from transformers import T5Config
 
 from podx.atomic import whole_folder, write_bytes
@@ -41,6 +40,7 @@ PROMPTS = "prompt_embeddings.weight"
 WHOLE_WORDS = "whole_word_embeddings.weight"
 TOKENS = "shared.weight"
 OUTPUT = "lm_head.weight"
+_THEIRS = {"prompts": PROMPTS, "whole_word.weight": WHOLE_WORDS}
 _COPIES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 _UNUSED = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
 """Left in files of old transformers; no T5 reads it."""
@@ -216,19 +216,11 @@ def _filled(config: PodConfig, saved: SavedModule) -> PodT5:
         )
     values = saved.tensors(list(names.values()))
     tensors = {ours: values[theirs] for ours, theirs in names.items()}
-    tensors["prompts"] = _prompts(tensors["prompts"], config)
+    by_task = tensors["prompts"].view(-1, config.prompts, tensors["prompts"].shape[-1])
+    tensors["prompts"] = by_task[[TASK_ROWS[task] for task in config.tasks]]
     model = build_model(config)
     set_model_tensors(model, tensors, saved.path)
     return model.eval()
-
-
-_THEIRS = {"prompts": PROMPTS, "whole_word.weight": WHOLE_WORDS}
-
-
-def _prompts(table: Tensor, config: PodConfig) -> Tensor:
-    """[their tasks * K, d] → [tasks, K, d] in our order."""
-    by_task = table.view(-1, config.prompts, table.shape[-1])
-    return by_task[[TASK_ROWS[task] for task in config.tasks]]
 
 
 def _notes(saved: SavedModule, config: PodConfig, fit: Fit) -> list[str]:

@@ -32,7 +32,7 @@ from podx_train.data.dataset import Dataset
 from podx_train.model.config import NO_ADAPTER, PodConfig
 from podx_train.model.losses import cross_entropies, target_means
 from podx_train.model.pod_t5 import ModelBatch, PodT5
-from podx_train.model.student import StudentShape, cut_out
+from podx_train.model.student import SHAPE_FIELDS, StudentShape, cut_out
 from podx_train.model.user_prompts import FROZEN
 from podx_train.options import MODEL_OPTIONS, RANDOM_EMBEDDING_LR, TrainOptions
 from podx_train.training.cpu import tune_for_cpu
@@ -101,13 +101,10 @@ class Distillation(nn.Module):
         """T² · KL of each record, [batch]."""
         of_items = self._writes_item[batch.task_index]
         result = logits.new_zeros(len(labels))
-        for rows, tokens in ((of_items, self._item_tokens), (~of_items, None)):
-            if not bool(rows.any()):
-                continue
-            ours, other = logits[rows], wanted[rows]
-            if tokens is not None:
-                ours, other = ours[..., tokens], other[..., tokens]
-            result = result.index_put((rows,), divergences(ours, other, labels[rows], self._temperature))
+        for rows, tokens in ((of_items, self._item_tokens), (~of_items, slice(None))):
+            if bool(rows.any()):
+                ours, other = logits[rows][..., tokens], wanted[rows][..., tokens]
+                result = result.index_put((rows,), divergences(ours, other, labels[rows], self._temperature))
         return result
 
 
@@ -169,7 +166,9 @@ def start_from_teacher(source: Checkpoint, folder: Path, distilling: DistillOpti
     """
     teacher = source.model
     config = distilling.shape.config(teacher.config)
-    users = _user_arrays(teacher)
+    users = None
+    if teacher.user_prompts is not None:
+        users = {name: getattr(teacher.user_prompts, name).clone() for name in FROZEN}
     end = np.array([source.tokenizer.eos_id], dtype=np.int64)
     item_tokens = torch.from_numpy(np.unique(np.concatenate([source.catalog().tokens, end])))
 
@@ -220,20 +219,8 @@ def _require_its_dataset(source: Checkpoint, dataset: Dataset, folder: Path | st
         )
 
 
-def _user_arrays(teacher: PodT5) -> dict[str, Tensor] | None:
-    if teacher.user_prompts is None:
-        return None
-    return {name: getattr(teacher.user_prompts, name).clone() for name in FROZEN}
-
-
 def _shape(config: PodConfig) -> dict[str, Any]:
-    names = {
-        "encoder_layers": "num_layers",
-        "decoder_layers": "num_decoder_layers",
-        "d_model": "d_model",
-        "d_ff": "d_ff",
-    }
-    return {name: config.backbone[field] for name, field in names.items()}
+    return {name: config.backbone[field] for name, field in (SHAPE_FIELDS | {"d_model": "d_model"}).items()}
 
 
 def _facts_of(source: Checkpoint, folder: Path, users: Mapping[str, Tensor] | None) -> dict[str, Any]:

@@ -149,10 +149,13 @@ def training_facts(
     }
 
 
+def _in_words(losses: Mapping[str, float]) -> str:
+    return ", ".join(f"{task} {loss:.3f}" for task, loss in losses.items())
+
+
 def epoch_line(entry: Mapping[str, Any]) -> str:
     """One epoch in words."""
-    train = ", ".join(f"{task} {loss:.3f}" for task, loss in entry["train_loss"].items())
-    validation = ", ".join(f"{task} {loss:.3f}" for task, loss in entry["validation_loss"].items())
+    train, validation = _in_words(entry["train_loss"]), _in_words(entry["validation_loss"])
     part = " (stopped within it)" if entry["partial"] else ""
     judged = f"mean {entry['criterion']:.4f}"
     if ranking := entry.get("validation_ranking"):
@@ -169,7 +172,7 @@ def epoch_line(entry: Mapping[str, Any]) -> str:
 
 def progress_line(entry: Mapping[str, Any]) -> str:
     """How far an epoch is, in words."""
-    train = ", ".join(f"{task} {loss:.3f}" for task, loss in entry["train_loss"].items())
+    train = _in_words(entry["train_loss"])
     left = entry["train_seconds"] / max(1, entry["batch"]) * (entry["batches"] - entry["batch"])
     return (
         f"epoch {entry['epoch']}, batch {entry['batch']} of {entry['batches']}: train {train} | "

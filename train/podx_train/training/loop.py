@@ -228,33 +228,20 @@ class Trainer:
         self._read_sums()
         started = time.monotonic()
         with self._processes.accelerator.autocast():
-            losses = self._held_out_losses()
-            ranking = self._held_out_ranking()
+            losses, ranking = self._held_out()
         seconds = time.monotonic() - started
         self._clock.validated(seconds)
         entry = epoch_entry(self._state, losses, seconds, partial, ranking)
         self._say(epoch_line(entry))
         return entry
 
-    def _held_out_ranking(self) -> dict[str, float] | None:
-        options, judge, processes = self._options, self.parts.judge, self._processes
-        if judge is None:
-            return None
-        share = (processes.rank, processes.world, processes.total)
-        return judge.measure(self.model, options.batch_size, options.validation_users, *share)
-
-    def _held_out_losses(self) -> dict[Task, float]:
+    def _held_out(self) -> tuple[dict[Task, float], dict[str, float] | None]:
+        """Losses by task and, where the items are ranked, how well."""
         options, parts, processes = self._options, self.parts, self._processes
-        return pool_losses(
-            self.model,
-            parts.held_out_builder,
-            parts.held_out_pools,
-            options.batch_size,
-            options.validation_users,
-            processes.rank,
-            processes.world,
-            processes.total,
-        )
+        size, share = options.batch_size, (processes.rank, processes.world, processes.total)
+        limit = options.validation_users
+        losses = pool_losses(self.model, parts.held_out_builder, parts.held_out_pools, size, limit, *share)
+        return losses, None if parts.judge is None else parts.judge.measure(self.model, size, limit, *share)
 
     def _end_epoch(self) -> None:
         state = self._state

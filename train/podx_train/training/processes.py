@@ -7,23 +7,13 @@ from typing import Any
 
 import torch
 import transformers
-from accelerate import Accelerator, PartialState
+from accelerate import Accelerator
 from accelerate.utils import broadcast
 from torch import Tensor
 
 import podx
 from podx.errors import ConfigError, DeviceError
 from podx_train.options import TrainOptions
-
-
-def is_first_process() -> bool:
-    """Whether this process is the one that speaks."""
-    return PartialState().is_main_process
-
-
-def leave_processes() -> None:
-    """End what this launch's processes have in common; the last thing a command does. Nothing with one process."""
-    PartialState().destroy_process_group()
 
 
 def choose_device(asked: str) -> torch.device:
@@ -94,18 +84,15 @@ class Processes:
 
 
 def _join(device: torch.device, precision: str) -> Accelerator:
-    kept: str | None = None
     try:
         accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision=precision)
         if accelerator.device.type != device.type:
-            kept = f"it stays on {accelerator.device.type}"
+            raise ValueError(f"it stays on {accelerator.device.type}")
     except ValueError as error:
-        kept = str(error)
-    if kept is not None:
         raise ConfigError(
-            f"an earlier training in this Python process had another device or precision ({kept}): "
+            f"an earlier training in this Python process had another device or precision ({error}): "
             f"train in a new process, or with the --device and --precision of the first"
-        )
+        ) from error
     return accelerator
 
 

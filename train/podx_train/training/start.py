@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import T5ForConditionalGeneration
 
 from podx.bundle.catalog import Catalog
 from podx.bundle.trie import Trie
@@ -41,11 +39,6 @@ from podx_train.training.ranking import Judge
 from podx_train.users.user_vectors import user_fields
 
 
-def own_loss(model: PodT5) -> nn.Module:
-    """The objective of plain training: the model's own forward, Eq. (1) of the POD paper."""
-    return model
-
-
 @dataclass(frozen=True)
 class Start:
     """How to make what a training works on.
@@ -58,7 +51,8 @@ class Start:
         model: makes the model to train, for these tasks and this tokeniser.
         embedding_scale: how many times the learning rate the embedding tables learn at by default.
         users: frozen arrays of users' prompt vectors; None: made from the dataset or read from a file.
-        objective: wraps the model, which is on its device, in a module whose forward is the training loss.
+        objective: wraps the model, which is on its device, in a module whose forward is the training loss; by default
+            that is the model's own, Eq. (1) of the POD paper.
     """
 
     facts: Mapping[str, Any]
@@ -68,7 +62,7 @@ class Start:
     model: Callable[[tuple[Task, ...], Tokenizer], PodT5]
     embedding_scale: float = 1.0
     users: Mapping[str, Tensor] | None = None
-    objective: Callable[[PodT5], nn.Module] = own_loss
+    objective: Callable[[PodT5], nn.Module] = lambda model: model
 
 
 def start_from(source: Source, options: TrainOptions, dataset: Dataset, templates: Templates) -> Start:
@@ -176,7 +170,9 @@ def new_model(
         CheckpointError: the backbone's weights are damaged. DependencyError: ``peft`` is not installed.
     """
     torch.manual_seed(options.seed)
-    backbone = _pretrained(source, tokenizer, dataset)
+    backbone = load_backbone(source.backbone) if source.backbone else None
+    if backbone is not None and dataset.item_codes is not None:
+        grow_vocabulary(backbone, rounded_rows(tokenizer.vocab_size))
     t5 = preset_config(source.preset_name, tokenizer, source.layers) if backbone is None else backbone.config
     if source.dropout is not None:
         t5.dropout_rate = source.dropout
@@ -205,16 +201,6 @@ def new_model(
     if options.one_pass and backbone is None:
         model.start_small()
     return add_adapter(model)
-
-
-def _pretrained(source: Source, tokenizer: Tokenizer, dataset: Dataset) -> T5ForConditionalGeneration | None:
-    """The backbone that has weights, with rows for item codes; None for a preset."""
-    if not source.backbone:
-        return None
-    backbone = load_backbone(source.backbone)
-    if dataset.item_codes is not None:
-        grow_vocabulary(backbone, rounded_rows(tokenizer.vocab_size))
-    return backbone
 
 
 def make_parts(
@@ -253,12 +239,9 @@ def make_parts(
 
 def fingerprint(dataset: Dataset, templates: Templates) -> str:
     """Digest of all that training reads, to tell a resumed training that its data has changed."""
-    digest = hashlib.sha256()
-    digest.update(b"" if dataset.item_codes is None else repr(dataset.item_codes).encode())
-    for array in (dataset.items, dataset.offsets):
-        digest.update(np.ascontiguousarray(array).tobytes())
-    if dataset.validation_negatives is not None:
-        digest.update(np.ascontiguousarray(dataset.validation_negatives).tobytes())
+    digest = hashlib.sha256(b"" if dataset.item_codes is None else repr(dataset.item_codes).encode())
+    for array in (dataset.items, dataset.offsets, dataset.validation_negatives):
+        digest.update(b"" if array is None else array.tobytes())
     digest.update(repr((dataset.user_ids, dataset.item_ids)).encode())
     digest.update(repr([dataset.explanations["train"], dataset.explanations["val"]]).encode())
     digest.update(repr(sorted((task.value, chosen) for task, chosen in templates.items())).encode())

@@ -90,8 +90,7 @@ def make_trainer(
         TEMPLATES_KEY: templates_as_json(templates),
     }
     if earlier is not None:
-        _refuse_changes(earlier.header, facts, options, start)
-        _refuse_other_tokenizer(folder / TOKENIZER_FILE, start)
+        _refuse_changes(earlier.header, facts, options, start, folder / TOKENIZER_FILE)
     processes.wait()  # all have looked at the folder before the first writes to it
     if processes.is_main:
         _tell_of_explanations(dataset, options, tasks)
@@ -112,7 +111,11 @@ def make_trainer(
     facts["user_vectors"] = attach_users(model, folder, options, dataset, began_with)
     parts = make_parts(model.config, options, dataset, tokenizer, templates)
     model.read_catalog(parts.trie)
-    optimizer = _place(model, options, start.embedding_scale, processes, dataset, tokenizer)
+    model.to(processes.device)
+    if processes.device.type == "cpu":
+        tune_for_cpu(model.backbone)
+    freeze(model, dataset, tokenizer)
+    optimizer = _optimizer(model, options, start.embedding_scale)
     state = TrainState()
     if earlier is not None:
         restore_trainer(model, optimizer, earlier.tensors, folder / TRAINER_FILE)
@@ -130,22 +133,6 @@ def _tell_of_explanations(dataset: Dataset, options: TrainOptions, tasks: tuple[
             f"items will be flattered; datasets made by podx data prepare have none unless asked",
             soft_wrap=True,
         )
-
-
-def _place(
-    model: PodT5,
-    options: TrainOptions,
-    embedding_scale: float,
-    processes: Processes,
-    dataset: Dataset,
-    tokenizer: Tokenizer,
-) -> torch.optim.AdamW:
-    """Move the model to its device; returns its optimiser."""
-    model.to(processes.device)
-    if processes.device.type == "cpu":
-        tune_for_cpu(model.backbone)
-    freeze(model, dataset, tokenizer)
-    return _optimizer(model, options, embedding_scale)
 
 
 def _optimizer(model: PodT5, options: TrainOptions, embedding_scale: float) -> torch.optim.AdamW:
@@ -191,14 +178,13 @@ def _find_earlier(folder: Path, resume: bool) -> _Earlier | None:
     return _Earlier(tensors, header)
 
 
-def _refuse_changes(header: Mapping[str, Any], facts: Mapping[str, Any], options: TrainOptions, start: Start) -> None:
+def _refuse_changes(
+    header: Mapping[str, Any], facts: Mapping[str, Any], options: TrainOptions, start: Start, own: Path
+) -> None:
+    """A resumed training goes on as it began, with its ``own`` tokeniser: another one must not be passed over."""
     options.refuse_changes(header["options"])
     for name, what in (("source", start.options), ("fingerprint", "the dataset or the templates")):
         if header[name] != facts[name]:
             raise ConfigError(f"--resume: {what} changed since this training began: give the same, or train anew")
-
-
-def _refuse_other_tokenizer(own: Path, start: Start) -> None:
-    """A resumed training reads the tokeniser in its folder; another one that is named must not be passed over."""
     if start.names_tokenizer and own.is_file() and start.tokenizer() != own.read_bytes():
         raise ConfigError(f"--resume: --tokenizer is not the one that training began with: leave it out, or give {own}")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 BLOCK_ELEMENTS = 1 << 22
 """Similarities computed together: 16 MB."""
 DECIMALS = 6
 """Similarities are rounded to so many, for equal vectors must tie whatever a matrix product did to the last bit."""
 
+NOT_ONESELF = -2 * 10**DECIMALS
+"""Less similar than any other user."""
 NOBODY = 0
 """Stands for a neighbour where a user has none."""
 
@@ -36,20 +37,9 @@ def nearest_users(vectors: npt.NDArray[np.floating], known: npt.NDArray[np.bool_
     unit = torch.nn.functional.normalize(torch.from_numpy(vectors[who].astype(np.float32)), dim=1)
     step = max(1, BLOCK_ELEMENTS // len(who))
     for first in range(0, len(who), step):
-        similarity = torch.round(unit[first : first + step] @ unit.T, decimals=DECIMALS)
+        similarity = torch.round((unit[first : first + step] @ unit.T) * 10**DECIMALS).to(torch.int64)
         diagonal = torch.arange(len(similarity))
-        similarity[diagonal, diagonal + first] = -torch.inf
-        near[who[first : first + step]] = who[_best(similarity, wanted)] + 1
+        similarity[diagonal, diagonal + first] = NOT_ONESELF
+        ranked = similarity * len(who) - torch.arange(len(who))  # of equally similar users, the lower number is ahead
+        near[who[first : first + step]] = who[ranked.topk(wanted, dim=1).indices.numpy()] + 1
     return near
-
-
-def _best(similarity: Tensor, wanted: int) -> npt.NDArray[np.int64]:
-    """Columns of the ``wanted`` largest of each row, largest first; of ties the lower column first."""
-    last = similarity.topk(wanted, dim=1).values[:, -1:]
-    rows, columns = torch.nonzero(similarity >= last, as_tuple=True)  # a few more than wanted, where the last is tied
-    values = similarity[rows, columns].numpy()
-    row, column = rows.numpy(), columns.numpy()
-    order = np.lexsort((column, -values, row))
-    starts = np.searchsorted(row, np.arange(len(similarity)))  # sorting within rows leaves where each begins
-    chosen: npt.NDArray[np.int64] = column[order][starts[:, None] + np.arange(wanted)]
-    return chosen
