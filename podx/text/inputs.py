@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain, groupby
 from types import MappingProxyType
 
 import numpy as np
@@ -27,6 +28,8 @@ PLAIN_WORD = 0
 """Whole-word id of every token that belongs to no id."""
 
 UNKNOWN_USER = 0
+FEW_IDS = 16
+"""Up to so many, a loop over ids is faster than numpy's calls."""
 
 NO_ROW = -1
 """Fills up rows of users' prompt vectors."""
@@ -100,26 +103,35 @@ def pad_rows(rows: Sequence[npt.NDArray[np.integer] | Sequence[int]], value: int
     return padded
 
 
-class _WordCache:
-    """Tokens of the words made from id numbers, computed on first use."""
+class _WordCache(dict[int, Sequence[int]]):
+    """Tokens of the words made from id numbers, computed on first use; those of :meth:`warm` lie in one array too."""
 
     def __init__(self, tokenizer: Tokenizer, word_of: Callable[[int], str]) -> None:
+        super().__init__()
         self._tokenizer = tokenizer
         self._word_of = word_of
-        self._tokens: dict[int, IntArray] = {}
+        self._flat = self._starts = self._lengths = np.zeros(0, dtype=np.int64)
 
-    def __getitem__(self, number: int) -> IntArray:
-        tokens = self._tokens.get(number)
-        if tokens is None:
-            tokens = np.array(self._tokenizer.encode(self._word_of(number)), dtype=np.int64)
-            self._tokens[number] = tokens
+    def __missing__(self, number: int) -> Sequence[int]:
+        tokens = self[number] = self._tokenizer.encode(self._word_of(number))
         return tokens
 
     def warm(self, count: int) -> None:
         """Tokenise ids 1 to ``count`` in one call."""
-        words = [self._word_of(number) for number in range(1, count + 1)]
-        for number, tokens in enumerate(self._tokenizer.encode_many(words), start=1):
-            self._tokens[number] = np.array(tokens, dtype=np.int64)
+        words = self._tokenizer.encode_many([self._word_of(number) for number in range(1, count + 1)])
+        self.update(enumerate(words, start=1))
+        self._flat = np.array(list(chain.from_iterable(words)), dtype=np.int64)
+        self._lengths = np.array([0, *map(len, words)], dtype=np.int64)
+        self._starts = np.cumsum(self._lengths) - self._lengths
+
+    def of(self, numbers: IntArray) -> tuple[IntArray, IntArray]:
+        """Tokens of ids one after another, and how many each has."""
+        if len(numbers) > FEW_IDS and numbers.max() < len(self._lengths) and numbers.min() > 0:
+            lengths = self._lengths[numbers]
+            before = np.cumsum(lengths) - lengths
+            return self._flat[np.repeat(self._starts[numbers] - before, lengths) + np.arange(lengths.sum())], lengths
+        words = [self[number] for number in numbers.tolist()]
+        return np.array(list(chain.from_iterable(words)), dtype=np.int64), np.array(list(map(len, words)), np.int64)
 
 
 def _numbered(prefix: str) -> Callable[[int], str]:
@@ -137,9 +149,6 @@ class InputEncoder:
         whole_word_rows: rows of the model's whole-word table.
         templates: template of a task where a call names none; the bare one for the tasks that are left out.
         one_pass: a history is one position an item.
-
-    Attributes:
-        warmed: users and items from 1 up that :meth:`warm` has tokenised.
     """
 
     def __init__(
@@ -157,34 +166,23 @@ class InputEncoder:
         self._templates = templates
         self._users = _WordCache(tokenizer, _numbered(USER_PREFIX))
         self._items = _WordCache(tokenizer, lambda number: item_prefix + item_text(number))
-        self._words: dict[str, IntArray] = {}
-        self._eos = np.array([tokenizer.eos_id], dtype=np.int64)
-        self.warmed = (0, 0)
+        self._runs: dict[Template, list[str | IntArray]] = {}
 
     def warm(self, users: int, items: int) -> None:
         """Tokenise every id now, so that no later call meets the tokeniser."""
         self._users.warm(users)
         self._items.warm(items)
-        self.warmed = (users, items)
 
-    def user_tokens(self, number: int) -> IntArray:
-        """Tokens of a user as inputs have them."""
-        return self._users[number]
-
-    def item_tokens(self, number: int) -> IntArray:
-        """Tokens of an item as inputs have them, which may differ from its target tokens by a prefix."""
-        return self._items[number]
-
-    def template_for(self, task: Task) -> Template:
-        """The template that words a record where a call names none."""
-        return self._templates.get(task) or bare_template(task)
-
-    def _plain(self, word: str) -> IntArray:
-        tokens = self._words.get(word)
-        if tokens is None:
-            tokens = np.array(self.tokenizer.encode(word), dtype=np.int64)
-            self._words[word] = tokens
-        return tokens
+    def _read(self, template: Template) -> list[str | IntArray]:
+        """A template's placeholders and, as tokens, the runs of plain words between them and the end of sequence."""
+        if template not in self._runs:
+            runs: list[str | IntArray] = []
+            for plain, group in groupby(template.words, lambda word: not word.startswith("{")):
+                words = list(group)
+                tokens = [token for word in words for token in self.tokenizer.encode(word)] if plain else []
+                runs.extend([np.array(tokens, dtype=np.int64)] if plain else words)
+            self._runs[template] = [*runs, np.array([self.tokenizer.eos_id], dtype=np.int64)]
+        return self._runs[template]
 
     def encode(
         self, task: Task, user: int, items: Sequence[int] | npt.NDArray[np.integer], template: Template | None = None
@@ -201,7 +199,7 @@ class InputEncoder:
         Raises:
             ConfigError: the template belongs to another task, or there are more ids than whole-word rows.
         """
-        template = template or self.template_for(task)
+        template = template or self._templates.get(task) or bare_template(task)
         if template.task is not task:
             raise ConfigError(f"a template of task {template.task} cannot word a record of task {task}")
         if len(items) + 1 >= self.whole_word_rows:
@@ -210,29 +208,24 @@ class InputEncoder:
             )
         if self.one_pass and task is not Task.EXPLANATION:
             return self._one_position_each(user, items)
-        parts: list[IntArray] = []
-        whole_words: list[int] = []
+        parts, whole_words = [], []
         next_id = PLAIN_WORD + 1
-        for word in template.words:
-            if word == USER_PLACEHOLDER:
-                ids = [] if user == UNKNOWN_USER else [self._users[user]]
-            elif word.startswith("{"):
-                ids = [self._items[int(item)] for item in items]
+        for run in self._read(template):
+            if isinstance(run, str):
+                is_user = run == USER_PLACEHOLDER
+                ids = ([] if user == UNKNOWN_USER else [user]) if is_user else items
+                tokens, lengths = (self._users if is_user else self._items).of(np.asarray(ids, dtype=np.int64))
+                whole_words.append(np.repeat(np.arange(next_id, next_id + len(lengths)), lengths))
+                next_id += len(lengths)
             else:
-                parts.append(self._plain(word))
-                whole_words.append(PLAIN_WORD)
-                continue
-            parts.extend(ids)
-            whole_words.extend(range(next_id, next_id + len(ids)))
-            next_id += len(ids)
-        parts.append(self._eos)
-        whole_words.append(PLAIN_WORD)
-        lengths = [len(part) for part in parts]
-        return EncodedInput(np.concatenate(parts), np.repeat(np.array(whole_words, dtype=np.int64), lengths), user)
+                tokens = run
+                whole_words.append(np.full(len(run), PLAIN_WORD))
+            parts.append(tokens)
+        return EncodedInput(np.concatenate(parts), np.concatenate(whole_words), user)
 
     def _one_position_each(self, user: int, items: Sequence[int] | npt.NDArray[np.integer]) -> EncodedInput:
         """A history for a one-pass model: [1 + items] positions, the first of which starts the sequence."""
-        last_tokens = [int(self._items[int(item)][-1]) for item in items]
+        last_tokens = [self._items[item][-1] for item in np.asarray(items, dtype=np.int64).tolist()]
         ids = np.array([self.tokenizer.pad_id, *last_tokens], dtype=np.int64)  # T5 starts a sequence with padding
         return EncodedInput(ids, np.arange(len(ids), dtype=np.int64) + PLAIN_WORD, user)
 

@@ -15,9 +15,8 @@ import torch
 
 from podx.bundle.trie import NO_ITEM
 from podx.errors import ConfigError, DataError
-from podx.text.inputs import PLAIN_WORD, InputEncoder, pad_rows
+from podx.text.inputs import UNKNOWN_USER, EncodedInput, InputEncoder, pad_rows
 from podx.text.templates import Task, Template
-from podx_train.batches.row_writer import Rows, RowWriter, padded
 from podx_train.batches.samplers import Pool, Record
 from podx_train.model.config import PodConfig
 from podx_train.model.losses import IGNORED_LABEL
@@ -163,8 +162,10 @@ class BatchBuilder:
         self._encoder = encoder
         self._pools = {pool.task: pool for pool in pools}
         self._one_pass = config.one_pass
-        worded = [pool.task for pool in pools if not (config.one_pass and pool.task is Task.SEQUENTIAL)]
-        self._writer = RowWriter(encoder, {task: (None,) if templates is None else templates[task] for task in worded})
+        for task in self._pools:  # read every template now, so that no batch meets the tokeniser
+            for template in (None,) if templates is None else templates[task]:
+                encoder.encode(task, UNKNOWN_USER, [], template)
+        self._templates: Mapping[Task, Sequence[Template | None]] = templates or {pool.task: (None,) for pool in pools}
 
     def build(self, plan: PlannedBatch, rng: np.random.Generator, rank: int = 0, world: int = 1) -> Built:
         """The rows ``rank, rank + world, …`` of a planned batch.
@@ -190,32 +191,29 @@ class BatchBuilder:
     def _is_pass(self, records: Sequence[Record]) -> bool:
         return self._one_pass and records[0].task is Task.SEQUENTIAL
 
-    def write(self, drawn: Drawn) -> Rows:
+    def write(self, drawn: Drawn) -> list[EncodedInput]:
         """The records worded, as rows of tokens."""
-        if self._is_pass(drawn.records):
-            rows = [self._encoder.encode(record.task, record.user, record.items) for record in drawn.records]
-            lengths = np.array([len(row) for row in rows], dtype=np.int64)
-            ids, whole_words = ([getattr(row, name) for row in rows] for name in ("input_ids", "whole_word_ids"))
-            return Rows(np.concatenate(ids), np.concatenate(whole_words), lengths)
-        return self._writer.write(drawn.records, drawn.choices)
+        rows = []
+        for record, choice in zip(drawn.records, drawn.choices.tolist(), strict=True):
+            templates = self._templates[record.task]
+            template = templates[int(choice * len(templates))]
+            rows.append(self._encoder.encode(record.task, record.user, record.items, template))
+        return rows
 
-    def pad(self, drawn: Drawn, written: Rows) -> Built:
+    def pad(self, drawn: Drawn, written: Sequence[EncodedInput]) -> Built:
         """Rows and targets filled up to the longest of them, as tensors."""
-        records = drawn.records
-        inside = np.arange(written.lengths.max())[None, :] < written.lengths[:, None]
-        ids = padded(written.input_ids, inside, self._encoder.tokenizer.pad_id)
-        whole_words = padded(written.whole_word_ids, inside, PLAIN_WORD)
+        records, inputs = drawn.records, self._encoder.collate(written)
         is_pass = self._is_pass(records)
         targets = pad_rows([record.target for record in records], NO_ITEM if is_pass else IGNORED_LABEL)
         labels, next_items = (targets[:, :0], torch.from_numpy(targets)) if is_pass else (targets, None)
         task_rows = np.array([self._rows[record.task] for record in records], dtype=np.int64)
         users = np.array([record.user for record in records], dtype=np.int64)
-        arrays = (ids, whole_words, inside.astype(np.int64), task_rows, users)
+        arrays = (inputs.input_ids, inputs.whole_word_ids, inputs.attention_mask, task_rows, users)
         return Built(
             batch=ModelBatch(*map(torch.from_numpy, arrays))._replace(next_items=next_items),
             labels=torch.from_numpy(labels),
             weights=torch.full((len(records),), drawn.weight, dtype=torch.float32),
             tasks=tuple(record.task for record in records),
-            pads=int(inside.size - inside.sum() + (labels == IGNORED_LABEL).sum()),
-            tokens=ids.size + labels.size,
+            pads=int((inputs.attention_mask == 0).sum() + (labels == IGNORED_LABEL).sum()),
+            tokens=inputs.input_ids.size + labels.size,
         )

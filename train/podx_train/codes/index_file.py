@@ -112,7 +112,9 @@ def disambiguate(codes: Sequence[tuple[str, ...]]) -> Codes:
     """
     counts = Counter(codes)
     most = max(counts.values(), default=0)
-    letters = _unused_letters({code for of_item in codes for code in of_item}, most)
+    taken, letters = {code for of_item in codes for code in of_item}, "x"
+    while any(f"<{letters}_{place}>" in taken for place in range(most)):
+        letters += "x"
     places: Counter[tuple[str, ...]] = Counter()
     result: Codes = []
     for number, of_item in enumerate(codes, start=1):
@@ -126,11 +128,3 @@ def disambiguate(codes: Sequence[tuple[str, ...]]) -> Codes:
             of_item = (*of_item, f"<{letters}_{places[of_item] - 1}>")
         result.append(of_item)
     return result
-
-
-def _unused_letters(taken: set[str], most: int) -> str:
-    """``x``, ``xx``, …: the first whose codes are all new."""
-    letters = "x"
-    while any(f"<{letters}_{place}>" in taken for place in range(most)):
-        letters += "x"
-    return letters

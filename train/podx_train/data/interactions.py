@@ -140,10 +140,8 @@ def _encode(names: list[str], numbered: bool) -> tuple[Int32Array, list[str]]:
 
 def _earliest_of_pairs(users: Int32Array, items: Int32Array, times: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Which rows to keep so that each pair stays once: the earliest in time, the first in the input among equals."""
-    order = np.lexsort((np.arange(len(users)), times, items, users))
-    first = np.ones(len(users), dtype=np.bool_)
-    sorted_users, sorted_items = users[order], items[order]
-    first[1:] = (sorted_users[1:] != sorted_users[:-1]) | (sorted_items[1:] != sorted_items[:-1])
+    order = np.argsort(times, kind="stable")
+    pairs = users[order].astype(np.int64) * (int(items.max()) + 1) + items[order]
     keep = np.zeros(len(users), dtype=np.bool_)
-    keep[order[first]] = True
+    keep[order[np.unique(pairs, return_index=True)[1]]] = True
     return keep

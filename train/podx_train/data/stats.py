@@ -118,5 +118,5 @@ def near_users_hit_rate(dataset: Dataset, place: NDArray[np.int64]) -> float:
         items, weights, target = items[unseen], weights[unseen].round(9), dataset.test_item(user)
         own = weights[items == target]
         ahead = (weights > own) | ((weights == own) & (items < target)) if len(own) else np.ones(CUTOFF)
-        hits += np.count_nonzero(ahead) < CUTOFF
+        hits += int(np.count_nonzero(ahead) < CUTOFF)
     return hits / len(sample)

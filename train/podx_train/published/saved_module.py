@@ -126,20 +126,8 @@ def _plain(state: Any) -> dict[str, Any]:
 
 
 def _parameters(root: Inert, path: Path) -> dict[str, StoredTensor]:
+    """Parameters by dotted name, without recursion; the same module may come under several names."""
     found: dict[str, StoredTensor] = {}
-    for prefix, state in _walk(root, path):
-        held = state.get("_parameters")
-        for name, value in held.items() if isinstance(held, dict) else ():
-            if value is None:  # a bias that the layer does without
-                continue
-            if not isinstance(value, StoredTensor):
-                raise CheckpointError(f"{path}: parameter {prefix}{name} is no plain tensor: save it unquantised")
-            found[f"{prefix}{name}"] = value
-    return found
-
-
-def _walk(root: Inert, path: Path) -> Iterator[tuple[str, dict[Any, Any]]]:
-    """Each module's prefix and state, without recursion; the same module may come under several names."""
     waiting, count = [("", root, 0)], 0
     while waiting:
         prefix, module, depth = waiting.pop()
@@ -147,11 +135,18 @@ def _walk(root: Inert, path: Path) -> Iterator[tuple[str, dict[Any, Any]]]:
         if depth > MAX_DEPTH or count > MAX_MODULES:
             raise CheckpointError(f"{path}: its modules are nested without end or too many: it is no model")
         state = module.state if isinstance(module.state, dict) else {}
-        yield prefix, state
-        children = state.get("_modules")
-        for name, child in children.items() if isinstance(children, dict) else ():
-            if isinstance(child, Inert):
-                waiting.append((f"{prefix}{name}.", child, depth + 1))
+        held, children = (
+            table if isinstance(table := state.get(key), dict) else {} for key in ("_parameters", "_modules")
+        )
+        for name, value in held.items():
+            if value is None:  # a bias that the layer does without
+                continue
+            if not isinstance(value, StoredTensor):
+                raise CheckpointError(f"{path}: parameter {prefix}{name} is no plain tensor: save it unquantised")
+            found[f"{prefix}{name}"] = value
+        modules = {name: child for name, child in children.items() if isinstance(child, Inert)}
+        waiting += [(f"{prefix}{name}.", child, depth + 1) for name, child in modules.items()]
+    return found
 
 
 def _whole(values: Any) -> tuple[int, ...]:
