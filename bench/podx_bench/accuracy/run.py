@@ -191,11 +191,7 @@ class _Run:
         """A process with the model. ``batch_size``: how it divides a call; None: a call is a batch."""
         options = self._options
         context = EngineContext(
-            bundle=model.given.bundle,
-            task=workload.task,
-            **options.engine,
-            k=LEAST_ACCURACY_K,
-            batch_size=batch_size,
+            model.given.bundle, workload.task, **options.engine, k=LEAST_ACCURACY_K, batch_size=batch_size
         )
         return EngineProcess(model.given.label, context, workload.requests, loads=engine)
 
@@ -206,9 +202,8 @@ class _Run:
             timed = {k: m for k, m in models.items() if task in choose_tasks(m.bundle, m.dataset, options.tasks)}
             if not timed:
                 continue
-            file = self._file(
-                TimingRecord, f"timing-{task}", list(timed), measuring, options.timed_users, options.rounds
-            )
+            turns = (options.timed_users, options.rounds)
+            file = self._file(TimingRecord, f"timing-{task}", list(timed), measuring, *turns)
             record = file.kept(self._measured)
             if record is None:
                 self._tell(f"{task}: time {len(timed)} models in turns")

@@ -160,10 +160,8 @@ def leak_table(results: AccuracyResults) -> TextTable:
         shares = {name: f"{count:,} ({PERCENT * count / pairs:.2f} %)" for name, count in dataset.leaks.items()}
         near = f"{stats['near_users_hr10']:.4f} / {stats['near_users_shuffled_hr10']:.4f}"
         explained = f"{sum(stats['explanations'].values()):,}"
-        numbered, said = (
-            (shares[first], shares[second])
-            for first, second in (("next_number", "within_ten"), ("explained_test", "explained_validation"))
-        )
+        numbered = [shares[name] for name in ("next_number", "within_ten")]
+        said = [shares[name] for name in ("explained_test", "explained_validation")]
         rows.append((dataset.name, dataset.scheme, f"{pairs:,}", *numbered, near, explained, *said))
     header = (
         "data", "ids", "test pairs", "next number", "next ten", "near users", "explanations", "explained: test",

@@ -21,12 +21,7 @@ def precision_name(precision: str, environment: Mapping[str, Any]) -> str:
 
 def environment_rows(results: Results) -> Facts:
     """Model, data, bundles and machine of a run of ``podx bench``."""
-    return [
-        *model_rows(results),
-        *_bundle_rows(results),
-        *_rate_rows(results),
-        *machine_rows(results.environment),
-    ]
+    return [*model_rows(results), *_bundle_rows(results), *_rate_rows(results), *machine_rows(results.environment)]
 
 
 def model_rows(run: Any) -> Facts:

@@ -111,7 +111,8 @@ def _export(module: nn.Module, inputs: dict[str, Tensor], outputs: list[str], ax
 
 def encoder_graph(model: T5ForConditionalGeneration) -> onnx.GraphProto:
     """The first subgraph."""
-    inputs = {name: _whole(_ROWS, _SOURCE) for name in ("encoder_input_ids", "encoder_attention_mask")}
+    source = torch.ones(_ROWS, _SOURCE, dtype=torch.int32)
+    inputs = {"encoder_input_ids": source, "encoder_attention_mask": source}
     outputs = state_names("present", "cross", model.config.num_decoder_layers)
     axes = {name: {0: BATCH, 1: SOURCE} for name in inputs} | {name: {0: BATCH, 2: SOURCE} for name in outputs}
     return _export(CrossStates(model), inputs, outputs, axes)
@@ -122,18 +123,14 @@ def decoder_graph(model: T5ForConditionalGeneration) -> onnx.GraphProto:
     config, layers = model.config, model.config.num_decoder_layers
     past, cross = state_names("past", "self", layers), state_names("past", "cross", layers)
     kept = state_names("present", "self", layers)
-    inputs = {"input_ids": _whole(_ROWS, 1), "encoder_attention_mask": _whole(_ROWS, _SOURCE)}
+    ones = torch.ones(_ROWS, _SOURCE, dtype=torch.int32)  # the operator's tokens and masks
+    inputs = {"input_ids": ones[:, :1], "encoder_attention_mask": ones}
     for names, length in ((past, _PAST), (cross, _SOURCE)):
         inputs |= {name: torch.rand(_ROWS, config.num_heads, length, config.d_kv) for name in names}
     axes = {"input_ids": {0: BATCH}, "encoder_attention_mask": {0: BATCH, 1: SOURCE}, "logits": {0: BATCH}}
     for names, length in ((past, "past"), (cross, SOURCE), (kept, "present")):
         axes |= {name: {0: BATCH, 2: length} for name in names}
     return _export(Step(model), inputs, ["logits", *kept], axes)
-
-
-def _whole(*shape: int) -> Tensor:
-    """Example of tokens or of a mask: the operator's are int32."""
-    return torch.ones(shape, dtype=torch.int32)
 
 
 def convert(name: str, plain: Path, out: Path) -> None:
