@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,8 +23,9 @@ from podx.graphs.session import GraphSession, SessionOptions
 from podx_export.blocks import quantize
 from podx_export.blocks.graph import FP32, INT8, GraphBuilder
 from podx_export.blocks.int8_check import check_model
-from podx_export.blocks.layers import linear
+from podx_export.blocks.layers import feed_forward, linear
 from podx_export.blocks.quantize import LARGEST, quantize_columns
+from podx_export.blocks.source import FeedForward
 from podx_export.blocks.weights import WeightStore
 from podx_export.pipeline import export_checkpoint
 
@@ -32,10 +34,15 @@ IntArray = npt.NDArray[np.int64]
 
 def product_session(folder: Path, weight: npt.NDArray[np.float32]) -> GraphSession:
     """``x @ weight`` as every int8 bundle computes it."""
+    return graph_session(folder, *weight.shape, lambda graph, x: linear(graph, x, "weight", weight))
+
+
+def graph_session(folder: Path, inner: int, outer: int, part: Callable[[GraphBuilder, str], str]) -> GraphSession:
+    """``part`` of an int8 graph: ``x`` [rows, inner] → ``y`` [rows, outer]."""
     weights = WeightStore(folder / "weights.bin")
     graph = GraphBuilder("product", weights, INT8)
-    x = graph.input(TensorSpec("x", "float32", ("rows", weight.shape[0])))
-    graph.output(TensorSpec("y", "float32", ("rows", weight.shape[1])), linear(graph, x, "weight", weight))
+    x = graph.input(TensorSpec("x", "float32", ("rows", inner)))
+    graph.output(TensorSpec("y", "float32", ("rows", outer)), part(graph, x))
     weights.close()
     path = folder / "product.onnx"
     path.write_bytes(graph.model().SerializeToString())
@@ -52,11 +59,11 @@ def worst_weight(inner: int, columns: int) -> npt.NDArray[np.float32]:
 
 
 def worst_rows(count: int, inner: int) -> npt.NDArray[np.float32]:
-    """Integers from 0 to 255, so that activations are rounded to themselves: a row of 255 and random ones."""
-    rows = np.random.default_rng(count).integers(0, 256, (count, inner)).astype(np.float32)
-    rows[0] = 255
-    if count > 1:
-        rows[1, 0] = 0
+    """Integers within ±127, so that activations are rounded to themselves: a row of 127, which is 255 in unsigned
+    integers, and random ones."""
+    rows = np.random.default_rng(count).integers(-127, 128, (count, inner)).astype(np.float32)
+    rows[:, 0] = -127
+    rows[0] = 127
     return rows
 
 
@@ -67,6 +74,49 @@ def test_worst_case_rows_equal_integer_arithmetic(count: int, inner: int, column
     (y,) = product_session(tmp_path, weight).run({"x": rows}, to_host=["y"]).values()
     np.testing.assert_array_equal(quantize_columns(weight).values, weight)
     np.testing.assert_array_equal(y, rows.astype(np.int64) @ weight.astype(np.int64))
+
+
+@pytest.mark.parametrize("count", [1, 2, 20, 641])
+def test_rows_after_a_relu_equal_integer_arithmetic(count: int, tmp_path: Path) -> None:
+    """Rounded without a zero point, so that a row of one positive value is a row of 255."""
+    inner, hidden, outer = 64, 512, worst_weight(512, 64)
+    rows, first = worst_rows(count, inner), worst_weight(inner, hidden)
+    first[:, : hidden // 2] = LARGEST  # the first row of hidden values is the largest that there can be
+    rows[-1] = -127 if count > 1 else rows[-1]  # and the last has no positive one in that half
+    block = FeedForward(np.ones(inner, np.float32), first, outer)
+    session = graph_session(tmp_path, inner, 64, lambda graph, x: feed_forward(graph, x, "ff", block, "relu", False))
+    (y,) = session.run({"x": rows}, to_host=["y"]).values()
+    product = np.maximum(rows.astype(np.float64) @ first, 0)
+    step = product.max(axis=1, keepdims=True) / 255
+    expected = np.round(product / step) * step @ outer
+    assert (
+        np.abs(y - expected).max() <= np.abs(expected).max() * 1e-3
+    )  # products that lie between two steps round either way
+
+
+def test_a_row_without_a_positive_value_is_zero_after_a_relu(tmp_path: Path) -> None:
+    block = FeedForward(np.ones(8, np.float32), np.ones((8, 16), np.float32), np.ones((16, 4), np.float32))
+    session = graph_session(tmp_path, 8, 4, lambda graph, x: feed_forward(graph, x, "ff", block, "relu", False))
+    rows = np.array([[1.0] * 8, [-1.0] * 8, [0.0] * 8], dtype=np.float32)
+    (y,) = session.run({"x": rows}, to_host=["y"]).values()
+    np.testing.assert_allclose(y, [[128.0] * 4, [0.0] * 4, [0.0] * 4], rtol=1e-6)
+    (y,) = session.run({"x": rows[:0]}, to_host=["y"]).values()
+    assert y.shape == (0, 4)
+
+
+@pytest.mark.parametrize("size", [1e-6, 1.0, 1e6])
+def test_a_row_is_rounded_by_its_own_range(size: float, tmp_path: Path) -> None:
+    weight = np.random.default_rng(0).standard_normal((64, 48)).astype(np.float32)
+    rows = np.random.default_rng(1).standard_normal((5, 64)).astype(np.float32)
+    rows[1] = 0
+    rows[2:] *= size
+    session = product_session(tmp_path, weight)
+    (y,) = session.run({"x": rows}, to_host=["y"]).values()
+    for number, row in enumerate(rows):
+        (alone,) = session.run({"x": row[None]}, to_host=["y"]).values()
+        np.testing.assert_array_equal(alone[0], y[number])
+    exact = rows @ weight
+    assert (np.abs(y - exact).max(axis=1) <= np.abs(exact).max(axis=1) * 0.03).all()
 
 
 def test_the_check_at_load_is_the_graph_that_the_exporter_makes() -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from podx.bundle import signature as sig
 from podx_export.blocks.graph import INT8, GraphBuilder
+from podx_export.blocks.integer import integer_output
 from podx_export.blocks.layers import (
     add_and_norm,
     additive_mask,
@@ -20,10 +21,9 @@ from podx_export.blocks.layers import (
     embed,
     feed_forward,
     linear,
-    quantized_output,
     rms_norm,
 )
-from podx_export.blocks.rows import BeamGrid, Rows
+from podx_export.blocks.rows import Grid, Rows
 from podx_export.blocks.self_attention import SelfAttention, SlotAttention
 from podx_export.blocks.source import DecoderLayer, SourceModel
 from podx_export.blocks.weights import WeightStore
@@ -40,10 +40,11 @@ def build_decoder(model: SourceModel, weights: WeightStore, items_only: bool, pr
     memory = [graph.input(spec) for spec in sig.memory_tensors(model.shape)]
     past = [graph.input(spec) for spec in sig.past_tensors(model.shape)]
     hidden = embed(graph, "embedding", model.embedding, step[0])
-    attention = SlotAttention(graph, model, step[1], past)
+    grid = Grid.of(graph, hidden)
+    attention = SlotAttention(graph, model, step[1], past, grid)
     mask = memory_bias(graph, memory[0], graph.dimension(step[0], 1))
-    final = decode_step(graph, model, hidden, BeamGrid(), attention, memory[1:], mask)
-    log_probs = _output_layer(graph, model, final, step[2] if items_only else None)
+    final = decode_step(graph, model, grid.pack(graph, hidden), grid, attention, memory[1:], mask)
+    log_probs = grid.spread(graph, _output_layer(graph, model, final, step[2] if items_only else None))
     graph.output(sig.log_probs_tensor(model.shape, items_only), log_probs)
     for spec, value in zip(sig.present_tensors(model.shape), attention.present, strict=True):
         graph.output(spec, value)
@@ -120,17 +121,14 @@ def _cross_attention(
 
 
 def _output_layer(graph: GraphBuilder, model: SourceModel, final: str, output_tokens: str | None) -> str:
-    """[batch, beams, d] → [batch, beams, tokens]. The weight lies as the embedding does: a tied one is stored once."""
+    """[rows, d] → [rows, tokens]. The weight lies as the embedding does: a tied one is stored once."""
     with graph.scope("output"):
         name = "embedding" if model.output is model.embedding else "output"
-        rows = graph.reshape(final, -1, model.width)
         if output_tokens is not None:
-            logits = graph.make("Gemm", rows, embed(graph, name, model.output, output_tokens), transB=1)
+            logits = graph.make("Gemm", final, embed(graph, name, model.output, output_tokens), transB=1)
         elif graph.precision == INT8:
-            logits = quantized_output(graph, rows, name, model.output)
+            logits = integer_output(graph, final, name, model.output)
         else:
             table = graph.to_float32(graph.float_weight(name, model.output))
-            logits = graph.make("Gemm", rows, table, transB=1)
-        log_probs = graph.make("LogSoftmax", logits, axis=-1)
-        shape = graph.make("Concat", graph.make("Shape", final, end=2), graph.dimension(log_probs, 1), axis=0)
-        return graph.make("Reshape", log_probs, shape)
+            logits = graph.make("Gemm", final, table, transB=1)
+        return graph.make("LogSoftmax", logits, axis=-1)

@@ -27,6 +27,7 @@ from podx_export.blocks.layers import (
     rms_norm,
     split_heads,
 )
+from podx_export.blocks.rows import Grid
 from podx_export.blocks.source import EncoderLayer, SourceModel
 from podx_export.blocks.weights import WeightStore
 
@@ -52,8 +53,9 @@ def encode(graph: GraphBuilder, model: SourceModel, inputs: list[str]) -> list[s
         hidden = _embed(graph, model, ids, whole, task, rows)
         memory_mask = _memory_mask(graph, model, mask)
         bias = _attention_bias(graph, model, memory_mask, task)
-        hidden = _layers(graph, model, hidden, bias)
-        return [memory_mask, *_cross_attention(graph, model, hidden)]
+        grid = Grid.of(graph, hidden)
+        memory = _layers(graph, model, grid, grid.pack(graph, hidden), bias)
+        return [memory_mask, *_cross_attention(graph, model, grid, memory)]
 
 
 def _embed(graph: GraphBuilder, model: SourceModel, ids: str, whole: str, task: str, rows: list[str]) -> str:
@@ -125,15 +127,15 @@ def _attention_bias(graph: GraphBuilder, model: SourceModel, memory_mask: str, t
         return graph.make("Where", hidden, graph.float_scalar(masked_score(graph)), position)
 
 
-def _layers(graph: GraphBuilder, model: SourceModel, hidden: str, bias: str) -> str:
-    """All layers and the last norm: [batch, memory, d] → the same."""
+def _layers(graph: GraphBuilder, model: SourceModel, grid: Grid, hidden: str, bias: str) -> str:
+    """All layers and the last norm: [batch·memory, d] → the same."""
     normed = rms_norm(graph, hidden, "encoder.0.norm", model.encoder[0].attention.norm, model.epsilon)
     following = [(f"encoder.{n}.norm", layer.attention.norm) for n, layer in enumerate(model.encoder)][1:]
     following.append(("encoder.norm", model.encoder_norm))
     for number, (layer, after) in enumerate(zip(model.encoder, following, strict=True)):
         prefix = f"encoder.{number}"
         with graph.scope(f"layers.{number}"):
-            mixed = _self_attention(graph, model, prefix, layer, normed, bias)
+            mixed = _self_attention(graph, model, prefix, layer, grid, normed, bias)
             block = layer.feed_forward
             normed, hidden = add_and_norm(graph, hidden, mixed, f"{prefix}.ff_norm", block.norm, model.epsilon)
             dense = feed_forward(graph, normed, f"{prefix}.ff", block, model.activation, model.gated)
@@ -142,18 +144,18 @@ def _layers(graph: GraphBuilder, model: SourceModel, hidden: str, bias: str) -> 
 
 
 def _self_attention(
-    graph: GraphBuilder, model: SourceModel, prefix: str, layer: EncoderLayer, normed: str, bias: str
+    graph: GraphBuilder, model: SourceModel, prefix: str, layer: EncoderLayer, grid: Grid, normed: str, bias: str
 ) -> str:
     weights = layer.attention
     with graph.scope("self_attention"):
-        query = linear(graph, normed, f"{prefix}.query", weights.query)
-        key = linear(graph, normed, f"{prefix}.key", weights.key)
-        value = linear(graph, normed, f"{prefix}.value", weights.value)
+        parts = (("query", weights.query), ("key", weights.key), ("value", weights.value))
+        rows = [linear(graph, normed, f"{prefix}.{part}", weight) for part, weight in parts]
+        query, key, value = (grid.spread(graph, part) for part in rows)
         mixed = attention(graph, query, key, value, model.shape.heads, bias)
-        return linear(graph, mixed, f"{prefix}.out", weights.out)
+        return linear(graph, grid.pack(graph, mixed), f"{prefix}.out", weights.out)
 
 
-def _cross_attention(graph: GraphBuilder, model: SourceModel, memory: str) -> list[str]:
+def _cross_attention(graph: GraphBuilder, model: SourceModel, grid: Grid, memory: str) -> list[str]:
     """K and V of each decoder layer, [batch, heads, memory, head_dim], layer by layer."""
     shape = model.shape
     values: list[str] = []
@@ -161,5 +163,5 @@ def _cross_attention(graph: GraphBuilder, model: SourceModel, memory: str) -> li
         with graph.scope(f"cross_attention.{number}"):
             for part, weight in (("key", layer.cross.key), ("value", layer.cross.value)):
                 projected = linear(graph, memory, f"decoder.{number}.cross_{part}", weight)
-                values.append(split_heads(graph, projected, shape.heads, shape.head_dim))
+                values.append(split_heads(graph, grid.spread(graph, projected), shape.heads, shape.head_dim))
     return values

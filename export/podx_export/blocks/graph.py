@@ -43,7 +43,7 @@ class GraphBuilder:
 
     def __init__(self, name: str, weights: WeightStore, precision: str = FP32) -> None:
         self.name, self.precision = name, precision
-        self._quantized: dict[str, list[str]] = {}
+        self.rounded: dict[str, tuple[str, str]] = {}  # to 8 bits: rows and their scales (podx_export.blocks.integer)
         self._half: dict[str, str] = {}
         self._weights = weights
         self._nodes: list[onnx.NodeProto] = []
@@ -144,12 +144,6 @@ class GraphBuilder:
     def fused(self, operator: str, *inputs: str, **attributes: Any) -> str:
         """A com.microsoft operator of which the first output is wanted."""
         return self.op(operator, inputs, domain=MICROSOFT, **attributes)[0]
-
-    def quantized(self, value: str) -> list[str]:
-        """A value as uint8 over its range, with scale and zero point; made once for all that read it."""
-        if value not in self._quantized:
-            self._quantized[value] = self.op("DynamicQuantizeLinear", [value], outputs=3)
-        return self._quantized[value]
 
     @property
     def is_half(self) -> bool:

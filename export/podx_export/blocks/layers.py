@@ -10,7 +10,7 @@ import numpy as np
 
 from podx.errors import ExportError
 from podx_export.blocks.graph import FLOAT, FP16, INT8, MICROSOFT, GraphBuilder
-from podx_export.blocks.quantize import quantize_columns, quantize_rows
+from podx_export.blocks.integer import half_table, integer_linear, integer_relu_feed_forward
 from podx_export.blocks.source import FeedForward, Float32Array
 
 MASKED = -1e9
@@ -49,40 +49,24 @@ def add_and_norm(
 
 
 def linear(graph: GraphBuilder, x: str, name: str, weight: Float32Array) -> str:
-    """``x @ weight``: [..., in] → [..., out], in the graph's precision."""
-    if graph.precision != INT8:
-        return graph.make("MatMul", graph.to_half(x), graph.float_weight(name, weight))
-    quantized = quantize_columns(weight)
-    values, scale = graph.weight(f"{name}.int8", quantized.values), graph.weight(f"{name}.scale", quantized.scale)
-    return integer_product(graph, x, values, scale)
-
-
-def integer_product(graph: GraphBuilder, x: str, values: str, scale: str) -> str:
-    """``x`` [..., in], rounded to 8 bits by its own range, times int8 ``values`` [in, out] with a scale per column."""
-    rounded, x_scale, x_zero = graph.quantized(x)
-    return graph.fused("MatMulIntegerToFloat", rounded, values, x_scale, scale, x_zero)
+    """``x @ weight``: [rows, in] → [rows, out], in the graph's precision."""
+    if graph.precision == INT8:
+        return integer_linear(graph, x, name, weight)
+    return graph.make("MatMul", graph.to_half(x), graph.float_weight(name, weight))
 
 
 def embed(graph: GraphBuilder, name: str, table: Float32Array, indices: str) -> str:
     """Rows of a table: indices [...] → [..., d] in float32."""
-    if graph.precision != INT8:
-        return graph.to_float32(graph.make("Gather", graph.float_weight(name, table), indices))
-    quantized = quantize_rows(table)
-    rows = graph.make("Gather", graph.weight(f"{name}.int8", quantized.values), indices)
-    scale = graph.make("Gather", graph.weight(f"{name}.scale", quantized.scale), indices)
-    return graph.make("Mul", graph.cast(rows, FLOAT), graph.unsqueeze(scale, -1))
-
-
-def quantized_output(graph: GraphBuilder, x: str, name: str, table: Float32Array) -> str:
-    """``x @ table.T`` for an embedding in int8: [..., d] → [..., rows]. The constant is turned once, at load."""
-    quantized = quantize_rows(table)
-    values = graph.transpose(graph.weight(f"{name}.int8", quantized.values), 1, 0)
-    return integer_product(graph, x, values, graph.weight(f"{name}.scale", quantized.scale))
+    if graph.precision == INT8:
+        return graph.cast(graph.make("Gather", half_table(graph, name, table), indices), FLOAT)
+    return graph.to_float32(graph.make("Gather", graph.float_weight(name, table), indices))
 
 
 def feed_forward(graph: GraphBuilder, x: str, prefix: str, block: FeedForward, activation: str, gated: bool) -> str:
-    """Two linear layers with an activation, and a gate in T5 v1.1. [..., d] → [..., d]."""
+    """Two linear layers with an activation, and a gate in T5 v1.1. [rows, d] → [rows, d]."""
     with graph.scope("feed_forward"):
+        if graph.precision == INT8 and activation == "relu" and not gated:
+            return integer_relu_feed_forward(graph, x, prefix, block.inner, block.outer)
         inner = linear(graph, x, f"{prefix}.inner", block.inner)
         if gated:
             half = block.inner.shape[1] // 2

@@ -22,16 +22,28 @@ class Rows(Protocol):
         """[batch, beams, n] → rows."""
 
 
-class BeamGrid:
-    """Dense layers run on [batch, beams, n] as it is."""
+@dataclass(frozen=True)
+class Grid:
+    """Everything has a row: [batch·beams, n], or [batch·positions, n] in the encoder.
+
+    Attributes:
+        shape: int64 [3]: batch, beams, -1.
+    """
+
+    shape: str
+
+    @classmethod
+    def of(cls, graph: GraphBuilder, value: str) -> Grid:
+        """``value``: [batch, beams, …]."""
+        return cls(graph.make("Concat", graph.make("Shape", value, end=2), graph.ints(-1), axis=0))
 
     def spread(self, graph: GraphBuilder, rows: str) -> str:
         """See :class:`Rows`."""
-        return rows
+        return graph.make("Reshape", rows, self.shape)
 
     def pack(self, graph: GraphBuilder, beams: str) -> str:
         """See :class:`Rows`."""
-        return beams
+        return graph.make("Flatten", beams, axis=2)
 
 
 class SingleBeam:

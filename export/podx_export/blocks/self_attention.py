@@ -15,11 +15,12 @@ import numpy as np
 
 from podx_export.blocks.graph import MICROSOFT, GraphBuilder
 from podx_export.blocks.layers import with_masked_row
+from podx_export.blocks.rows import Grid
 from podx_export.blocks.source import SourceModel
 
 
 class SelfAttention(Protocol):
-    """Keys, values and queries come as rows, [..., heads·head_dim], and so does the result."""
+    """Keys, values and queries come as rows, [rows, heads·head_dim], and so does the result."""
 
     @property
     def needs_query(self) -> bool:
@@ -35,6 +36,7 @@ class SlotAttention:
     Args:
         distance: int64 [batch, beams, slots], see :data:`podx.bundle.signature.DISTANCE`.
         past: K and V of the layers, [batch, heads, past, head_dim].
+        grid: where the rows lie.
 
     Attributes:
         present: the same with this step's slots appended.
@@ -42,8 +44,8 @@ class SlotAttention:
 
     needs_query = True
 
-    def __init__(self, graph: GraphBuilder, model: SourceModel, distance: str, past: list[str]) -> None:
-        self._heads, self._past = model.shape.heads, past
+    def __init__(self, graph: GraphBuilder, model: SourceModel, distance: str, past: list[str], grid: Grid) -> None:
+        self._heads, self._past, self._grid = model.shape.heads, past, grid
         self.present: list[str] = []
         with graph.scope("path_bias"):
             near = graph.make("Min", distance, graph.int_scalar(model.max_distance))
@@ -52,13 +54,14 @@ class SlotAttention:
 
     def mix(self, graph: GraphBuilder, layer: int, query: str, key: str, value: str) -> str:
         """See :class:`SelfAttention`."""
-        query, key, value = (graph.to_float32(part) for part in (query, key, value))  # as the cache is
+        parts = (graph.to_float32(part) for part in (query, key, value))  # as the cache is
+        query, key, value = (self._grid.spread(graph, part) for part in parts)
         inputs = [query, key, value, "", "", self._bias, *self._past[2 * layer : 2 * layer + 2]]
         mixed, *present = graph.op(
             "MultiHeadAttention", inputs, outputs=3, domain=MICROSOFT, num_heads=self._heads, scale=1.0
         )
         self.present += present
-        return mixed
+        return self._grid.pack(graph, mixed)
 
 
 class PathAttention:

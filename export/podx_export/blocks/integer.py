@@ -1,0 +1,114 @@
+"""Products of 8-bit integers, of rows that are rounded as they come.
+
+Each row is rounded by its own range, so its result depends on no other row. ONNX Runtime's product takes one scale for
+all rows; that of each row is multiplied in afterwards:
+
+    x [rows, in] ──┬── largest magnitude ── scale [rows] ─────────────────────────┐
+                   └── QuantizeLinear by row ── MatMulIntegerToFloat, weights ──(×)── [rows, out]
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from podx_export.blocks.graph import FLOAT, GraphBuilder
+from podx_export.blocks.quantize import quantize_columns, quantize_rows
+from podx_export.blocks.source import Float32Array
+
+ZERO = 128
+"""The integer that stands for zero where activations have both signs: they are within ±127 of it."""
+
+ANY_SCALE = 1e38
+"""Divided by it, every scale rounds to zero."""
+
+
+@dataclass(frozen=True)
+class RoundedRows:
+    """``values``: uint8 [rows, in]; ``scale``: float32 [rows], what a step of each row is worth; ``zero``: see ZERO."""
+
+    values: str
+    scale: str
+    zero: str
+
+
+def _signed_rows(graph: GraphBuilder, x: str) -> RoundedRows:
+    """Rows in 8 bits, made once for all products that read them.
+
+    A row of zeros has scale 0: it is divided by that, and whatever comes of it is multiplied by 0 in the end.
+    """
+    zero = graph.weight("zero.signed", np.array(ZERO, dtype=np.uint8))
+    if x not in graph.rounded:
+        scale = _scale(graph, _largest(graph, graph.make("Abs", x)), 255 - ZERO)
+        zeros = graph.make("QuantizeLinear", scale, graph.float_scalar(ANY_SCALE), zero)  # one for each row
+        graph.rounded[x] = graph.make("QuantizeLinear", x, scale, zeros, axis=0), scale
+    return RoundedRows(*graph.rounded[x], zero)
+
+
+def _relu_rows(graph: GraphBuilder, x: str) -> RoundedRows:
+    """The same after a Relu, which needs no operator: rounding to unsigned integers makes zeros of negative values."""
+    scale = _scale(graph, graph.make("Relu", _largest(graph, x)), 255)
+    zero = graph.weight("zero.relu", np.array(0, dtype=np.uint8))
+    return RoundedRows(graph.make("QuantizeLinear", x, scale, axis=0), scale, zero)
+
+
+def _largest(graph: GraphBuilder, x: str) -> str:
+    """Largest value of each row, [rows]. ONNX Runtime's reductions leave a tensor without rows in its old shape."""
+    return graph.reshape(graph.make("ReduceMax", x, axes=[1], keepdims=0), -1)
+
+
+def _scale(graph: GraphBuilder, largest: str, steps: int) -> str:
+    return graph.make("Mul", largest, graph.float_scalar(1 / steps))
+
+
+def integer_linear(graph: GraphBuilder, x: str, name: str, weight: Float32Array) -> str:
+    """``x @ weight``: [rows, in] → [rows, out]."""
+    rows = _signed_rows(graph, x)
+    return _scaled(graph, _unscaled(graph, rows, name, weight), rows.scale)
+
+
+def integer_relu_feed_forward(
+    graph: GraphBuilder, x: str, prefix: str, inner: Float32Array, outer: Float32Array
+) -> str:
+    """``relu(x @ inner) @ outer``: [rows, d] → the same.
+
+    The scales of ``x`` go round the Relu, for relu(s · y) = s · relu(y), and are multiplied in at the end.
+    """
+    rows = _signed_rows(graph, x)
+    hidden = _relu_rows(graph, _unscaled(graph, rows, f"{prefix}.inner", inner))
+    product = _unscaled(graph, hidden, f"{prefix}.outer", outer)
+    return _scaled(graph, product, graph.make("Mul", rows.scale, hidden.scale))
+
+
+def _unscaled(graph: GraphBuilder, rows: RoundedRows, name: str, weight: Float32Array) -> str:
+    """``rows @ weight`` without the scales of the rows, float32 [rows, out]."""
+    quantized = quantize_columns(weight)
+    values, scale = graph.weight(f"{name}.int8", quantized.values), graph.weight(f"{name}.scale", quantized.scale)
+    return _product(graph, rows, values, scale)
+
+
+def integer_output(graph: GraphBuilder, x: str, name: str, table: Float32Array) -> str:
+    """``x @ table.T`` for a table that :func:`half_table` keeps: [rows, d] → [rows, entries].
+
+    The constant is rounded to int8 and turned once, at load.
+    """
+    scale = graph.weight(f"{name}.scale", quantize_rows(table).scale)
+    zeros = graph.weight(f"{name}.zero", np.zeros(len(table), dtype=np.int8))
+    values = graph.make("QuantizeLinear", graph.cast(half_table(graph, name, table), FLOAT), scale, zeros, axis=0)
+    rows = _signed_rows(graph, x)
+    return _scaled(graph, _product(graph, rows, graph.transpose(values, 1, 0), scale), rows.scale)
+
+
+def half_table(graph: GraphBuilder, name: str, table: Float32Array) -> str:
+    """A table of which rows are looked up, in float16: 8 bits would cost more of the accuracy than all products do."""
+    return graph.weight(f"{name}.fp16", table.astype(np.float16))
+
+
+def _product(graph: GraphBuilder, rows: RoundedRows, values: str, scale: str) -> str:
+    return graph.fused("MatMulIntegerToFloat", rows.values, values, graph.float_scalar(1.0), scale, rows.zero)
+
+
+def _scaled(graph: GraphBuilder, product: str, scale: str) -> str:
+    """``product`` [rows, out] times ``scale`` [rows]."""
+    return graph.make("Mul", product, graph.unsqueeze(scale, 1))
