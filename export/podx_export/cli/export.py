@@ -23,7 +23,7 @@ def export(
         str,
         typer.Option(
             "--precision",
-            help="fp32; int8 (for CPUs: a quarter of the size, several times faster); fp16, bf16 (for GPUs).",
+            help="fp32; int8 (for CPUs: about a quarter of the size, several times faster); fp16, bf16 (for GPUs).",
         ),
     ] = "fp32",
     inference: Annotated[
