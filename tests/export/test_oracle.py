@@ -36,11 +36,11 @@ def _compare(
     """Whether each user's list is that of transformers, by every graph that can do the search."""
     source, bundle = load_checkpoint(checkpoint), Bundle.load(bundle_path)
     trie, eos = bundle.catalog.trie, bundle.tokenizer.eos_id
-    over = TokenColumns.of_catalog(trie, eos).output_tokens if options.score_over == "catalog" else None
+    over = None if options.score_over == "vocabulary" else TokenColumns.of_catalog(trie, eos).output_tokens
     eager = EagerRecommender(source.model, source.tokenizer, bundle.catalog, score_tokens=over)
     search = SearchOptions(num_beams=options.beams, length_penalty=options.length_penalty)
     model, task_id = GraphModel(bundle, SessionOptions(threads=1)), bundle.manifest.tasks.index(task)
-    able = SEARCH_GRAPHS if options.score_over == "catalog" else ("steps",)
+    able = ("steps",) if options.score_over == "vocabulary" else SEARCH_GRAPHS
     same: dict[str, list[bool]] = {graph: [] for graph in able}
     sample = draw(source, task, users)
     for first in range(0, len(sample), PART):

@@ -302,10 +302,15 @@ def test_commands(world: Dataset, tmp_path: Path) -> None:
         return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
     data, out = tmp_path / "data", tmp_path / "teacher"
-    result = run("train", data, "--out", out, "--layers", "1,3", *usual)
+    fast = tmp_path / "fast"
+    assert run("train", data, "--out", fast, *usual).exit_code == 0
+    refused = run("distill", fast, "--data", data, "--out", tmp_path / "none", "--decoder-layers", 1, *usual).exception
+    assert isinstance(refused, ConfigError) and "one-pass" in str(refused)
+    train_as = ["--recipe", "paper", *usual]
+    result = run("train", data, "--out", out, "--layers", "1,3", *train_as)
     assert result.exit_code == 0, result.output
     assert load_checkpoint(out).config.backbone["num_decoder_layers"] == 3
-    assert isinstance(run("train", data, "--out", out, "--resume", *usual).exception, ConfigError)  # other layers
+    assert isinstance(run("train", data, "--out", out, "--resume", *train_as).exception, ConfigError)  # other layers
     student = tmp_path / "student"
     result = run("distill", out, "--data", data, "--out", student, "--decoder-layers", 2, "--weight", 0.7, *usual)
     assert result.exit_code == 0, result.output

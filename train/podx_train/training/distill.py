@@ -23,7 +23,7 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from podx.bundle.manifest import file_sha256
-from podx.errors import DataError
+from podx.errors import ConfigError, DataError
 from podx.flags import check, option
 from podx.text.templates import Task
 from podx_train.batches.templates import Templates, kind_of_inference, trained_templates
@@ -145,12 +145,18 @@ def distill_model(
         resume: as in :func:`podx_train.training.train.train_model`.
 
     Raises:
-        ConfigError: the student would be larger than the teacher; further as ``train_model``.
+        ConfigError: the student would be larger than the teacher, or the teacher is a one-pass model; further as
+            ``train_model``.
         DataError: the dataset is not the teacher's; further as ``train_model``.
         CheckpointError: the teacher or the saved state is damaged.
         TokenizerError, CatalogError, DeviceError: as ``train_model``.
     """
     source = load_checkpoint(teacher)
+    if source.config.one_pass:
+        raise ConfigError(
+            f"the teacher {teacher} is a one-pass model, and students of those cannot be trained yet: "
+            f"train the teacher with --recipe paper"
+        )
     _require_its_dataset(source, dataset, teacher)
     options = _as_the_teacher(options or TrainOptions(), source.model.config)
     start = start_from_teacher(source, Path(teacher), distilling, options.seed)
