@@ -114,6 +114,8 @@ def test_keep_last_reads_a_long_history(
 def test_a_missing_folder_is_named(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    if command == "bench":
+        pytest.importorskip("sacrebleu", reason="the bench is not installed")
     rest = {
         "recommend": ("--user", "user-1"),
         "export": ("--out", tmp_path / "bundle"),
