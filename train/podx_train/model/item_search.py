@@ -48,6 +48,8 @@ class ItemSearch:
             answers = reached.masked_fill((item == NO_ITEM) | barred, -torch.inf)
             best, place = answers.topk(min(k, answers.shape[1]))
             found.append((best, item.gather(1, place)))
+            if level + 1 == self._siblings.depth:
+                break
             inner = reached.masked_fill(item != NO_ITEM, -torch.inf)
             score, place = inner.topk(min(self._beams, inner.shape[1]))
             node = child.gather(1, place)

@@ -20,6 +20,7 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from podx.bundle.trie import ROOT, Trie
+from podx.bundle.trie_tables import most_children
 from podx_train.model.wide_softmax import wide_cross_entropy
 
 HIDDEN = -1e9
@@ -91,9 +92,8 @@ class SiblingScores(nn.Module):
         downwards = np.take_along_axis(paths, np.maximum(back, 0), axis=1)
         nodes = np.where(back >= 0, downwards, ROOT).astype(np.int64)
         tokens = np.where(nodes > ROOT, trie.edge_token[np.maximum(nodes - 1, 0)], 0)
-        self._widest = [int(np.diff(trie.child_start[a : b + 1]).max()) for a, b in pairwise(trie.level_starts()[:-1])]
-        starts = trie.level_starts()
-        self._level_tokens = [np.unique(trie.edge_token[a - 1 : b - 1]) for a, b in pairwise(starts[1:])]
+        self._widest = most_children(trie)
+        level_tokens = [np.unique(trie.edge_token[a - 1 : b - 1]) for a, b in pairwise(trie.level_starts()[1:])]
         for name, values in (
             ("tokens", tokens),
             ("nodes", np.concatenate([np.zeros((len(nodes), 1), dtype=np.int64), nodes], axis=1)),
@@ -101,7 +101,7 @@ class SiblingScores(nn.Module):
             ("token_of_node", np.append(0, trie.edge_token)),
             ("_child_start", trie.child_start),
             ("_edge_token", trie.edge_token),
-            *((f"_tokens_{level}", of_level) for level, of_level in enumerate(self._level_tokens)),
+            *((f"_tokens_{level}", of_level) for level, of_level in enumerate(level_tokens)),
         ):
             self.register_buffer(name, torch.from_numpy(np.asarray(values, dtype=np.int64)), persistent=False)
 
@@ -143,14 +143,14 @@ class SiblingScores(nn.Module):
             node: int64 [rows], nodes at ``level``.
             table: output layer, [vocabulary, d].
         """
+        own = self._level_tokens_at(level)
+        if level == 0:
+            return (states @ functional.embedding(own, table).T).float()
         widest = self._widest[level]
         first, after = self._child_start[node], self._child_start[node + 1]
         edge = first[:, None] + torch.arange(widest, device=node.device)
         there = edge < after[:, None]
         tokens = self._edge_token[edge.clamp(max=len(self._edge_token) - 1)]
-        own = self._level_tokens_at(level)
-        if level == 0:
-            return (states @ functional.embedding(own, table).T).float()
         if len(own) <= FULL_PRODUCT * widest:
             whole = states @ functional.embedding(own, table).T
             logits = whole.gather(1, torch.searchsorted(own, tokens).clamp(max=len(own) - 1))
