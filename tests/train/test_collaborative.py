@@ -20,6 +20,7 @@ from podx_train.codes import spectral
 from podx_train.codes.code_shares import Shares, last_training_pairs, shares, training_pairs
 from podx_train.codes.collaborative import MAX_CODES, Codes, collaborative_codes
 from podx_train.codes.collaborative_options import CollaborativeOptions, LastCode
+from podx_train.codes.places import item_places
 from podx_train.data.dataset import Dataset
 
 BLOCKS, BLOCK, UNSEEN = 12, 20, 7
@@ -192,6 +193,26 @@ def test_edges_count_users_or_weigh_nearness() -> None:
     counted = spectral.cooccurrence(users, items, 4, 0.0).toarray()
     np.testing.assert_allclose(counted, [[0, 1, 2, 0], [1, 0, 1, 0], [2, 1, 0, 0], [0, 0, 0, 0]])
     assert spectral.cooccurrence(users, items, 4, 1.0).toarray()[0, 2] == pytest.approx(1 / 2 + 1)
+    near = spectral.cooccurrence(users, items, 4, 0.0, window=1).toarray()
+    np.testing.assert_allclose(near, [[0, 1, 1, 0], [1, 0, 1, 0], [1, 1, 0, 0], [0, 0, 0, 0]])
+
+
+def test_items_taken_together_lie_near_each_other() -> None:
+    dataset, block = blocks_world(), block_of_item()
+    places = item_places(dataset.items, dataset.offsets, ITEMS, width=BLOCKS, seed=0)
+    known = block < BLOCKS
+    np.testing.assert_allclose(np.linalg.norm(places[known], axis=1), 1.0)
+    assert not places[~known].any()  # held-out interactions are not looked at
+    near = places[known] @ places[known].T
+    same = block[known][:, None] == block[known][None]
+    assert near[same].min() > 0.8 and abs(near[~same]).max() < 0.3
+    np.testing.assert_array_equal(places, item_places(dataset.items, dataset.offsets, ITEMS, width=BLOCKS, seed=0))
+
+
+def test_a_model_may_be_wider_than_the_catalog() -> None:
+    items, offsets = np.array([1, 2, 3, 2, 1, 2, 1, 3], dtype=np.int32), np.array([0, 4, 8], dtype=np.int32)
+    places = item_places(items, offsets, item_count=3, width=8, seed=0)
+    np.testing.assert_allclose(np.linalg.norm(places, axis=1), [1, 1, 0], atol=1e-12)
 
 
 def test_clusters_have_at_most_the_limit() -> None:

@@ -15,7 +15,7 @@ from podx.text.templates import Task
 from podx_train.model import one_pass
 from podx_train.model.config import PodConfig, backbone_fields
 from podx_train.model.one_pass import SiblingScores
-from podx_train.model.pod_t5 import ModelBatch, PodT5
+from podx_train.model.pod_t5 import ITEM_START, ModelBatch, PodT5
 from podx_train.model.wide_softmax import wide_cross_entropy
 
 VOCABULARY = 40
@@ -150,3 +150,16 @@ def test_it_learns_nothing_before_it_knows_its_catalog() -> None:
     model.siblings = None
     with pytest.raises(ConfigError, match="read_catalog"):
         model.position_losses(batch_of(codes, [[1]], [[2, 3]]))
+
+
+def test_tokens_start_where_their_items_lie() -> None:
+    model = make_model([[10, 20], [10, 21], [11, 20]])
+    before = model.backbone.shared.weight.detach().clone()
+    places = torch.eye(3, 16)
+    places[2] = 0.0  # of the third item nothing is known
+    model.start_items([[10, 20], [10, 21], [11, 20]], places)
+    moved = (model.backbone.shared.weight - before) / (ITEM_START * 4)
+    both = torch.nn.functional.normalize(places[0] + places[1], dim=0)
+    torch.testing.assert_close(moved[[10, 20, 21]], torch.stack([both, places[0], places[1]]))
+    moved[[10, 20, 21]] = 0.0
+    assert not moved.any()

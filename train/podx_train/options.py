@@ -30,6 +30,9 @@ RANDOM_EMBEDDING_LR = 30.0
 """AdamW moves every weight by about the learning rate, but T5 starts its token embedding at deviation 1, ten times that
 of its matrices and more: at one rate for all, a random embedding hardly moves in the few updates a small model gets."""
 
+RANDOM, COOCCURRENCE = "random", "cooccurrence"
+"""Where items start, ``--item-init``."""
+
 MODEL_OPTIONS = frozenset(
     {
         *("tasks", "prompts", "max_history", "whole_word_on_prompt", "inference"),
@@ -53,6 +56,7 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
 FAST, PAPER, LARGE_CATALOG = "fast", "paper", "large-catalog"
 _ONE_PASS: Mapping[str, Any] = {
     "targets": "pass",
+    "item_init": COOCCURRENCE,
     "max_history": 50,
     "batch_size": 128,
     "lr": 2e-3,
@@ -128,6 +132,12 @@ class TrainOptions:
         "segment: one random segment a user and epoch; all: every training position, a record each; "
         "pass: every training position in one pass over the user (items written as codes, else a token each).",
         choices=("segment", "all", "pass"),
+    )
+    item_init: str = _recipe(
+        RANDOM,
+        "Where item tokens of random weights start with --targets pass: random, or cooccurrence: near what users take "
+        "beside them in training.",
+        choices=(RANDOM, COOCCURRENCE),
     )
     adapter: str = _recipe(
         NO_ADAPTER,

@@ -21,7 +21,7 @@ IntArray = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 
-def cooccurrence(users: IntArray, items: IntArray, item_count: int, nearness: float) -> csr_array:
+def cooccurrence(users: IntArray, items: IntArray, item_count: int, nearness: float, window: int = WINDOW) -> csr_array:
     """Symmetric [item_count, item_count]: for every two items, the sum over users of their distance ** -nearness.
 
     Args:
@@ -29,11 +29,12 @@ def cooccurrence(users: IntArray, items: IntArray, item_count: int, nearness: fl
         items: item of each interaction, [n], from 0. Of an item a user took again, the first time counts.
         item_count: size of the catalog.
         nearness: 0 counts the users who took both.
+        window: items farther apart in a sequence add nothing.
     """
     first = np.sort(np.unique(users.astype(np.int64) * item_count + items, return_index=True)[1])
     users, items = users[first], items[first]
     total = csr_array((item_count, item_count), dtype=np.float64)
-    for distance in range(1, WINDOW + 1):
+    for distance in range(1, window + 1):
         same = users[:-distance] == users[distance:]
         if not same.any():
             break

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -22,6 +22,8 @@ from podx_train.model.user_prompts import UserPrompts
 PROMPT_INIT_RANGE = 0.1
 WHOLE_WORD_INIT_STD = 1.0
 ONE_PASS_INIT = 0.1
+ITEM_START = 0.9
+"""Root mean square of the coordinates of a token that :meth:`PodT5.start_items` has placed."""
 
 
 class ModelBatch(NamedTuple):
@@ -92,6 +94,20 @@ class PodT5(nn.Module):
         with torch.no_grad():
             for table in (self.whole_word.weight, *self.token_tables()):
                 table.mul_(ONE_PASS_INIT)
+
+    def start_items(self, tokens: Sequence[Sequence[int]], places: Tensor) -> None:
+        """Put the tokens that items are written with at the mean direction of the items that each of them writes.
+
+        Args:
+            tokens: of each item.
+            places: [items, d], unit vectors; zeros for an item of which nothing is known.
+        """
+        item = torch.tensor([number for number, of_item in enumerate(tokens) for _ in of_item])
+        token = torch.tensor([token for of_item in tokens for token in of_item])
+        with torch.no_grad():
+            for table in self.token_tables():
+                sums = torch.zeros_like(table).index_add_(0, token, places.to(table)[item])
+                table.add_(nn.functional.normalize(sums, dim=1), alpha=ITEM_START * table.shape[1] ** 0.5)
 
     def read_catalog(self, trie: Trie) -> None:
         """Give a one-pass model the items it chooses among; other models need none.

@@ -20,6 +20,7 @@ from podx.text.tokenizer import Tokenizer
 from podx_train.batches.batching import BatchBuilder
 from podx_train.batches.samplers import Pool, evaluation_pool, training_pool
 from podx_train.batches.templates import Templates, inference_templates, training_templates
+from podx_train.codes.places import item_places
 from podx_train.data.dataset import Dataset
 from podx_train.model.adapters import LORA, PROMPT_ONLY, add_adapter, load_peft
 from podx_train.model.config import NO_ADAPTER, PodConfig, backbone_fields
@@ -34,7 +35,7 @@ from podx_train.model.presets import (
     special_ids,
 )
 from podx_train.model.tokenizer_training import train_tokenizer
-from podx_train.options import RANDOM_EMBEDDING_LR, TRAIN_TOKENIZER, Source, TrainOptions
+from podx_train.options import COOCCURRENCE, RANDOM_EMBEDDING_LR, TRAIN_TOKENIZER, Source, TrainOptions
 from podx_train.training.ranking import Judge
 from podx_train.users.user_vectors import user_fields
 
@@ -200,6 +201,9 @@ def new_model(
     model = PodT5(config, backbone)
     if options.one_pass and backbone is None:
         model.start_small()
+        if options.item_init == COOCCURRENCE:
+            places = item_places(dataset.items, dataset.offsets, dataset.item_count, t5.d_model, options.seed)
+            model.start_items(tokenizer.encode_many(dataset.item_texts or []), torch.from_numpy(places))
     return add_adapter(model)
 
 
