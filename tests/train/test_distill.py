@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as functional
 import typer
 from typer.testing import CliRunner
 
@@ -24,11 +25,13 @@ from podx_train.model.losses import IGNORED_LABEL
 from podx_train.model.pod_t5 import ModelBatch, PodT5
 from podx_train.model.presets import parse_layers
 from podx_train.model.student import StudentShape, cut_out, kept_layers, kept_units
-from podx_train.options import Source, TrainOptions
+from podx_train.options import RECIPES, Source, TrainOptions
 from podx_train.training.clock import Signal
 from podx_train.training.distill import Distillation, DistillOptions, distill_model, divergences
 from podx_train.training.loop import Trainer
 from podx_train.training.train import train_model
+from tests.train.test_one_pass import CODES, batch_of, trie_of
+from tests.train.test_one_pass import make_model as one_pass_model
 
 WEIGHT, TEMPERATURE = 0.3, 2.5
 ITEM_TOKENS = [1, 5, 9, 12, 30]
@@ -291,6 +294,46 @@ def test_a_teacher_with_vectors_of_users(world: Dataset, quick: TrainOptions, tm
     assert torch.equal(first.neighbours, second.neighbours)
 
 
+@pytest.mark.parametrize("kind", CODES)
+def test_one_pass_loss_equals_a_hand_computation(kind: str) -> None:
+    codes = CODES[kind]
+    student = one_pass_model(codes)
+    taught = other(student)
+    taught.read_catalog(trie_of(codes))
+    batch = batch_of(codes, [[3, 1], [2]], [[0, 5, 2], [4, 0]])
+    with torch.no_grad():
+        loss = Distillation(student, taught, torch.tensor([0]), options_of(WEIGHT))(batch, torch.zeros(2, 1))
+        total = torch.tensor(0.0, dtype=torch.float64)
+        for history, item in (([3], 5), ([3, 1], 2), ([], 4)):
+            total += (1 - WEIGHT) * student.position_losses(one_target(codes, history, item)).double().sum()
+            states, wanted = (m.position_states(one_target(codes, history, item))[0][0] for m in (student, taught))
+            for level, token in enumerate(codes[item - 1]):
+                before = codes[item - 1][:level]
+                siblings = sorted({c[level] for c in codes if len(c) > level and c[:level] == before})
+                assert token in siblings
+                own, target = (
+                    functional.log_softmax((m.backbone.lm_head.weight[siblings] @ s[level]).double() / TEMPERATURE, -1)
+                    for m, s in ((student, states), (taught, wanted))
+                )
+                total += WEIGHT * TEMPERATURE**2 * (target.exp() * (target - own)).sum()
+    assert loss.item() == pytest.approx(total.item() / 2, rel=1e-4)
+
+
+def one_target(codes: list[list[int]], history: list[int], item: int) -> ModelBatch:
+    return batch_of(codes, [history], [[0] * len(history) + [item]])
+
+
+def test_a_one_pass_student_learns(world: Dataset, tmp_path: Path) -> None:
+    options = TrainOptions(**{**RECIPES["fast"], "epochs": 2, "batch_size": 16, "lr": 5e-3, "validation_users": None})
+    train_model(world, tmp_path / "teacher", options, Source(preset="micro", pieces=300, layers=(1, 2)))
+    distilling = DistillOptions(StudentShape(decoder_layers=1), WEIGHT)
+    result = distill_model(tmp_path / "teacher", world, tmp_path / "out", distilling, options)
+    first, second = (entry["validation_ranking"]["ndcg_10"] for entry in result.curve)
+    assert second > first
+    student = load_checkpoint(tmp_path / "out")
+    assert student.config.one_pass and student.config.backbone["num_decoder_layers"] == 1
+
+
 def test_commands(world: Dataset, tmp_path: Path) -> None:
     world.save(tmp_path / "data")
     app = typer.Typer()
@@ -303,9 +346,10 @@ def test_commands(world: Dataset, tmp_path: Path) -> None:
 
     data, out = tmp_path / "data", tmp_path / "teacher"
     fast = tmp_path / "fast"
-    assert run("train", data, "--out", fast, *usual).exit_code == 0
-    refused = run("distill", fast, "--data", data, "--out", tmp_path / "none", "--decoder-layers", 1, *usual).exception
-    assert isinstance(refused, ConfigError) and "one-pass" in str(refused)
+    assert run("train", data, "--out", fast, "--layers", "1,2", *usual).exit_code == 0
+    of_fast = run("distill", fast, "--data", data, "--out", tmp_path / "of-fast", "--decoder-layers", 1, *usual)
+    assert of_fast.exit_code == 0, of_fast.output
+    assert load_checkpoint(tmp_path / "of-fast").training["options"]["beta2"] == RECIPES["fast"]["beta2"]
     train_as = ["--recipe", "paper", *usual]
     result = run("train", data, "--out", out, "--layers", "1,3", *train_as)
     assert result.exit_code == 0, result.output

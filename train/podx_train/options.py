@@ -135,8 +135,8 @@ class TrainOptions:
     )
     item_init: str = _recipe(
         RANDOM,
-        "Where item tokens of random weights start with --targets pass: random, or cooccurrence: near what users take "
-        "beside them in training.",
+        "Where item tokens of random weights start: random, or cooccurrence: near what users take beside them in "
+        "training (--targets pass).",
         choices=(RANDOM, COOCCURRENCE),
     )
     adapter: str = _recipe(
@@ -197,6 +197,8 @@ class TrainOptions:
         check(self)
         if self.one_pass and self.batching == "mixed":
             raise ConfigError("--targets pass reads one task a batch: leave --batching mixed out")
+        if self.one_pass and self.inference == "discrete":
+            raise ConfigError("--targets pass reads items and no words: leave --inference discrete out")
 
     @property
     def one_pass(self) -> bool:

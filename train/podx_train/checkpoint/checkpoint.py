@@ -169,12 +169,11 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise CheckpointError(f"{path} is damaged or was not written by podx ({error}): copy it again") from error
 
 
-def load_checkpoint(path: Path | str) -> Checkpoint:
-    """Read a checkpoint folder.
+def read_config(path: Path | str) -> PodConfig:
+    """The configuration of a checkpoint's model.
 
     Raises:
         CheckpointError: the folder is missing, unfinished, damaged, or of another format version.
-        DependencyError: it was trained with LoRA, and ``peft`` is not installed.
     """
     folder = Path(path)
     if not folder.is_dir():
@@ -184,7 +183,17 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
     if not (folder / CONFIG_FILE).is_file():
         hint = "it was stopped before its first epoch ended" if (folder / TRAINER_FILE).exists() else "wrong folder?"
         raise CheckpointError(f"{folder} holds no finished checkpoint, {CONFIG_FILE} is missing ({hint})")
-    config = PodConfig.from_json(_read_text(folder / CONFIG_FILE))
+    return PodConfig.from_json(_read_text(folder / CONFIG_FILE))
+
+
+def load_checkpoint(path: Path | str) -> Checkpoint:
+    """Read a checkpoint folder.
+
+    Raises:
+        CheckpointError: the folder is missing, unfinished, damaged, or of another format version.
+        DependencyError: it was trained with LoRA, and ``peft`` is not installed.
+    """
+    folder, config = Path(path), read_config(path)
     try:
         tokenizer = Tokenizer(folder / TOKENIZER_FILE)
         dataset = Dataset.load(folder / DATASET_FOLDER)

@@ -10,11 +10,12 @@ import typer
 
 from podx.flags import with_flags
 from podx.text.templates import load_templates
+from podx_train.checkpoint.checkpoint import read_config
 from podx_train.cli.train import claim_memory, finish
 from podx_train.data.dataset import Dataset
 from podx_train.model.student import StudentShape
 from podx_train.options import MODEL_OPTIONS, TrainOptions
-from podx_train.training.distill import DistillOptions, distill_model
+from podx_train.training.distill import DistillOptions, distill_model, student_recipe
 
 
 @with_flags(shape=StudentShape, distilling=DistillOptions, options=TrainOptions, leave_out=MODEL_OPTIONS)
@@ -33,6 +34,6 @@ def distill(
     """Train a smaller student of a checkpoint: from the data, and from the teacher's token distributions."""
     how = DistillOptions(StudentShape(**shape), **distilling)
     given = None if templates is None else load_templates(templates)
-    chosen = TrainOptions(**options)
+    chosen = TrainOptions(**{**student_recipe(read_config(teacher)), **options})
     claim_memory(chosen)
     finish(out, distill_model(teacher, Dataset.load(data), out, how, chosen, given, resume))

@@ -12,6 +12,7 @@ distribution over the items, and an end of sequence that is forced costs nothing
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -117,16 +118,36 @@ class SiblingScores(nn.Module):
             float32 [rows], the sum over the item's tokens.
         """
         total = torch.zeros(len(items), device=states.device)
-        for level in range(self.depth):
-            node, child = self.nodes[items, level], self.nodes[items, level + 1]
-            there = child > ROOT
-            if level and not bool(there.all()):
-                rows = there.nonzero()[:, 0]
-                loss = self._level_losses(states[rows, level], node[rows], child[rows], level, table)
-                total = total.index_add(0, rows, loss)
-            else:
-                total = total + self._level_losses(states[:, level], node, child, level, table)
+        for level, rows, node, child in self._steps(items):
+            loss = self._level_losses(states[rows, level], node, child, level, table)
+            total = total.index_add(0, rows, loss)
         return total
+
+    def divergences(
+        self, states: Tensor, table: Tensor, wanted: Tensor, wanted_table: Tensor, items: Tensor, temperature: float
+    ) -> Tensor:
+        """T² · KL(teacher ‖ student) among the siblings of each token, float32 [rows], summed over the item's tokens.
+
+        Args:
+            states, table: of the student, as in :meth:`losses`.
+            wanted, wanted_table: of the teacher.
+            items: int64 [rows], item numbers.
+            temperature: T, divides the logits of both.
+        """
+        total = torch.zeros(len(items), device=states.device)
+        for level, rows, node, _ in self._steps(items):
+            ours = self.child_logits(states[rows, level], node, level, table).clamp(min=HIDDEN)
+            other = self.child_logits(wanted[rows, level], node, level, wanted_table).clamp(min=HIDDEN)
+            ours, other = (functional.log_softmax(logits / temperature, dim=-1) for logits in (ours, other))
+            of_tokens = functional.kl_div(ours, other, reduction="none", log_target=True).sum(dim=-1)
+            total = total.index_add(0, rows, temperature**2 * of_tokens)
+        return total
+
+    def _steps(self, items: Tensor) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
+        """Level by level: which items have a token there, the nodes they come from and the children they take."""
+        for level in range(self.depth):
+            rows = (self.nodes[items, level + 1] > ROOT).nonzero()[:, 0]
+            yield level, rows, self.nodes[items[rows], level], self.nodes[items[rows], level + 1]
 
     def _level_losses(self, states: Tensor, node: Tensor, child: Tensor, level: int, table: Tensor) -> Tensor:
         if level == 0 and states.device.type == "cpu" and self._widest[0] >= WIDE:

@@ -162,6 +162,20 @@ class PodT5(nn.Module):
 
     def position_losses(self, batch: ModelBatch) -> Tensor:
         """One pass over users: negative log-likelihood of the items that follow, summed by row, float [batch]."""
+        states, items, rows, siblings = self.position_states(batch)
+        losses = siblings.losses(states, items, self.backbone.lm_head.weight)
+        return losses.new_zeros(len(batch.input_ids)).index_add(0, rows, losses)
+
+    def position_states(self, batch: ModelBatch) -> tuple[Tensor, Tensor, Tensor, SiblingScores]:
+        """What the items that follow are scored by, one target after another.
+
+        Returns:
+            decoder states [targets, depth, d], one for each token of an item; the items and the rows of the batch that
+            they belong to, int64 [targets]; what scores them.
+
+        Raises:
+            ConfigError: the model has read no catalog, or the batch has no next items.
+        """
         siblings, items = self.siblings, batch.next_items
         if siblings is None or items is None:
             raise ConfigError("a one-pass model needs its catalog before it learns: call read_catalog")
@@ -175,9 +189,7 @@ class PodT5(nn.Module):
         own = target_bias(source, depth, mask.device)
         states = self.decode(hidden, seen, tokens.view(rows, -1), own.expand(rows, -1, -1, -1))
         at = items > 0
-        chosen = states.view(rows, source, depth, -1)[at]
-        losses = siblings.losses(chosen, items[at], self.backbone.lm_head.weight)
-        return losses.new_zeros(rows).index_add(0, at.nonzero()[:, 0], losses)
+        return states.view(rows, source, depth, -1)[at], items[at], at.nonzero()[:, 0], siblings
 
     def logits(self, batch: ModelBatch, labels: Tensor) -> Tensor:
         """Next-token logits under teacher forcing, [batch, target, vocabulary]; ``labels`` as in :meth:`forward`."""

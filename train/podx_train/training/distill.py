@@ -23,18 +23,27 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from podx.bundle.manifest import file_sha256
-from podx.errors import ConfigError, DataError
+from podx.errors import DataError
 from podx.flags import check, option
 from podx.text.templates import Task
 from podx_train.batches.templates import Templates, kind_of_inference, trained_templates
 from podx_train.checkpoint.checkpoint import WEIGHTS_FILE, Checkpoint, load_checkpoint
+from podx_train.codes.one_token import with_item_codes
 from podx_train.data.dataset import Dataset
 from podx_train.model.config import NO_ADAPTER, PodConfig
 from podx_train.model.losses import cross_entropies, target_means
 from podx_train.model.pod_t5 import ModelBatch, PodT5
 from podx_train.model.student import SHAPE_FIELDS, StudentShape, cut_out
 from podx_train.model.user_prompts import FROZEN
-from podx_train.options import MODEL_OPTIONS, RANDOM_EMBEDDING_LR, TrainOptions
+from podx_train.options import (
+    FAST,
+    MODEL_OPTIONS,
+    PAPER,
+    RANDOM,
+    RANDOM_EMBEDDING_LR,
+    TrainOptions,
+    recipe_options,
+)
 from podx_train.training.cpu import tune_for_cpu
 from podx_train.training.loop import TrainResult
 from podx_train.training.start import Start
@@ -89,13 +98,30 @@ class Distillation(nn.Module):
 
     def forward(self, batch: ModelBatch, labels: Tensor, weights: Tensor | None = None) -> Tensor:
         """The loss; arguments as in :meth:`PodT5.forward`."""
+        losses = self._losses(batch, labels) if batch.next_items is None else self._position_losses(batch)
+        return losses.mean() if weights is None else (losses * weights).sum()
+
+    def _position_losses(self, batch: ModelBatch) -> Tensor:
+        """The loss of each row of a one-pass batch, [batch]."""
+        states, items, rows, siblings = self.student.position_states(batch)
+        table, teacher = self.student.backbone.lm_head.weight, self._teacher[0]
+        losses = (1 - self._weight) * siblings.losses(states, items, table)
+        if self._weight:
+            with torch.no_grad():
+                wanted, *_ = teacher.position_states(batch)
+            of_teacher = wanted, teacher.backbone.lm_head.weight
+            losses = losses + self._weight * siblings.divergences(states, table, *of_teacher, items, self._temperature)
+        return losses.new_zeros(len(batch.input_ids)).index_add(0, rows, losses)
+
+    def _losses(self, batch: ModelBatch, labels: Tensor) -> Tensor:
+        """The loss of each record whose target is tokens, [batch]."""
         logits = self.student.logits(batch, labels)
         losses = (1 - self._weight) * cross_entropies(logits, labels)
         if self._weight:
             with torch.no_grad():
                 wanted = self._teacher[0].logits(batch, labels)
             losses = losses + self._weight * self._divergences(logits.float(), wanted.float(), batch, labels)
-        return losses.mean() if weights is None else (losses * weights).sum()
+        return losses
 
     def _divergences(self, logits: Tensor, wanted: Tensor, batch: ModelBatch, labels: Tensor) -> Tensor:
         """T² · KL of each record, [batch]."""
@@ -140,25 +166,22 @@ def distill_model(
     Args:
         teacher: checkpoint folder.
         dataset: what the teacher was trained on.
-        options: how to train; tasks, prompts and whatever else makes the model are the teacher's.
+        options: how to train; tasks, prompts and whatever else makes the model are the teacher's. None: by the recipe
+            of its kind.
         templates: of the inputs; None: those the teacher was trained with.
         resume: as in :func:`podx_train.training.train.train_model`.
 
     Raises:
-        ConfigError: the student would be larger than the teacher, or the teacher is a one-pass model; further as
-            ``train_model``.
+        ConfigError: the student would be larger than the teacher; further as ``train_model``.
         DataError: the dataset is not the teacher's; further as ``train_model``.
         CheckpointError: the teacher or the saved state is damaged.
         TokenizerError, CatalogError, DeviceError: as ``train_model``.
     """
     source = load_checkpoint(teacher)
     if source.config.one_pass:
-        raise ConfigError(
-            f"the teacher {teacher} is a one-pass model, and students of those cannot be trained yet: "
-            f"train the teacher with --recipe paper"
-        )
+        dataset = with_item_codes(dataset)
     _require_its_dataset(source, dataset, teacher)
-    options = _as_the_teacher(options or TrainOptions(), source.model.config)
+    options = _as_the_teacher(options or TrainOptions(**student_recipe(source.config)), source.model.config)
     start = start_from_teacher(source, Path(teacher), distilling, options.seed)
     chosen = trained_templates(source.training) if templates is None else templates
     return make_trainer(dataset, Path(out), options, start, chosen, resume).run()
@@ -170,19 +193,23 @@ def start_from_teacher(source: Checkpoint, folder: Path, distilling: DistillOpti
     Raises:
         ConfigError: the student would be larger than the teacher.
     """
-    teacher = source.model
+    teacher, catalog = source.model, source.catalog()
+    teacher.read_catalog(catalog.trie)
     config = distilling.shape.config(teacher.config)
     users = None
     if teacher.user_prompts is not None:
         users = {name: getattr(teacher.user_prompts, name).clone() for name in FROZEN}
     end = np.array([source.tokenizer.eos_id], dtype=np.int64)
-    item_tokens = torch.from_numpy(np.unique(np.concatenate([source.catalog().tokens, end])))
+    item_tokens = torch.from_numpy(np.unique(np.concatenate([catalog.tokens, end])))
 
     def student() -> PodT5:
         if not distilling.from_scratch:
             return cut_out(teacher, config)
         torch.manual_seed(seed)
-        return PodT5(config)
+        model = PodT5(config)
+        if config.one_pass:
+            model.start_small()
+        return model
 
     return Start(
         facts={
@@ -202,10 +229,16 @@ def start_from_teacher(source: Checkpoint, folder: Path, distilling: DistillOpti
     )
 
 
+def student_recipe(teacher: PodConfig) -> Mapping[str, Any]:
+    """What of :class:`TrainOptions` a student of such a teacher has otherwise than the defaults."""
+    return recipe_options(FAST if teacher.one_pass else PAPER)
+
+
 def _as_the_teacher(options: TrainOptions, config: PodConfig) -> TrainOptions:
     """The options that make a model are not chosen but the teacher's."""
     of_teacher = {name: getattr(config, name) for name in MODEL_OPTIONS if hasattr(config, name)}
     of_teacher |= {"inference": kind_of_inference(config), "user_vectors": None}
+    of_teacher |= {"item_init": RANDOM} | ({"targets": "pass"} if config.one_pass else {})
     of_teacher |= {"adapter": NO_ADAPTER, "lora_rank": options.lora_rank}  # what an adapter learnt is merged by now
     return dataclasses.replace(options, **of_teacher)
 
