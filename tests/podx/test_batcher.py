@@ -20,7 +20,7 @@ from podx.errors import ClosedError, ConfigError, OverloadedError, RequestError,
 from podx.recommender import Recommender
 from podx.requests.encoder import EncodedRequest, task_of
 from podx.requests.types import ExplainRequest, RankRequest, Recommendation, RecommendRequest
-from podx.serving.batcher import Batcher
+from podx.serving.batcher import MILLISECONDS, Batcher
 from podx.serving.queue import Kind, Line, Waiting
 from podx.text.inputs import EncodedInput
 from podx.text.templates import Task
@@ -108,6 +108,14 @@ def blocked(fake: Echo) -> Iterator[tuple[Batcher, Future[list[Recommendation]]]
         assert fake.running.wait(PATIENCE_S)
         yield batcher, first
         fake.gate.set()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait for what another thread brings about."""
+    end = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.001)
 
 
 def in_threads(clients: int, questions: int, ask: Callable[[int], object]) -> None:
@@ -243,10 +251,19 @@ def test_requests_gather_while_the_worker_is_busy(fake: Echo) -> None:
 
 
 def test_a_worker_waits_for_the_clients_it_has_just_answered(fake: Echo) -> None:
-    with Batcher(fake, max_wait_ms=2000) as batcher:  # type: ignore[arg-type]
-        in_threads(8, 400, lambda number: batcher.recommend(f"user-{number}"))
-    assert Counter(fake.sizes).most_common(1)[0][0] == 8
-    assert len(fake.sizes) < 100  # 50 full ones, were all always back in time
+    clients, rounds = 8, 50
+    fake.gate.clear()
+
+    def ask(number: int) -> None:
+        assert number == 0 or fake.running.wait(PATIENCE_S)  # the first is taken alone
+        batcher.recommend(f"user-{number}")
+
+    with Batcher(fake, max_wait_ms=MILLISECONDS * PATIENCE_S) as batcher, ThreadPoolExecutor(1) as pool:  # type: ignore[arg-type]
+        asked = pool.submit(in_threads, clients, 1 + rounds * clients, ask)
+        until(lambda: batcher.stats.waiting == clients - 1)
+        fake.gate.set()
+        asked.result(PATIENCE_S)
+    assert fake.sizes == [1] + [clients] * rounds
 
 
 def test_a_worker_does_not_wait_for_clients_that_have_left(fake: Echo, blocked: tuple[Batcher, Future]) -> None:
