@@ -3,14 +3,86 @@
 from __future__ import annotations
 
 import fcntl
+import importlib
 import os
+import pkgutil
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import onnxruntime
 import pytest
 
+import podx
+from podx.graphs import session
+
 REPOSITORY = Path(__file__).resolve().parent.parent
+TRACED = (REPOSITORY / "tests" / "podx", REPOSITORY / "tests" / "export")
+"""Tests whose coverage of ``podx/`` is measured. Tracing doubles the time of Python code, of torch's own as well."""
+
+
+@contextmanager
+def untraced() -> Iterator[None]:
+    """Coverage, if it is measured at all, is not measured here."""
+    try:
+        from coverage import Coverage
+    except ImportError:  # tests with the lowest versions do without
+        yield
+        return
+    measured = Coverage.current()
+    if measured:
+        measured.stop()
+    try:
+        yield
+    finally:
+        if measured:
+            measured.start()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    for module in pkgutil.walk_packages(podx.__path__, "podx."):
+        importlib.import_module(module.name)  # its lines count; those of torch would only take longer
+    with untraced():
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Iterator[None]:
+    if any(item.path.is_relative_to(folder) for folder in TRACED):
+        return (yield)
+    with untraced():
+        return (yield)
+
+
+as_users_have_them = session._settings
+"""Settings of the product's own graph sessions."""
+
+
+def _quickly_opened(options: session.SessionOptions) -> onnxruntime.SessionOptions:
+    settings = as_users_have_them(options)
+    settings.enable_mem_reuse = False
+    return settings
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _graphs_open_quickly() -> Iterator[None]:
+    """Graphs without a plan of which tensor takes whose memory: to make it is five sixths of opening a search graph.
+
+    Processes that tests start and what asks for ``planned_memory`` open them as users do.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session, "_settings", _quickly_opened)
+        yield
+
+
+@pytest.fixture(scope="module")
+def planned_memory() -> Iterator[None]:
+    """Graphs are opened as users open them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(session, "_settings", as_users_have_them)
+        yield
 
 
 @pytest.fixture(scope="session")

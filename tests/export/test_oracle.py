@@ -22,6 +22,8 @@ from podx_export.verify.samples import draw
 from podx_train.checkpoint.checkpoint import load_checkpoint
 from podx_train.eager.generation import EagerRecommender, SearchOptions
 
+pytestmark = pytest.mark.usefixtures("planned_memory")
+
 USERS = 1000
 PART = 125
 
