@@ -73,10 +73,7 @@ class IdTable:
 
     @classmethod
     def stored(
-        cls,
-        ordered: npt.NDArray[np.bytes_],
-        number_at: npt.NDArray[np.int32],
-        place_of: npt.NDArray[np.int32],
+        cls, ordered: npt.NDArray[np.bytes_], number_at: npt.NDArray[np.int32], place_of: npt.NDArray[np.int32]
     ) -> IdTable:
         """Table whose arrays are at hand, as another one had them; they are taken as they are."""
         table = cls.__new__(cls)

@@ -236,9 +236,7 @@ class Source:
 
     preset: str | None = _model(None, f"Shape with random weights: {', '.join(PRESETS)}; default: {DEFAULT_PRESET}.")
     layers: tuple[int, int] | None = _model(
-        None,
-        "Layers of a preset's encoder and decoder, such as 2,6; default: the preset's own.",
-        parse=parse_layers,
+        None, "Layers of a preset's encoder and decoder, such as 2,6; default: the preset's own.", parse=parse_layers
     )
     backbone: str | None = _model(None, "A T5 with weights, by name or local folder.")
     tokenizer: str | None = _model(

@@ -78,9 +78,4 @@ class AccuracyOptions(EngineOptions):
 
     def measuring(self) -> dict[str, Any]:
         """What a measurement depends on beside model, data, task and number of users."""
-        return {
-            **self.engine,
-            "batch_size": self.batch_size,
-            "k": LEAST_ACCURACY_K,
-            "user_order_seed": self.seed,
-        }
+        return {**self.engine, "batch_size": self.batch_size, "k": LEAST_ACCURACY_K, "user_order_seed": self.seed}

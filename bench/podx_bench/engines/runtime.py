@@ -32,11 +32,7 @@ class RuntimeEngine:
     ) -> None:
         self._context, self._search = context, search
         self._recommender = podx.load(
-            context.bundle,
-            cast(Device, context.device),
-            threads=context.threads,
-            spin=context.spin,
-            search_graph=graph,
+            context.bundle, cast(Device, context.device), threads=context.threads, spin=context.spin, search_graph=graph
         )
 
     def run(self, requests: Sequence[WorkItem]) -> list[Answer]:

@@ -104,11 +104,7 @@ def build_workload(
 
 
 def ranking_workload(
-    task: Task,
-    dataset: Dataset,
-    users: npt.NDArray[np.int64],
-    max_history: int = sys.maxsize,
-    by_history: bool = False,
+    task: Task, dataset: Dataset, users: npt.NDArray[np.int64], max_history: int = sys.maxsize, by_history: bool = False
 ) -> Workload:
     """Requests for these users of a ranking task.
 

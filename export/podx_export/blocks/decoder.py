@@ -14,15 +14,7 @@ import numpy as np
 from podx.bundle import signature as sig
 from podx_export.blocks.graph import INT8, GraphBuilder
 from podx_export.blocks.integer import integer_output
-from podx_export.blocks.layers import (
-    add_and_norm,
-    additive_mask,
-    attention,
-    embed,
-    feed_forward,
-    linear,
-    rms_norm,
-)
+from podx_export.blocks.layers import add_and_norm, additive_mask, attention, embed, feed_forward, linear, rms_norm
 from podx_export.blocks.rows import Grid, Rows
 from podx_export.blocks.self_attention import SelfAttention, SlotAttention
 from podx_export.blocks.source import DecoderLayer, SourceModel

@@ -31,11 +31,7 @@ HALF_ARRAYS: dict[str, npt.DTypeLike] = {FP16: np.float16, BF16: ml_dtypes.bfloa
 INT64_MAX = int(np.iinfo(np.int64).max)
 """End of a slice that goes to the end of its axis."""
 
-_ELEMENT_TYPES = {
-    "int64": INT64,
-    "float32": FLOAT,
-    "bool": onnx.TensorProto.BOOL,
-}
+_ELEMENT_TYPES = {"int64": INT64, "float32": FLOAT, "bool": onnx.TensorProto.BOOL}
 
 
 class GraphBuilder:

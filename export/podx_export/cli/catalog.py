@@ -38,8 +38,7 @@ def update_command(
         Path | None, typer.Option("--list", help="Delisted items that may come back again: a raw id per line.")
     ] = None,
     add: Annotated[
-        Path | None,
-        typer.Option("--add", help="New items, CSV or TSV without header: raw id, and text if it has one."),
+        Path | None, typer.Option("--add", help="New items, CSV or TSV without header: raw id, and text if it has one.")
     ] = None,
 ) -> None:
     """Change which items can be recommended, without a new export."""

@@ -97,12 +97,7 @@ class Checkpoint:
         texts, config = self.item_texts, self.config
         text = str if texts is None else lambda number: texts[number - 1]
         return InputEncoder(
-            self.tokenizer,
-            text,
-            config.whole_word_rows,
-            config.item_prefix,
-            config.parsed_templates(),
-            config.one_pass,
+            self.tokenizer, text, config.whole_word_rows, config.item_prefix, config.parsed_templates(), config.one_pass
         )
 
 

@@ -50,9 +50,7 @@ def word_counts(dataset: Dataset, templates: Mapping[Task, tuple[Template, ...]]
 
 
 def train_tokenizer(
-    dataset: Dataset,
-    pieces: int = DEFAULT_PIECES,
-    templates: Mapping[Task, tuple[Template, ...]] = DEFAULT_TEMPLATES,
+    dataset: Dataset, pieces: int = DEFAULT_PIECES, templates: Mapping[Task, tuple[Template, ...]] = DEFAULT_TEMPLATES
 ) -> bytes:
     """Train a byte-pair model on the words of a dataset; the same data always gives the same model.
 

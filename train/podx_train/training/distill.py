@@ -35,15 +35,7 @@ from podx_train.model.losses import cross_entropies, target_means
 from podx_train.model.pod_t5 import ModelBatch, PodT5
 from podx_train.model.student import SHAPE_FIELDS, StudentShape, cut_out
 from podx_train.model.user_prompts import FROZEN
-from podx_train.options import (
-    FAST,
-    MODEL_OPTIONS,
-    PAPER,
-    RANDOM,
-    RANDOM_EMBEDDING_LR,
-    TrainOptions,
-    recipe_options,
-)
+from podx_train.options import FAST, MODEL_OPTIONS, PAPER, RANDOM, RANDOM_EMBEDDING_LR, TrainOptions, recipe_options
 from podx_train.training.cpu import tune_for_cpu
 from podx_train.training.loop import TrainResult
 from podx_train.training.start import Start
