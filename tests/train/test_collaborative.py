@@ -19,7 +19,7 @@ from podx_train.cli.data import app
 from podx_train.codes import spectral
 from podx_train.codes.code_shares import Shares, last_training_pairs, shares, training_pairs
 from podx_train.codes.collaborative import MAX_CODES, Codes, collaborative_codes
-from podx_train.codes.collaborative_options import CollaborativeOptions, LastCode
+from podx_train.codes.options import ClusterOptions, LastCode
 from podx_train.codes.places import item_places
 from podx_train.data.dataset import Dataset
 
@@ -46,7 +46,7 @@ def block_of_item() -> np.ndarray:
 
 
 def codes_of(dataset: Dataset, **options: object) -> Codes:
-    return collaborative_codes(dataset.items, dataset.offsets, dataset.item_count, CollaborativeOptions(**options))
+    return collaborative_codes(dataset.items, dataset.offsets, dataset.item_count, ClusterOptions(**options))
 
 
 def leaves(codes: Codes) -> dict[tuple[str, ...], list[int]]:
@@ -122,7 +122,7 @@ def test_shared_places_follow_popularity() -> None:
         assert all(popularity[a] >= popularity[b] for a, b in pairwise(ordered))
 
 
-def check_form(codes: Codes, count: int, options: CollaborativeOptions) -> None:
+def check_form(codes: Codes, count: int, options: ClusterOptions) -> None:
     assert len(codes) == len(set(codes)) == count
     assert max(map(len, codes)) <= MAX_CODES
     assert max(map(len, leaves(codes).values())) <= options.leaf_size
@@ -150,7 +150,7 @@ def test_form_holds_whatever_the_data(
     """Codes differ, are not too many, name one cluster each, and clusters are not too large."""
     taken = np.random.default_rng(seed).integers(1, items + 1, size=6 * users).astype(np.int32)
     offsets = np.arange(0, 6 * users + 1, 6, dtype=np.int32)
-    options = CollaborativeOptions(clusters, leaf_size, last, fill=fill, seed=seed)
+    options = ClusterOptions(clusters, leaf_size, last, fill=fill, seed=seed)
     mask = np.tile([True] * 4 + [False] * 2, users)
     if len(np.unique(taken[mask])) * leaf_size < items:
         with pytest.raises(DataError, match="larger leaf size"):
@@ -160,7 +160,7 @@ def test_form_holds_whatever_the_data(
 
 
 def test_depth_is_capped_where_two_children_of_two_would_need_more() -> None:
-    options = CollaborativeOptions(clusters=2, leaf_size=2)
+    options = ClusterOptions(clusters=2, leaf_size=2)
     world = blocks_world()
     codes = codes_of(world, clusters=2, leaf_size=2)
     check_form(codes, ITEMS, options)
@@ -185,7 +185,7 @@ def test_too_little_training_is_an_error() -> None:
 )
 def test_options_out_of_range(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="must"):
-        CollaborativeOptions(**wrong)
+        ClusterOptions(**wrong)
 
 
 def test_edges_count_users_or_weigh_nearness() -> None:

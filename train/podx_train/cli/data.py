@@ -12,12 +12,13 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from podx.bundle.manifest import file_sha256
 from podx.flags import with_flags
 from podx_train.cli.index import index_command
+from podx_train.console import progress_bar
 from podx_train.data.columns import ColumnNames
 from podx_train.data.dataset import Dataset
 from podx_train.data.interactions import Interactions
@@ -49,7 +50,7 @@ def prepare_command(
 ) -> None:
     """Make a dataset folder from interactions."""
     chosen, console = PrepareOptions(**options), Console()
-    with _progress(console) as progress:
+    with progress_bar(visible=True) as progress:
         interactions = _read(source, ColumnNames(**columns), progress)
         provenance: dict[str, object] = {"name": source.name, "sha256": file_sha256(source)}
         prepared = _prepare(interactions, chosen, provenance, progress)
@@ -68,7 +69,7 @@ def synth_command(
 ) -> None:
     """Make a small synthetic world, its interactions file included."""
     made, chosen, console = SynthOptions(seed=seed, **world), PrepareOptions(seed=seed, **options), Console()
-    with _progress(console) as progress:
+    with progress_bar(visible=True) as progress:
         text = interactions_csv(made)
         with tempfile.TemporaryDirectory() as scratch:
             file = Path(scratch) / INTERACTIONS_FILE
@@ -90,12 +91,6 @@ def stats_command(
         typer.echo(json.dumps(asdict(stats), indent=2))
     else:
         Console().print(stats_table(stats, escape(str(data))))
-
-
-def _progress(console: Console) -> Progress:
-    """Bars that vanish when done, leaving the summary."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    return Progress(*columns, console=console, transient=True)
 
 
 def _read(path: Path, columns: ColumnNames, progress: Progress) -> Interactions:

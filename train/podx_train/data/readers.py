@@ -27,6 +27,7 @@ PROGRESS_EVERY = 4096  # rows between two reports of progress
 DELIMITERS = (",", "\t", ";")
 
 Progress = Callable[[int, int], None]  # bytes (or rows) read, and their total
+Record = tuple[str, Mapping[str, Any] | RowError]  # place, and the row by column name or what is wrong with it
 
 
 def read_interactions(
@@ -50,13 +51,12 @@ def read_interactions(
         if columns != ColumnNames():
             raise ConfigError(f"{path} is a numbered sequence file, which has no columns: leave the column options out")
         return _read_s3rec(path, progress)
-    records = _csv_records if kind is InputFormat.CSV else _json_records
-    with _lines(path, progress) as lines:
-        return _collect(path, records(path, lines), columns)
+    with text_lines(path, progress) as lines:
+        return _collect(path, RECORDS[kind](path, lines), columns)
 
 
 @contextmanager
-def _lines(path: Path, progress: Progress | None) -> Iterator[Iterator[str]]:
+def text_lines(path: Path, progress: Progress | None) -> Iterator[Iterator[str]]:
     """Lines of a text file, gzipped or not; bytes that are not UTF-8 come as surrogates, so that the row is noted."""
     total = path.stat().st_size
     try:
@@ -77,9 +77,6 @@ def _lines(path: Path, progress: Progress | None) -> Iterator[Iterator[str]]:
                 progress(total, total)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"cannot read {path} to its end: {error}; the file is damaged, fetch it again") from error
-
-
-Record = tuple[str, Mapping[str, Any] | RowError]  # place, and the row by column name or what is wrong with it
 
 
 def _csv_records(path: Path, lines: Iterator[str]) -> Iterator[Record]:
@@ -120,6 +117,10 @@ def _json_records(path: Path, lines: Iterator[str]) -> Iterator[Record]:
             yield place, RowError("not valid JSON", repr(line.strip()[:SHOWN_CHARACTERS]))
             continue
         yield place, row if isinstance(row, dict) else RowError("not a JSON object")
+
+
+RECORDS = {InputFormat.CSV: _csv_records, InputFormat.JSON_LINES: _json_records}
+"""How the lines of a file become rows, by its format."""
 
 
 def _collect(path: Path, records: Iterator[Record], wanted: ColumnNames) -> Interactions:
@@ -197,7 +198,7 @@ def _read_s3rec(path: Path, progress: Progress | None) -> Interactions:
     """A numbered sequence file, ``user item item …`` a line, in order of time."""
     rows = RowCollector()
     seen: set[int] = set()
-    with _lines(path, progress) as lines:
+    with text_lines(path, progress) as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue

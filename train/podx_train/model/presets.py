@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import torch
-import transformers
 from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
 from torch import nn
@@ -18,6 +16,7 @@ from transformers.utils.hub import cached_file
 
 from podx.errors import CheckpointError, ConfigError
 from podx.text.tokenizer import Tokenizer
+from podx_train.console import quiet_transformers
 
 TOKENIZER_FILE = "spiece.model"
 DEFAULT_PRESET = "tiny"
@@ -99,21 +98,6 @@ def special_ids(tokenizer: Tokenizer) -> dict[str, int]:
     return {"pad_token_id": pad, "eos_token_id": eos, "decoder_start_token_id": pad}
 
 
-@contextmanager
-def _quiet_transformers() -> Iterator[None]:
-    """No progress bars, and no advice about tying meant for people who write model code."""
-    verbosity = transformers.logging.get_verbosity()
-    bars = transformers.logging.is_progress_bar_enabled()
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers.logging.set_verbosity(verbosity)
-        if bars:
-            transformers.logging.enable_progress_bar()
-
-
 def load_backbone(name_or_folder: str) -> T5ForConditionalGeneration:
     """A T5 with its weights (t5, v1.1, flan), float32; only safetensors files are read, never pickles.
 
@@ -123,7 +107,7 @@ def load_backbone(name_or_folder: str) -> T5ForConditionalGeneration:
     """
     where = f"backbone {name_or_folder!r}"
     try:
-        with _quiet_transformers():
+        with quiet_transformers():
             config = AutoConfig.from_pretrained(name_or_folder)
     except (OSError, ValueError, HFValidationError) as error:
         raise ConfigError(
@@ -133,7 +117,7 @@ def load_backbone(name_or_folder: str) -> T5ForConditionalGeneration:
     if config.model_type != "t5":
         raise ConfigError(f"{where} is of type {config.model_type!r}; podx needs a T5 (t5, t5 v1.1, flan-t5)")
     try:
-        with _quiet_transformers():
+        with quiet_transformers():
             loaded: Any = T5ForConditionalGeneration.from_pretrained(
                 name_or_folder, config=config, use_safetensors=True, dtype="float32", output_loading_info=True
             )
@@ -155,7 +139,7 @@ def grow_vocabulary(backbone: T5ForConditionalGeneration, rows: int) -> None:
     """
     old = backbone.lm_head.weight.detach().clone()
     tied = backbone.lm_head.weight is backbone.shared.weight
-    with _quiet_transformers():
+    with quiet_transformers():
         backbone.resize_token_embeddings(max(backbone.config.vocab_size, rows))
     if not tied:
         new = old.mean(0) + old.std(0) * torch.randn(len(backbone.shared.weight) - len(old), old.shape[1])

@@ -1,4 +1,4 @@
-"""Options of collaborative codes, apart from the clustering, whose libraries are slow to import."""
+"""Options of codes made by clustering, apart from the clustering, whose libraries are slow to import."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ class LastCode(StrEnum):
 
 
 @dataclass(frozen=True)
-class CollaborativeOptions:
+class ClusterOptions:
     """How items are clustered and written.
 
     Attributes:
         last: ``own``, every item has a last code of its own (``<i_4711>``, 4711 being its number); ``shared``, its
             place in its cluster (``<p_12>``), the item that occurs most in training being ``<p_0>``.
-        nearness: items d apart in a user's sequence add d ** -nearness to their edge; 0 counts users, as in the paper.
-            Near items are worth more: what comes next is to be guessed.
         fill: how full clusters are planned to be; below 1 leaves room for clusters of unequal size.
-        regularisation: added to every item's degree, in mean degrees.
+        nearness: of collaborative codes: items d apart in a user's sequence add d ** -nearness to their edge; 0 counts
+            users, as in the paper. Near items are worth more: what comes next is to be guessed.
+        regularisation: of collaborative codes: added to every item's degree, in mean degrees.
 
     Raises:
         ConfigError: an option is out of its range.
