@@ -29,6 +29,7 @@ from podx_train.data.folder import ExplanationRecord
 from podx_train.options import Source, TrainOptions
 from podx_train.training.train import train_model
 from tests.bench.records import write_peer
+from tests.bench.world import engines_here
 
 USERS, ITEMS, LENGTH = 24, 50, 6
 QUICK = AccuracyOptions(unconstrained_users=4, threads=1, batch_size=8, timed_users=8, rounds=1)
@@ -69,9 +70,10 @@ def seeds(root: Path) -> list[ModelInput]:
 
 @pytest.fixture(scope="module")
 def measured(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[AccuracyResults, Path]:
-    """A study of all tasks, and its folder."""
+    """A study of all tasks, and its folder. Its engines have no processes; those of a killed run have."""
     out = tmp_path_factory.mktemp("out")
-    return run_accuracy(seeds(folder), [], out, QUICK), out
+    with engines_here():
+        return run_accuracy(seeds(folder), [], out, QUICK), out
 
 
 # --- measuring ---

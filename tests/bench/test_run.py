@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from podx_export.pipeline import export_checkpoint
 from podx_train.data.dataset import Dataset
 from podx_train.options import Source, TrainOptions
 from podx_train.training.train import train_model
-from tests.bench.world import USERS, Made, context_of, small_world
+from tests.bench.world import USERS, Made, context_of, engines_here, small_world
 
 OUTPUT = "output.txt"
 """What a command printed, kept beside its results."""
@@ -36,16 +36,24 @@ ITEM_ENGINES = ("as-published", "encode-once", "podx", "podx-steps", "podx-vocab
 
 @pytest.fixture(scope="module")
 def ranked(made: Made, tmp_path_factory: pytest.TempPathFactory) -> tuple[Results, Path]:
-    """A run on the command line, and its folder."""
+    """A run on the command line, and its folder. An eager engine and our own have processes."""
     out = tmp_path_factory.mktemp("out")
-    said = _invoke(
-        made,
-        out,
-        *("--tasks", "sequential", "--engines", ",".join(ITEM_ENGINES), "--batch-sizes", "1,4", "--threads", "1"),
-        *("--speed-users", "4", "--rounds", "1", "--eager-users", "12", "--label", "tiny"),
-    )
+    with engines_here(but=("encode-once", "podx")):
+        said = _invoke(
+            made,
+            out,
+            *("--tasks", "sequential", "--engines", ",".join(ITEM_ENGINES), "--batch-sizes", "1,4", "--threads", "1"),
+            *("--speed-users", "4", "--rounds", "1", "--eager-users", "12", "--label", "tiny"),
+        )
     (out / OUTPUT).write_text(said)
     return BENCH_FILE.read(out / BENCH_FILE.name), out
+
+
+@pytest.fixture
+def here() -> Iterator[None]:
+    """Engines answer in this process."""
+    with engines_here():
+        yield
 
 
 def _invoke(made: Made, out: Path, *options: str) -> str:
@@ -83,6 +91,7 @@ def test_engines_agree_and_every_answer_is_an_item(ranked: tuple[Results, Path])
         assert records[engine].metrics["invalid"] == records[engine].metrics["duplicate"] == 0.0
 
 
+@pytest.mark.usefixtures("here")
 def test_candidates_are_ranked_alike(made: Made, tmp_path: Path) -> None:
     engines = ("encode-once", "podx-vocabulary")
     options = BenchOptions(tasks=(Task.TOPN,), engines=engines, users=4, speed=False, threads=1)
@@ -106,6 +115,7 @@ def test_reports_stand_beside_the_results(ranked: tuple[Results, Path]) -> None:
     assert "# podx bench: tiny" in (out / MARKDOWN_FILE).read_text()
 
 
+@pytest.mark.usefixtures("here")
 def test_variants_lengths_and_streams_in_one_run(made: Made, tmp_path: Path) -> None:
     bundle, dataset = Bundle.load(made.bundle), Dataset.load(made.data)
     requests = build_workload(Task.SEQUENTIAL, dataset, bundle, None, 0).requests
@@ -150,6 +160,7 @@ def test_eager_reads_the_words_that_the_bundle_keeps(made: Made, tmp_path: Path)
     assert [answer.items for answer in eager] != [answer.items for answer in bare]
 
 
+@pytest.mark.usefixtures("here")
 def test_a_stream_can_be_all_that_is_measured(made: Made, tmp_path: Path) -> None:
     options = BenchOptions(
         tasks=(Task.SEQUENTIAL,), engines=("podx",), speed=False, accuracy=False, stream_users=3, threads=1
@@ -159,6 +170,7 @@ def test_a_stream_can_be_all_that_is_measured(made: Made, tmp_path: Path) -> Non
     assert results.speed == results.accuracy == results.gemm == results.notes == ()
 
 
+@pytest.mark.usefixtures("here")
 def test_a_stream_without_time_is_said(made: Made, tmp_path: Path) -> None:
     options = BenchOptions(
         tasks=(Task.SEQUENTIAL,), engines=("podx",), speed=False, accuracy=False, stream_users=3, max_minutes=1e-6
@@ -168,6 +180,7 @@ def test_a_stream_without_time_is_said(made: Made, tmp_path: Path) -> None:
     assert results.notes == ("sequential: the time ended before the pass of podx",)
 
 
+@pytest.mark.usefixtures("here")
 def test_explanations_are_timed_and_scored(made: Made, tmp_path: Path) -> None:
     output = _invoke(
         made,
@@ -181,6 +194,7 @@ def test_explanations_are_timed_and_scored(made: Made, tmp_path: Path) -> None:
     assert output.strip().splitlines()[-1] == f"report: {tmp_path / HTML_FILE}"
 
 
+@pytest.mark.usefixtures("here")
 def test_unconstrained_answers_are_counted_not_mended(made: Made, tmp_path: Path) -> None:
     engines = ("encode-once-unconstrained", "podx-unconstrained")
     options = BenchOptions(tasks=(Task.SEQUENTIAL,), engines=engines, speed=False, users=2, threads=1)
@@ -192,6 +206,7 @@ def test_unconstrained_answers_are_counted_not_mended(made: Made, tmp_path: Path
     assert records["podx-unconstrained"].overlap_with == "encode-once-unconstrained"
 
 
+@pytest.mark.usefixtures("here")
 def test_time_that_is_up_is_reported(made: Made, tmp_path: Path) -> None:
     options = BenchOptions(tasks=(Task.SEQUENTIAL,), engines=("podx",), max_minutes=1e-6, threads=1)
     results = BenchRun(made.inputs, tmp_path, options).measure()

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 
 from podx.text.templates import Task
 from podx_bench.engines import EngineContext
+from podx_bench.engines.process import EngineProcess, EngineServer
 from podx_bench.run.run import Inputs
+from podx_bench.workload.work import WorkItem
 from podx_export.pipeline import export_checkpoint
 from podx_train.data.dataset import Dataset
 from podx_train.data.folder import ExplanationRecord
@@ -76,3 +82,34 @@ def context_of(made: Made, checkpoint: Path | None = None, device: str = "cpu") 
         beams=BEAMS,
         k=K,
     )
+
+
+class EngineHere(EngineProcess):
+    """An engine without a process of its own, which would load torch anew."""
+
+    def __init__(
+        self, name: str, context: EngineContext, requests: Sequence[WorkItem], call_timeout: float = 0, loads: str = ""
+    ) -> None:
+        self._requests, self._server = requests, EngineServer(loads or name, context, requests[0])
+        self.load_s = 0.1
+
+    def call(self, target: str, *arguments: Any, returns: Any) -> Any:
+        return getattr(self._server, target)(*arguments)
+
+    def close(self) -> None:
+        pass
+
+
+@contextmanager
+def engines_here(but: Collection[str] = ()) -> Iterator[None]:
+    """Runs of the bench have their engines in this process, ``but`` for those named."""
+
+    def start(name: str, *arguments: Any, **options: Any) -> EngineProcess:
+        return (EngineProcess if name in but else EngineHere)(name, *arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for run in ("podx_bench.run.run", "podx_bench.accuracy.run"):
+            patch.setattr(f"{run}.EngineProcess", start)
+        if not but:
+            patch.setattr("podx_bench.latency.speed.SETTLE_S", 0.0)
+        yield
