@@ -18,7 +18,9 @@ import podx
 from podx.graphs import session
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-TRACED = (REPOSITORY / "tests" / "podx", REPOSITORY / "tests" / "export")
+TESTS = REPOSITORY / "tests"
+EXPORT = ("catalog_update", "command_line", "cuda_graph", "export", "int8_products", "recommend_graph")
+TRACED = (TESTS / "podx", *(TESTS / "export" / f"test_{name}.py" for name in EXPORT))
 """Tests whose coverage of ``podx/`` is measured. Tracing doubles the time of Python code, of torch's own as well."""
 
 

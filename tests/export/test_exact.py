@@ -1,4 +1,4 @@
-"""``exact`` never lies: ten thousand users of small random models, every item of their catalogs scored one by one."""
+"""``exact`` never lies: three thousand users of small random models, every item of their catalogs scored one by one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.export.tiny import (
     token_sums,
 )
 
-WORLDS, USERS, PART = 10, 1000, 100
+WORLDS, USERS, PART = 10, 300, 30
 PENALTIES = (0.0, 1.0, -1.0, 2.0, 0.5)
 CLOSE = {"rtol": 1e-5, "atol": 1e-4}
 
@@ -73,7 +73,7 @@ def _requests(random: np.random.Generator, small: Small, k: int, limited: bool) 
     return ItemBatch(random_text(random, PART), int(random.integers(3)), denied, allowed, k)
 
 
-def test_ten_thousand_users_and_no_wrong_certificate(untrained: Path, tmp_path: Path) -> None:
+def test_three_thousand_users_and_no_wrong_certificate(untrained: Path, tmp_path: Path) -> None:
     count = Count()
     for seed in range(WORLDS):
         small, random = _random_small(tmp_path / str(seed), untrained, seed), np.random.default_rng(seed)
@@ -84,11 +84,11 @@ def test_ten_thousand_users_and_no_wrong_certificate(untrained: Path, tmp_path: 
             sums = token_sums(small, batch.text, batch.task_id)
             truth = np.where(may, item_scores(small, sums, options.length_penalty), -np.inf)
             count.add(small.search(batch, options), truth, may, options.beams)
-    assert count.users == 10_000
+    assert count.users == 3_000
     assert count.wrong_certificates == 0
     assert count.certified > count.users / 10
-    assert count.certified_though_narrow > 500  # with continuations left out
-    assert count.missed > 500  # so a graph that always said yes would be found out
+    assert count.certified_though_narrow > 150  # with continuations left out
+    assert count.missed > 150  # so a graph that always said yes would be found out
 
 
 def _widths(small: Small, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:

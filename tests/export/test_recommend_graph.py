@@ -171,16 +171,14 @@ def broken_promises(small: Small, batch: ItemBatch, found: ItemResults) -> dict[
     return counts
 
 
-def test_ten_thousand_random_requests(small: Small) -> None:
-    random, total = np.random.default_rng(11), 0
+def test_random_requests(small: Small) -> None:
+    random = np.random.default_rng(11)
     for seed in range(50):
         k, beams = int(random.integers(1, 21)), int(random.choice([1, 2, 3, 8]))
-        batch = mixed_batch(small, seed, rows=200, k=k)
+        batch = mixed_batch(small, seed, rows=5 * KINDS, k=k)
         options = ItemSearchOptions(beams, length_penalty=float(random.choice([-10.0, -1.0, 0.0, 1.0, 2.0, 10.0])))
         broken = broken_promises(small, batch, small.search(batch, options))
         assert broken == dict.fromkeys(broken, 0), (seed, options, k)
-        total += batch.text.size
-    assert total == 10_000
 
 
 def test_a_batch_gives_what_each_request_gets_alone(small: Small) -> None:

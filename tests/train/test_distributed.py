@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ PROCESSES = 2
 TIME_LIMIT_SECONDS = 120
 
 WORKER = """
-import hashlib, json, sys
+import hashlib, json, os, sys
 from pathlib import Path
 from podx_train.training import clock
 from podx_train.batches.batching import BatchBuilder
@@ -47,9 +48,19 @@ def noted_run(self):
     return result
 
 BatchBuilder.build, Trainer.run = noted_build, noted_run
+# the second process is split off here, where torchrun would start both and each would load torch
+other = os.fork()
+os.environ["RANK"] = os.environ["LOCAL_RANK"] = "0" if other else "1"
 options = TrainOptions(epochs=1, batch_size=9, device="cpu", max_minutes=5)
 train_model(Dataset.load(data), out, options, Source(backbone=backbone))
+if other:
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(other, 0)[1]))
 """
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
 
 
 @pytest.mark.slow
@@ -59,10 +70,11 @@ def test_two_processes_train_like_one(world, backbone_folder: Path, tmp_path: Pa
     (tmp_path / "worker.py").write_text(WORKER)
     (tmp_path / "notes").mkdir()
     arguments = [str(tmp_path / name) for name in ("worker.py", "data", "two")]
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={PROCESSES}"]
+    as_torchrun = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    as_torchrun |= dict.fromkeys(("WORLD_SIZE", "LOCAL_WORLD_SIZE"), str(PROCESSES)) | {"OMP_NUM_THREADS": "1"}
     ran = subprocess.run(
-        [*launch, *arguments, str(backbone_folder), str(tmp_path / "notes")],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "OMP_NUM_THREADS": "1"},
+        [sys.executable, *arguments, str(backbone_folder), str(tmp_path / "notes")],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)} | as_torchrun,
         capture_output=True,
         text=True,
         timeout=TIME_LIMIT_SECONDS,
