@@ -59,7 +59,8 @@ _ONE_PASS: Mapping[str, Any] = {
     "item_init": COOCCURRENCE,
     "max_history": 50,
     "batch_size": 128,
-    "lr": 2e-3,
+    "lr": 1e-3,
+    "average": 0.999,
     "embedding_lr": 8.0,
     "beta2": 0.98,
     "weight_decay": 0.02,
@@ -182,6 +183,12 @@ class TrainOptions:
         "constant",
         "Learning rate: constant, or cosine down to zero over --epochs or --updates, whichever ends first.",
         choices=("constant", "cosine"),
+    )
+    average: float = _optimiser(
+        0.0,
+        "Validate and keep a moving average of the weights, this share of which stays at each update.",
+        least=0,
+        most=1,
     )
     seed: int = _running(0, "Seed of weights, order, segments and dropout.", least=0)
     device: str = _running("auto", "auto, cpu or cuda.", choices=("auto", "cpu", "cuda"))

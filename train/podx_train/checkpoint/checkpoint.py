@@ -50,6 +50,7 @@ DATASET_FOLDER = "dataset"
 
 _HEADER = "podx"
 _MODEL_PREFIX = "model."
+_OPTIMIZER_STATE = ("step", "exp_avg", "exp_avg_sq", "average")
 _OPTIMIZER_PREFIX = "optimizer."
 
 
@@ -253,7 +254,7 @@ def restore_trainer(model: PodT5, optimizer: torch.optim.Optimizer, tensors: Map
     weights = {n.removeprefix(_MODEL_PREFIX): t for n, t in tensors.items() if n.startswith(_MODEL_PREFIX)}
     set_model_tensors(model, weights, where)
     for name, parameter in model.named_parameters():
-        saved = {key: tensors.get(f"{_OPTIMIZER_PREFIX}{key}.{name}") for key in ("step", "exp_avg", "exp_avg_sq")}
+        saved = {key: tensors.get(f"{_OPTIMIZER_PREFIX}{key}.{name}") for key in _OPTIMIZER_STATE}
         state = {key: value.clone().to(parameter.device) for key, value in saved.items() if value is not None}
         if state:
             optimizer.state[parameter] = state

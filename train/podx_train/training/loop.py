@@ -21,6 +21,7 @@ from podx_train.checkpoint.checkpoint import TRAINING_FILE, publish, save_traine
 from podx_train.console import console, progress_bar
 from podx_train.model.pod_t5 import PodT5
 from podx_train.options import TrainOptions
+from podx_train.training.average import averaged_weights, update_average
 from podx_train.training.clock import Clock, Signal
 from podx_train.training.evaluate import plan_evaluation, pool_losses
 from podx_train.training.journal import Journal, epoch_entry, epoch_line, progress_entry, progress_line, training_facts
@@ -194,6 +195,8 @@ class Trainer:
         self._count(plan, built, loss.detach())
         state.batch += 1
         state.updates += 1
+        if options.average:
+            update_average(self._optimizer, options.average, state.updates)
         state.totals.building_seconds += ready.building_seconds
         state.totals.waiting_seconds += ready.waiting_seconds
         state.totals.seconds += ready.waiting_seconds + time.perf_counter() - started
@@ -245,11 +248,12 @@ class Trainer:
 
     def _end_epoch(self) -> None:
         state = self._state
-        entry = self._validate(partial=False)
-        state.curve.append(entry)
-        state.judge(entry["criterion"], self._options.cumulative_patience)
-        state.epoch, state.batch, state.totals = state.epoch + 1, 0, Totals()
-        self._publish_if_better(entry)
+        with averaged_weights(self._optimizer):
+            entry = self._validate(partial=False)
+            state.curve.append(entry)
+            state.judge(entry["criterion"], self._options.cumulative_patience)
+            state.epoch, state.batch, state.totals = state.epoch + 1, 0, Totals()
+            self._publish_if_better(entry)
         self._save()
         if self._processes.is_main:
             self._journal.write(state.curve)
@@ -261,8 +265,9 @@ class Trainer:
 
         Neither the curve nor early stopping hear of it, so a resumed training takes the very updates it would have.
         """
-        entry = self._validate(partial=True)
-        self._publish_if_better(entry)
+        with averaged_weights(self._optimizer):
+            entry = self._validate(partial=True)
+            self._publish_if_better(entry)
         self._save()
         self._log(entry)
 
