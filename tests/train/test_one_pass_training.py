@@ -18,6 +18,7 @@ from podx_train.codes.one_token import ONE_TOKEN
 from podx_train.data.dataset import Dataset
 from podx_train.model.item_search import ItemSearch
 from podx_train.options import RECIPES, Source, TrainOptions, recipe_options
+from podx_train.training.journal import expectation_line
 from podx_train.training.loop import TrainResult
 from podx_train.training.train import train_model
 from tests.train.test_one_pass import CODES, batch_of, make_model
@@ -57,6 +58,14 @@ def test_it_learns_to_rank_and_says_how_well(trained: tuple[Path, TrainResult]) 
     checkpoint = load_checkpoint(out)
     assert checkpoint.config.one_pass and checkpoint.config.scheme == ONE_TOKEN
     assert checkpoint.config.tasks == (Task.SEQUENTIAL,)
+
+
+def test_it_says_how_long_training_takes() -> None:
+    entry = {"train_seconds": 50.0, "validation_seconds": 10.0, "updates": 20}
+    line = expectation_line(entry, options(epochs=30, patience=5))
+    assert line.startswith("about 1.0 minutes an epoch: 6 minutes in all") and "30 at most" in line
+    assert "10 at most" in expectation_line(entry, options(epochs=30, max_updates=200))
+    assert "2 minutes in all" in expectation_line(entry, options(epochs=30, max_minutes=2.0))
 
 
 def test_a_model_below_popularity_is_warned_of(trained: tuple[Path, TrainResult]) -> None:

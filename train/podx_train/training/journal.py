@@ -170,6 +170,21 @@ def epoch_line(entry: Mapping[str, Any]) -> str:
     )
 
 
+def expectation_line(entry: Mapping[str, Any], options: TrainOptions) -> str:
+    """After the first epoch, how long training will take."""
+    minutes = (entry["train_seconds"] + entry["validation_seconds"]) / SECONDS_PER_MINUTE
+    longest = minutes * options.epochs
+    if options.max_updates is not None:
+        longest = min(longest, minutes * options.max_updates / max(1, entry["updates"]))
+    if options.max_minutes is not None:
+        longest = min(longest, options.max_minutes)
+    soonest = min(longest, minutes * (1 + options.patience))
+    return (
+        f"about {minutes:.1f} minutes an epoch: {soonest:.0f} minutes in all if no epoch is better than this one "
+        f"(--patience {options.patience}), {longest:.0f} at most; Ctrl-C keeps the best so far, --resume goes on"
+    )
+
+
 def progress_line(entry: Mapping[str, Any]) -> str:
     """How far an epoch is, in words."""
     train = _in_words(entry["train_loss"])

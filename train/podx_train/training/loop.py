@@ -24,7 +24,15 @@ from podx_train.options import TrainOptions
 from podx_train.training.average import averaged_weights, update_average
 from podx_train.training.clock import Clock, Signal
 from podx_train.training.evaluate import plan_evaluation, pool_losses
-from podx_train.training.journal import Journal, epoch_entry, epoch_line, progress_entry, progress_line, training_facts
+from podx_train.training.journal import (
+    Journal,
+    epoch_entry,
+    epoch_line,
+    expectation_line,
+    progress_entry,
+    progress_line,
+    training_facts,
+)
 from podx_train.training.processes import Processes
 from podx_train.training.start import Parts
 from podx_train.training.state import MIXED_NAME, Totals, TrainState, dropout_seed, learning_rate
@@ -255,6 +263,8 @@ class Trainer:
             state.epoch, state.batch, state.totals = state.epoch + 1, 0, Totals()
             self._publish_if_better(entry)
         self._save()
+        if state.epoch == 1 and self._wants_more():
+            self._say(expectation_line(entry, self._options))
         if self._processes.is_main:
             self._journal.write(state.curve)
             if entry["train_seconds"] > SECONDS_WORTH_A_PLOT:
