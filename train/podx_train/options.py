@@ -71,9 +71,9 @@ _ONE_PASS: Mapping[str, Any] = {
 RECIPES: Mapping[str, Mapping[str, Any]] = {FAST: _ONE_PASS, PAPER: {}, LARGE_CATALOG: _ONE_PASS}
 """What each recipe sets of :class:`TrainOptions`; that of the paper is their defaults."""
 RECIPE_SOURCES: Mapping[str, Mapping[str, Any]] = {
-    FAST: {"preset": "micro", "pieces": 512},
+    FAST: {"preset": "flat", "pieces": 512},
     PAPER: {},
-    LARGE_CATALOG: {"preset": "micro", "pieces": 512},
+    LARGE_CATALOG: {"preset": "flat", "pieces": 512},
 }
 """What each recipe sets of :class:`Source` where there is no backbone. No words are read, so few pieces do."""
 OPTIONS_OF_THE_PAPER = frozenset(

@@ -24,7 +24,7 @@ DEFAULT_PRESET = "tiny"
 NO_DROPOUT = 0.0
 """For presets that learn one target an input: in the minutes they are meant for they do not overfit, and dropout on
 attention over 400 tokens takes half of a CPU's step time. One pass over a user sees every target in each epoch, so
-``micro``, which is meant for it, does overfit."""
+``micro`` and ``flat``, which are meant for it, do overfit."""
 
 
 def _shape(d_model: int, num_heads: int, layers: tuple[int, int], **fields: float) -> Mapping[str, Any]:
@@ -36,6 +36,7 @@ def _shape(d_model: int, num_heads: int, layers: tuple[int, int], **fields: floa
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "micro": _shape(64, 1, (1, 1), dropout_rate=0.4),
+        "flat": _shape(128, 1, (1, 1), dropout_rate=0.5),
         "tiny": _shape(64, 4, (2, 2), dropout_rate=NO_DROPOUT),
         "mini": _shape(128, 4, (3, 2), dropout_rate=NO_DROPOUT),
         "t5-small": _shape(512, 8, (6, 6)),
