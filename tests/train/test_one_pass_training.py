@@ -48,6 +48,20 @@ def test_every_training_position_is_a_target_once(world: Dataset) -> None:
     np.testing.assert_array_equal(short.items, world.train_items(5)[-4:-1])
 
 
+def test_some_positions_learn_the_item_after_the_next(world: Dataset) -> None:
+    plain, skipping = (one_pass_pool(world, max_history=4, skip=skip) for skip in (0.0, 0.3))
+    users, taken, places = np.arange(plain.count), 0, 0
+    for record, other in zip(
+        plain.draw(users, np.random.default_rng(0)), skipping.draw(users, np.random.default_rng(0)), strict=True
+    ):
+        np.testing.assert_array_equal(record.items, other.items)
+        changed = record.target != other.target
+        later = np.append(world.train_items(record.user)[-len(record.target) + 1 :], -1)
+        assert (other.target[changed] == later[changed]).all() and not changed[-1]
+        taken, places = taken + changed.sum(), places + len(changed) - 1
+    assert 0.2 < taken / places < 0.4
+
+
 def test_it_learns_to_rank_and_says_how_well(trained: tuple[Path, TrainResult]) -> None:
     out, result = trained
     first, best = (result.curve[n]["validation_ranking"] for n in (0, result.best_epoch - 1))

@@ -57,6 +57,7 @@ FAST, PAPER, LARGE_CATALOG = "fast", "paper", "large-catalog"
 _ONE_PASS: Mapping[str, Any] = {
     "targets": "pass",
     "item_init": COOCCURRENCE,
+    "skip": 0.25,
     "max_history": 50,
     "batch_size": 128,
     "lr": 1e-3,
@@ -133,6 +134,9 @@ class TrainOptions:
         "segment: one random segment a user and epoch; all: every training position, a record each; "
         "pass: every training position in one pass over the user (items written as codes, else a token each).",
         choices=("segment", "all", "pass"),
+    )
+    skip: float = _recipe(
+        0.0, "Chance that a position learns the item after the next one (--targets pass).", least=0, most=0.5
     )
     item_init: str = _recipe(
         RANDOM,

@@ -161,10 +161,13 @@ def sequential_pool(dataset: Dataset, targets: ItemTargets, max_history: int, mo
     return Pool(Task.SEQUENTIAL, len(users), draw, np.minimum(fixed_ends, max_history) if mode == "all" else None)
 
 
-def one_pass_pool(dataset: Dataset, max_history: int) -> Pool:
+def one_pass_pool(dataset: Dataset, max_history: int, skip: float = 0.0) -> Pool:
     """The training part of each user, every position a target; of a long one its end.
 
     What follows the start of a sequence is its first item, so a user without a history gets what people begin with.
+
+    Args:
+        skip: chance that a position's target is the item after the next one, where there is one.
     """
     lengths = np.minimum(dataset.lengths.astype(np.int64) - HELD_OUT, max_history + 1)
 
@@ -174,7 +177,10 @@ def one_pass_pool(dataset: Dataset, max_history: int) -> Pool:
             whole = dataset.train_items(user).astype(np.int64)
             kept = whole[-(max_history + 1) :]
             first = kept[0] if len(kept) == len(whole) else NO_ITEM
-            records.append(Record(Task.SEQUENTIAL, user, kept[:-1], np.append(first, kept[1:])))
+            targets = np.append(first, kept[1:])
+            skipping = np.flatnonzero(rng.random(len(targets) - 1) < skip)
+            targets[skipping] = kept[skipping + 1]
+            records.append(Record(Task.SEQUENTIAL, user, kept[:-1], targets))
         return records
 
     return Pool(Task.SEQUENTIAL, dataset.user_count, draw, lengths)
@@ -210,15 +216,15 @@ def explanation_pool(explanations: Sequence[ExplanationRecord], tokenizer: Token
 
 
 def training_pool(
-    task: Task, dataset: Dataset, catalog: Catalog, tokenizer: Tokenizer, max_history: int, mode: str
+    task: Task, dataset: Dataset, catalog: Catalog, tokenizer: Tokenizer, max_history: int, mode: str, skip: float = 0.0
 ) -> Pool:
-    """The training records of a task."""
+    """The training records of a task; ``skip``: as in :func:`one_pass_pool`."""
     if mode not in ("segment", "all", "pass"):
         raise ConfigError(f"unknown --targets {mode!r}: choose segment, all or pass")
     if task is Task.EXPLANATION:
         return explanation_pool(dataset.explanations["train"], tokenizer)
     if mode == "pass":
-        return one_pass_pool(dataset, max_history)
+        return one_pass_pool(dataset, max_history, skip)
     targets = ItemTargets(catalog, tokenizer.eos_id)
     if task is Task.TOPN:
         return topn_pool(dataset, targets)

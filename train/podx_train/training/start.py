@@ -224,7 +224,7 @@ def make_parts(
     )
     encoder.warm(dataset.user_count, dataset.item_count)
     shared = (dataset, catalog, tokenizer, config.max_history)
-    training = tuple(training_pool(task, *shared, options.targets) for task in config.tasks)
+    training = tuple(training_pool(task, *shared, options.targets, options.skip) for task in config.tasks)
     held_out = tuple(evaluation_pool(task, *shared, "validation", config.one_pass) for task in config.tasks)
     held_out = tuple(pool for pool in held_out if pool.count)
     empty = [pool.task for pool in training if not pool.count]
