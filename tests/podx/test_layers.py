@@ -33,7 +33,7 @@ ROOMS = {
 """Rooms of each package, in order; ``podx`` is the package's own ``__init__.py``."""
 MOST_MODULES = 13
 """In a folder, beside ``__init__.py``."""
-ONE_PASS_LINES = 1_450
+ONE_PASS_LINES = 1_650
 """What one-pass models brought (training, export, search), beside which the rest keeps its limit."""
 MOST_LINES, MOST_LINES_OF_BENCH = 23_500 + ONE_PASS_LINES, 6_500
 """Of all four packages, and of the bench: what is longer than that, nobody reads as a whole."""
