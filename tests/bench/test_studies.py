@@ -23,7 +23,7 @@ from podx_export.cli.export import export
 from podx_train.cli.train import train
 from podx_train.options import Source, TrainOptions
 from podx_train.training.train import train_model
-from tests.bench.test_run import USERS, small_world
+from tests.bench.world import USERS, engines_here, small_world
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "bench" / "studies"))
 import batching
@@ -58,7 +58,8 @@ def test_a_sweep_trains_measures_and_draws_and_is_not_repeated(
     monkeypatch.setattr(sweep, "_podx", in_process)
     out = tmp_path / "out"
     command = ["k", str(data), "--out", str(out), "--values", "1", "2", "--users", "6", "--timed-users", "4"]
-    assert sweep.main([*command, "--threads", "1", "--", *TINY]) == 0
+    with engines_here():
+        assert sweep.main([*command, "--threads", "1", "--", *TINY]) == 0
     results = ACCURACY_FILE.read(out / ACCURACY_FILE.name)
     assert [model.label for model in results.models] == ["K = 1", "K = 2"]
     for model in results.models:

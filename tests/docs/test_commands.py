@@ -18,17 +18,19 @@ import pytest
 from typer.testing import CliRunner
 
 from podx.cli import app
+from tests.bench.world import engines_here
 from tests.docs.documents import PAGES, Block, blocks
 
 START = "docs/start.md"
 LANGUAGES = {"sh", "python", "text", "json"}
 
+FEW_USERS = "--users 8 --topn-users 4 --explanation-records 2 --unconstrained-users 2"
 LIMITS: tuple[tuple[str, str, str], ...] = (
     # what a command begins with, what is left out of it, what is appended; of an option given twice, the last counts
     ("podx train", "--preset mini", "--epochs 1 --updates 6 --validation-users 8"),
     ("podx distill", "", "--epochs 1 --updates 4 --validation-users 8"),
     ("podx export", "", "--parity-users 2"),
-    ("podx bench accuracy", "", "--users 8 --topn-users 4 --explanation-records 2 --unconstrained-users 2"),
+    ("podx bench accuracy", "", f"{FEW_USERS} --timed-users 2 --rounds 1"),
     ("podx bench exactness", "", "--users 8 --beams 10,20"),
     ("podx bench serving", "", "--clients 1,2 --requests 8 --rounds 1"),
     ("podx bench scale", "", "--items 1e3 --rounds 1 --calls 1"),
@@ -135,4 +137,5 @@ def test_commands(page: str, world: Path, tmp_path: Path, monkeypatch: pytest.Mo
             (tmp_path / name).symlink_to(world / name)
     (tmp_path / "requests.jsonl").write_text('{"user": "u1", "history": ["i1", "i2"]}\n')
     monkeypatch.chdir(tmp_path)
-    run_page(page)
+    with engines_here():  # those of docs/start.md have processes
+        run_page(page)
