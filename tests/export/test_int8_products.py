@@ -20,6 +20,7 @@ from podx.graphs import int8_check
 from podx.graphs.instruction_set import instruction_set
 from podx.graphs.int8_check import CHECK_FILE, WEIGHT_LIMITS, multiplies_exactly, require_exact_products
 from podx.graphs.session import GraphSession, SessionOptions
+from podx_export import pipeline
 from podx_export.blocks import quantize
 from podx_export.blocks.graph import FP32, INT8, GraphBuilder
 from podx_export.blocks.int8_check import check_model
@@ -29,6 +30,8 @@ from podx_export.blocks.source import FeedForward
 from podx_export.blocks.weights import WeightStore
 from podx_export.pipeline import export_checkpoint
 
+FEW = 16
+"""Users to measure the cost of a precision on where nobody looks at it."""
 IntArray = npt.NDArray[np.int64]
 
 
@@ -139,6 +142,7 @@ def earlier_bundle(untrained: Path, tmp_path_factory: pytest.TempPathFactory) ->
     folder = tmp_path_factory.mktemp("earlier") / "bundle"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(quantize, "LARGEST", EARLIER_INT8_LIMIT)
+        patch.setattr(pipeline, "COST_USERS", FEW)
         patch.setattr(int8_check, "multiplies_exactly", lambda _: True)  # or it would be refused while it is measured
         manifest = export_checkpoint(untrained, folder, INT8, parity_users=2)
     (folder / MANIFEST_FILE).write_text(replace(manifest, int8_limit=0).to_json(), encoding="utf-8")
@@ -168,7 +172,10 @@ def test_weights_beyond_every_known_limit_are_refused() -> None:
         require_exact_products(Path("bundle"), 128)
 
 
-def test_manifests_say_what_their_weights_keep_to(untrained: Path, tmp_path: Path) -> None:
+def test_manifests_say_what_their_weights_keep_to(
+    untrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pipeline, "COST_USERS", FEW)
     limits = {}
     for precision in (FP32, INT8):
         manifest = export_checkpoint(untrained, tmp_path / precision, precision, parity_users=2)

@@ -12,7 +12,6 @@ from dataclasses import asdict, replace
 import numpy as np
 import numpy.typing as npt
 import sacrebleu
-from rouge_score import rouge_scorer
 
 from podx.metrics import NOT_AN_ITEM, RankingMetrics, overlap
 from podx.text.templates import Task
@@ -107,6 +106,8 @@ def text_metrics(texts: Sequence[str], references: Sequence[str]) -> dict[str, f
 
     BLEU: one reference, words split at white space, unsmoothed. ROUGE: google's ``rouge-score`` without stemming.
     """
+    from rouge_score import rouge_scorer  # loads nltk and scipy, which take seconds
+
     bleu = sacrebleu.corpus_bleu(list(texts), [list(references)], smooth_method="none", tokenize="none", force=True)
     scorer = rouge_scorer.RougeScorer(list(ROUGE.values()), use_stemmer=False)
     scores = [scorer.score(reference, text) for text, reference in zip(texts, references, strict=True)]
