@@ -32,13 +32,14 @@ def untraced() -> Iterator[None]:
     except ImportError:  # tests with the lowest versions do without
         yield
         return
-    measured = Coverage.current()
-    if measured:
+    stopped = []
+    while measured := Coverage.current():  # pytest-cov starts two in a process of xdist
         measured.stop()
+        stopped.append(measured)
     try:
         yield
     finally:
-        if measured:
+        for measured in reversed(stopped):
             measured.start()
 
 

@@ -27,7 +27,7 @@ from podx.text.templates import Task
 from tests.podx.bundles import ITEM_IDS, ITEMS, MAX_HISTORY, USER_IDS, items_read
 
 CLIENTS = 64
-REQUESTS = 20_000
+REQUESTS = 8_000
 PATIENCE_S = 30.0
 """What would hang fails after this long."""
 
