@@ -12,6 +12,7 @@ interactions=$1 runs=$2 results=$3 minutes=${4:-25} seeds=${5:-0 1 2}
 export OMP_NUM_THREADS=1
 mkdir -p "$runs" "$results"
 [ -d "$runs/data" ] || podx data prepare "$interactions" --out "$runs/data"
+[ -d "$runs/one-token" ] || podx data index "$runs/data" --one-token --out "$runs/one-token"
 [ -d "$runs/coded" ] || podx data index "$runs/data" --collaborative --out "$runs/coded"
 
 sasrec=${PODX_SASREC:-.venv-sasrec}/bin/python
@@ -31,7 +32,7 @@ train() {
     } &
 }
 for seed in $seeds; do
-    train "fast-$seed" data "$seed" fast
+    train "fast-$seed" one-token "$seed" fast
     fast=$!
     train "codes-$seed" coded "$seed" large-catalog
     wait "$fast" # unlike a bare wait, this fails where the training did
@@ -40,7 +41,7 @@ done
 wait
 unset OMP_NUM_THREADS
 for seed in $seeds; do
-    set -- "$@" "one pass, a token an item=$runs/bundle-fast-$seed@$runs/data" \
+    set -- "$@" "one pass, a token an item=$runs/bundle-fast-$seed@$runs/one-token" \
         "one pass, collaborative codes=$runs/bundle-codes-$seed@$runs/coded"
 done
 shift "$(($# - 2 * $(echo "$seeds" | wc -w)))"

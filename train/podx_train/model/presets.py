@@ -36,7 +36,7 @@ def _shape(d_model: int, num_heads: int, layers: tuple[int, int], **fields: floa
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "micro": _shape(64, 1, (1, 1), dropout_rate=0.4),
-        "flat": _shape(128, 1, (1, 1), dropout_rate=0.5),
+        "flat": _shape(128, 4, (1, 1), dropout_rate=0.5),
         "tiny": _shape(64, 4, (2, 2), dropout_rate=NO_DROPOUT),
         "mini": _shape(128, 4, (3, 2), dropout_rate=NO_DROPOUT),
         "t5-small": _shape(512, 8, (6, 6)),
