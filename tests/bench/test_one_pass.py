@@ -13,6 +13,8 @@ from podx_bench.accuracy.options import AccuracyOptions, ModelInput
 from podx_bench.accuracy.run import Model, plan_counts
 from podx_bench.engines import DEFAULT_ENGINES, ENGINES, OURS, select
 from podx_bench.harness.records import CONSTRAINED
+from podx_bench.run.options import BenchOptions
+from podx_bench.run.plan import plan_task
 from podx_bench.workload.scenarios import build_workload, choose_tasks
 from podx_export.pipeline import write_bundle
 from podx_train.checkpoint.checkpoint import load_checkpoint
@@ -54,6 +56,8 @@ def test_what_is_measured(made: Made) -> None:
     model = Model(ModelInput("one", made.bundle, made.data), bundle, "digest", dataset)
     counts = plan_counts(model, AccuracyOptions())
     assert counts == {(task, CONSTRAINED): [dataset.user_count] for task in RANKING}
+    plan = plan_task(Task.SEQUENTIAL, dataset, bundle, BenchOptions(stream_users=4))
+    assert plan.streamed is not None and plan.streamed.decoding_steps == 3  # no end of sequence
     kinds = select(None, has_checkpoint=True, one_pass=True)
     assert OURS in kinds and set(DEFAULT_ENGINES) - set(kinds) == {"encode-once-unconstrained"}
     with pytest.raises(ConfigError, match="podx-vocabulary cannot run a one-pass model"):

@@ -116,7 +116,8 @@ def test_a_full_report_has_bundles_streams_and_rooflines(full: Results) -> None:
     assert "| encode-once | not measured |" in text
     assert "| sequential | 1 | fp32 | 44.0 | 4.62 | 30.8 |" in text
     assert "97.00 % of podx | 1.25 % |" in text
-    assert "| 41.0 / 41 |" in text and "Decoding steps, end of sequence included: 4." in text
+    assert "Sequential, 2,048 users in one call: podx 4.88 ms per user." in text
+    assert "| 41.0 / 41 |" in text and "end of sequence included where it is scored: 4." in text
     for table in tables_of(full):
         assert {len(row) for row in table.rows} == {len(table.header)}, table.title
 

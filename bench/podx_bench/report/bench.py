@@ -85,6 +85,11 @@ def headline(results: Results) -> str:
         if timed:
             said = "; ".join(_speed(results, record) for record in timed if record.batch_size == size)
             sentences.append(f"{task.capitalize()}, batches of {size}, per user: {said}.")
+    for streamed in (r for r in results.stream if r.engine.startswith(OURS)):
+        sentences.append(
+            f"{streamed.task.capitalize()}, {streamed.users:,} users in one call: {streamed.engine} "
+            f"{short(1000 / streamed.users_per_s)} ms per user."
+        )
     for task in results.options["tasks"]:
         scored = [r for r in results.accuracy if r.task == task and r.engine.startswith(OURS) and "hr_10" in r.metrics]
         if scored:

@@ -172,7 +172,8 @@ def all_tables(groups: Groups, field: str) -> list[TextTable]:
 def _step_notes(records: Iterable[SpeedRecord | StreamRecord]) -> list[str]:
     """What to say of the decoding steps, where they are known."""
     steps = sorted({record.decoding_steps for record in records if record.decoding_steps is not None})
-    return [f"Decoding steps, end of sequence included: {', '.join(map(str, steps))}."] if steps else []
+    said = ", ".join(map(str, steps))
+    return [f"Decoding steps, end of sequence included where it is scored: {said}."] if steps else []
 
 
 def short_tables(results: Results) -> list[TextTable]:

@@ -54,7 +54,8 @@ def plan_task(task: Task, dataset: Dataset, bundle: Bundle, options: BenchOption
     timed: Cell | None = None
     streamed: Cell | None = None
     notes: tuple[str, ...] = ()
-    steps = None if task is Task.EXPLANATION else bundle.catalog.trie.depth + 1
+    ends = not bundle.manifest.one_pass  # end of sequence is a step of its own
+    steps = None if task is Task.EXPLANATION else bundle.catalog.trie.depth + ends
 
     def cell(first_row: int, chosen: Sequence[WorkItem], batch_size: int = 1) -> Cell:
         return Cell(task, batch_size, len(chosen), first_row, reader.lengths(chosen), steps)
