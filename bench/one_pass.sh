@@ -3,10 +3,10 @@
 #
 #   sh bench/one_pass.sh INTERACTIONS RUNS RESULTS [MINUTES] [SEEDS]
 #
-# INTERACTIONS: whatever `podx data prepare` reads. RUNS: folder for data, checkpoints and bundles. RESULTS: folder for the
-# report. MINUTES: of each training at most (default 25: one core takes so long for what two do in fifteen). SEEDS:
-# default "0 1 2". Two trainings go side by side, one thread each. Stopped and called again, it goes on where it was.
-# SASRec needs `make peers-sasrec`, and is left out without.
+# INTERACTIONS: whatever `podx data prepare` reads. RUNS: folder for data, checkpoints and bundles. RESULTS: folder for
+# the report. MINUTES: of each training at most (default 25: one core takes so long for what two do in fifteen). SEEDS:
+# default "0 1 2". Two trainings go side by side, one thread each, and SASRec beside the first of them. Stopped and
+# called again, it goes on where it was. SASRec needs `make peers-sasrec`, and is left out without.
 set -eu
 interactions=$1 runs=$2 results=$3 minutes=${4:-25} seeds=${5:-0 1 2}
 export OMP_NUM_THREADS=1

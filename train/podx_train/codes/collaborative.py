@@ -20,8 +20,15 @@ from threadpoolctl import threadpool_limits
 
 from podx.errors import DataError
 from podx_train.codes.options import ClusterOptions, LastCode
-from podx_train.codes.spectral import Floats, IntArray, balanced_clusters, cooccurrence, spectral_places
-from podx_train.data.folder import Int32Array, training_mask
+from podx_train.codes.spectral import (
+    Floats,
+    IntArray,
+    balanced_clusters,
+    cooccurrence,
+    spectral_places,
+    taken_in_training,
+)
+from podx_train.data.folder import Int32Array
 
 MAX_CODES = 6  # of one item, the last included
 
@@ -50,9 +57,7 @@ def collaborative_codes(
         DataError: too few items occur in training for the others to be spread over their clusters.
     """
     options = options or ClusterOptions()
-    mask = training_mask(offsets)
-    users = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))[mask]
-    taken = items[mask].astype(np.int64) - 1
+    users, taken = taken_in_training(items, offsets)
     graph = cooccurrence(users, taken, item_count, options.nearness)
     popularity = np.bincount(taken, minlength=item_count)
     joined = np.flatnonzero(np.diff(graph.indptr))

@@ -12,8 +12,8 @@ from scipy.sparse import csr_array
 from sklearn.utils.extmath import randomized_svd
 from threadpoolctl import threadpool_limits
 
-from podx_train.codes.spectral import Floats, cooccurrence
-from podx_train.data.folder import Int32Array, training_mask
+from podx_train.codes.spectral import Floats, cooccurrence, taken_in_training
+from podx_train.data.folder import Int32Array
 
 WINDOW = 3
 """Items farther apart in a sequence are no neighbours."""
@@ -33,9 +33,7 @@ def item_places(items: Int32Array, offsets: Int32Array, item_count: int, width: 
         width: coordinates.
         seed: of the factorisation and the axes.
     """
-    mask = training_mask(offsets)
-    users = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))[mask]
-    graph = cooccurrence(users, items[mask].astype(np.int64) - 1, item_count, NEARNESS, WINDOW)
+    graph = cooccurrence(*taken_in_training(items, offsets), item_count, NEARNESS, WINDOW)
     kept = min(width, item_count)
     with threadpool_limits(limits=1):  # the same sums in the same order, whatever the machine
         left, strengths, _ = randomized_svd(_mutual_information(graph), kept, random_state=seed)

@@ -11,6 +11,8 @@ from scipy.sparse.linalg import ArpackNoConvergence, eigsh
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 
+from podx_train.data.folder import Int32Array, training_mask
+
 DENSE_NODES = 600  # up to here all eigenvectors at once are faster, and cannot fail to converge
 VECTORS = 1.5  # eigenvectors per cluster to be told apart
 BALANCE_ROUNDS = 10
@@ -19,6 +21,17 @@ WINDOW = 100  # items farther apart in a sequence make no edge; else a user of n
 
 IntArray = NDArray[np.int64]
 Floats = NDArray[np.float64]
+
+
+def taken_in_training(items: Int32Array, offsets: Int32Array) -> tuple[IntArray, IntArray]:
+    """User and item of each training interaction, both from 0, user by user and in order of time.
+
+    Args:
+        items, offsets: as in :func:`podx_train.codes.collaborative.collaborative_codes`.
+    """
+    mask = training_mask(offsets)
+    users = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))[mask]
+    return users, items[mask].astype(np.int64) - 1
 
 
 def cooccurrence(users: IntArray, items: IntArray, item_count: int, nearness: float, window: int = WINDOW) -> csr_array:

@@ -146,7 +146,8 @@ class SiblingScores(nn.Module):
     def _steps(self, items: Tensor) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
         """Level by level: which items have a token there, the nodes they come from and the children they take."""
         for level in range(self.depth):
-            rows = (self.nodes[items, level + 1] > ROOT).nonzero()[:, 0]
+            every = torch.arange(len(items), device=items.device)  # at level 0 without asking a GPU
+            rows = every[self.nodes[items, level + 1] > ROOT] if level else every
             yield level, rows, self.nodes[items[rows], level], self.nodes[items[rows], level + 1]
 
     def _level_losses(self, states: Tensor, node: Tensor, child: Tensor, level: int, table: Tensor) -> Tensor:
