@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from podx.decoding.options import ItemSearchOptions, TextSearchOptions
-from podx.errors import ClosedError, OverloadedError, PodxError, RequestTimeoutError
+from podx.errors import ClosedError, OverloadedError, PodxError, RequestTimeoutError, SwapError
 from podx.requests.types import (
     ExplainRequest,
     Explanation,
@@ -39,6 +39,7 @@ __all__ = [
     "Recommendation",
     "Recommender",
     "RequestTimeoutError",
+    "SwapError",
     "TextSearchOptions",
     "__version__",
     "load",

@@ -47,6 +47,10 @@ class BundleVersionError(BundleError):
     """The bundle was written by a version of podx whose format this one does not read."""
 
 
+class SwapError(BundleError):
+    """A bundle cannot take the place of the one that answers, which goes on."""
+
+
 class DeviceError(PodxError):
     """The device that was asked for is not available to ONNX Runtime or torch."""
 

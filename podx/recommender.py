@@ -2,35 +2,33 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from podx.bundle.bundle import Bundle
-from podx.decoding.generated_items import ItemReader
-from podx.decoding.items import ItemResults
+from podx.bundle.manifest import Manifest
 from podx.decoding.options import ItemSearchOptions, TextSearchOptions
-from podx.decoding.text import Hypothesis, TextSearch
-from podx.errors import ConfigError
-from podx.graphs.catalog_search import CatalogSearch, SearchGraph
-from podx.graphs.model import GraphModel
+from podx.errors import ConfigError, PodxError, SwapError
+from podx.graphs.catalog_search import SearchGraph
 from podx.graphs.session import Device, SessionOptions, resolve_device
-from podx.requests.encoder import EncodedRequest, RequestEncoder, common_task, task_of
+from podx.requests.encoder import EncodedRequest, common_task, task_of
 from podx.requests.lookup import LongHistory, UnknownUser
 from podx.requests.types import (
     ExplainRequest,
     Explanation,
     GeneratedItem,
     RankRequest,
-    Recommendation,
     Recommendations,
     RecommendRequest,
-    UserKind,
 )
-from podx.text.batches import DEFAULT_BATCH_SIZE, in_batches
-from podx.text.inputs import EncodedInput
+from podx.snapshot import Snapshot
+from podx.text.batches import DEFAULT_BATCH_SIZE
 from podx.text.templates import Task
 
 DEFAULT_K = 10
+DEFAULT_MAX_K = 1_000
 
 # The paper's protocol lets the model write anything: 20 beams, at most 50 tokens, no minimum (POD paper, section 4.4).
 UNCONSTRAINED_ITEMS = TextSearchOptions(beams=20, groups=1, min_length=0, max_length=50)
@@ -46,6 +44,7 @@ def load(
     search_graph: SearchGraph = "auto",
     cuda_graph: bool = True,
     unknown_user: UnknownUser = "error",
+    max_k: int = DEFAULT_MAX_K,
 ) -> Recommender:
     """Open a bundle that ``podx export`` wrote.
 
@@ -61,6 +60,7 @@ def load(
         cuda_graph: on CUDA, replay the whole search as a CUDA graph (:mod:`podx.graphs.cuda_graph`).
         unknown_user: ``nearest``: recommend for users whom the model does not know by what is most like them, the known
             users whose items are most similar to the given history (:mod:`podx.requests.cold_start`).
+        max_k: most items that a request may ask for. The search is at least k wide, so one large k holds up all others.
 
     Raises:
         BundleError: the folder is incomplete or damaged, or (BundleVersionError) of another format version.
@@ -70,13 +70,17 @@ def load(
     if long_history not in ("error", "keep-last"):
         raise ConfigError(f"long_history must be 'error' or 'keep-last', not {long_history!r}")
     options = SessionOptions(resolve_device(device), threads, spin, cuda_graph)
-    return Recommender(Bundle.load(Path(path), verify), options, long_history, search_graph, unknown_user)
+    bundle = Bundle.load(Path(path), verify)
+    return Recommender(bundle, options, long_history, search_graph, unknown_user, max_k, verify)
 
 
 class Recommender:
-    """Answers requests from a bundle. Thread-safe; the same request gives the same answer.
+    """Answers requests from a bundle. Thread-safe; the same request gives the same answer until :meth:`swap`.
 
     Each method has a ``_batch`` twin that takes requests, sorts them by length and runs ``batch_size`` at a time.
+
+    Attributes:
+        max_k: most items that a request may ask for.
     """
 
     def __init__(
@@ -86,14 +90,59 @@ class Recommender:
         long_history: LongHistory = "error",
         search_graph: SearchGraph = "auto",
         unknown_user: UnknownUser = "error",
+        max_k: int = DEFAULT_MAX_K,
+        verify: bool = True,
     ) -> None:
-        self.bundle = bundle
-        self._requests = RequestEncoder(bundle, long_history, unknown_user)
-        self._model = GraphModel(bundle, options)
-        self._search = CatalogSearch(bundle, self._model, search_graph)
-        self._catalog = bundle.catalog
-        self._reader = ItemReader(bundle.catalog, bundle.tokenizer)
-        self._eos = bundle.tokenizer.eos_id
+        if max_k < 1:
+            raise ConfigError(f"max_k must be at least 1, not {max_k}")
+        self.max_k = max_k
+        self._load = partial(Bundle.load, verify=verify)
+        self._open = partial(
+            Snapshot, options=options, long_history=long_history, search_graph=search_graph, unknown_user=unknown_user
+        )
+        self._snapshot = self._open(bundle)  # every call reads it once, and so is answered from one bundle
+        self._swapping = threading.Lock()
+
+    @property
+    def bundle(self) -> Bundle:
+        """The bundle that answers now."""
+        return self._snapshot.bundle
+
+    @property
+    def manifest(self) -> Manifest:
+        """What is in it."""
+        return self.bundle.manifest
+
+    @property
+    def version(self) -> str:
+        """12 hex digits that stand for everything in it, see :attr:`podx.bundle.bundle.Bundle.version`."""
+        return self.bundle.version
+
+    def swap(self, bundle: str | Path, *, trial: Sequence[RecommendRequest] = ()) -> None:
+        """Answer from another bundle, opened as this one was, from here on.
+
+        Calls under way end on the bundle they began with, later ones run on the new one. No call is held up or refused,
+        and no answer comes from both. Until the last of the former has ended, both are in memory.
+
+        Args:
+            bundle: the folder; the one that is open already may have been replaced.
+            trial: requests that the new bundle must answer, each with at least one item, before it takes over; none:
+                those of the first users of whom it knows a history.
+
+        Raises:
+            SwapError: the bundle does not load, lacks a task that the present one answers, or fails the trial. The
+                present one goes on answering.
+        """
+        with self._swapping:
+            try:
+                new = self._open(self._load(Path(bundle)))
+                for task in self.manifest.answered:
+                    new.requests.lookup.task_id(task)
+                new.try_out(trial)
+            except Exception as error:  # of whatever kind: none may end the service
+                reason = str(error) if isinstance(error, PodxError) else f"{type(error).__name__}: {error}"
+                raise SwapError(f"{bundle} does not take over, bundle {self.version} goes on: {reason}") from error
+            self._snapshot = new
 
     # --- what callers use -----------------------------------------------------------------------------------------
 
@@ -121,7 +170,7 @@ class Recommender:
         Raises:
             UnknownUserError, UnknownItemError: an id the model does not know.
             HistoryError: no history is given or known, or it is longer than the model reads.
-            UnsupportedTaskError: the model was not trained for this task. ConfigError: k is below 1.
+            UnsupportedTaskError: the model was not trained for this task. ConfigError: k is below 1 or above ``max_k``.
         """
         return self.recommend_batch([RecommendRequest(user, history, exclude, allow)], k, exclude_seen, search)[0]
 
@@ -145,7 +194,7 @@ class Recommender:
             UnknownUserError, UnknownItemError: an id the model does not know.
             CandidatesError: no candidates, one given twice, or more than the model reads.
             HistoryError: a history is needed and not known, or given and not read.
-            UnsupportedTaskError: the model was not trained for this task. ConfigError: k is below 1.
+            UnsupportedTaskError: the model was not trained for this task. ConfigError: k is below 1 or above ``max_k``.
         """
         return self.rank_batch([RankRequest(user, candidates, exclude, history)], k, search)[0]
 
@@ -167,7 +216,9 @@ class Recommender:
         batch_size: int = DEFAULT_BATCH_SIZE,
     ) -> list[Recommendations]:
         """:meth:`recommend` for many requests; answers in the order of the requests."""
-        return self.recommend_encoded(self.encode(requests, exclude_seen), k, search, batch_size)
+        self.check_k(k)
+        snapshot = self._snapshot
+        return snapshot.recommend(snapshot.encode(requests, exclude_seen), k, search, batch_size)
 
     def rank_batch(
         self,
@@ -177,7 +228,9 @@ class Recommender:
         batch_size: int = DEFAULT_BATCH_SIZE,
     ) -> list[Recommendations]:
         """:meth:`rank` for many requests; answers in the order of the requests."""
-        return self.recommend_encoded(self.encode(requests), k, search, batch_size)
+        self.check_k(k)
+        snapshot = self._snapshot
+        return snapshot.recommend(snapshot.encode(requests), k, search, batch_size)
 
     def explain_batch(
         self,
@@ -186,9 +239,10 @@ class Recommender:
         batch_size: int = DEFAULT_BATCH_SIZE,
     ) -> list[Explanation]:
         """:meth:`explain` for many requests; answers in the order of the requests."""
-        records = [self._requests.explanation(request) for request in requests]
-        answers = self._search_text(Task.EXPLANATION, records, search or TextSearchOptions(), batch_size)
-        decode = self.bundle.tokenizer.decode
+        snapshot = self._snapshot
+        records = [snapshot.requests.explanation(request) for request in requests]
+        answers = snapshot.search_text(Task.EXPLANATION, records, search or TextSearchOptions(), batch_size)
+        decode = snapshot.bundle.tokenizer.decode
         return [Explanation(decode(hypotheses[0].tokens), hypotheses[0].score) for hypotheses in answers]
 
     def generate_items_batch(
@@ -207,18 +261,19 @@ class Recommender:
             ConfigError: the requests are not all of one kind, or the model is a one-pass model, which tells siblings
                 apart and cannot write freely.
         """
-        _check_k(k)
-        if self.bundle.manifest.one_pass:
+        self.check_k(k)
+        snapshot = self._snapshot
+        if snapshot.bundle.manifest.one_pass:
             raise ConfigError("a one-pass model learnt to tell siblings apart: it has no search over all tokens")
         task = common_task(map(task_of, requests))
-        answers = self._search_text(task, [self._requests.text(r) for r in requests], search, batch_size)
-        return [[self._reader.read(h) for h in hypotheses[:k]] for hypotheses in answers]
+        answers = snapshot.search_text(task, [snapshot.requests.text(r) for r in requests], search, batch_size)
+        return [[snapshot.reader.read(h) for h in hypotheses[:k]] for hypotheses in answers]
 
     def encode(
         self, requests: Sequence[RecommendRequest | RankRequest], exclude_seen: bool = True
     ) -> list[EncodedRequest]:
         """What ``recommend.onnx`` reads for each request; see :meth:`podx.requests.encoder.RequestEncoder.encode`."""
-        return [self._requests.encode(request, exclude_seen) for request in requests]
+        return self._snapshot.encode(requests, exclude_seen)
 
     def recommend_encoded(
         self,
@@ -229,48 +284,20 @@ class Recommender:
     ) -> list[Recommendations]:
         """Answers to requests of one task that :meth:`encode` looked up before, in their order.
 
+        Those that were encoded before a :meth:`swap` are looked up anew.
+
         Raises:
             ConfigError: the requests are not all of one kind, or an option is out of range.
+            RequestError: a request cannot be answered from the bundle that took over.
         """
-        _check_k(k)
-        common_task(request.task for request in requests)
-        search_batch = self._search.chosen(search or ItemSearchOptions())
+        self.check_k(k)
+        return self._snapshot.recommend(requests, k, search, batch_size)
 
-        def run(rows: Sequence[int]) -> list[Recommendations]:
-            chosen = [requests[row] for row in rows]
-            results = search_batch(self._requests.batch(chosen, min(k, len(self._catalog))))
-            return self._recommendations(results, [request.user for request in chosen])
+    def check_k(self, k: int) -> None:
+        """Refuse a number of items that nobody may ask for.
 
-        return in_batches([request.text for request in requests], batch_size, run)
-
-    # --- search ---------------------------------------------------------------------------------------------------
-
-    def _recommendations(self, results: ItemResults, users: Sequence[UserKind]) -> list[Recommendations]:
-        raw = self._catalog.items.raw
-        exact = [None] * len(results.items) if results.exact is None else results.exact.tolist()
-        return [
-            Recommendations(
-                (Recommendation(raw(item), score) for item, score in zip(items, scores, strict=True) if item),
-                certain,
-                user,
-            )
-            for items, scores, certain, user in zip(
-                results.items.tolist(), results.scores.tolist(), exact, users, strict=True
-            )
-        ]
-
-    def _search_text(
-        self, task: Task, records: Sequence[EncodedInput], options: TextSearchOptions, batch_size: int
-    ) -> list[list[Hypothesis]]:
-        def run(rows: Sequence[int]) -> list[list[Hypothesis]]:
-            batch = self._requests.inputs.collate([records[row] for row in rows])
-            memory = self._model.encode(batch, self._requests.lookup.task_id(task))
-            stepper = self._model.stepper(memory, batch.size, None)
-            return TextSearch(stepper, batch.size, options, self.bundle.manifest.start_token, self._eos).run()
-
-        return in_batches(records, batch_size, run)
-
-
-def _check_k(k: int) -> None:
-    if k < 1:
-        raise ConfigError(f"k must be at least 1, not {k}")
+        Raises:
+            ConfigError: it is below 1 or above :attr:`max_k`.
+        """
+        if not 1 <= k <= self.max_k:
+            raise ConfigError(f"k must be at least 1 and at most {self.max_k} (max_k of podx.load), not {k}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from functools import cached_property
 from pathlib import Path
 
@@ -16,14 +17,21 @@ from podx.text.tokenizer import Tokenizer
 CATALOG_FILE = "catalog.bin"
 USERS_FILE = "users.npz"
 TOKENIZER_FILE = "spiece.model"
+_VERSION_DIGITS = 12
 
 
 class Bundle:
-    """An exported folder whose files have been checked."""
+    """An exported folder whose files have been checked.
 
-    def __init__(self, path: Path, manifest: Manifest) -> None:
+    Attributes:
+        version: the first 12 hex digits of the manifest's sha256, and so, since it lists those of all files, of
+            everything in the bundle: the same wherever it is copied.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest, version: str) -> None:
         self.path = path
         self.manifest = manifest
+        self.version = version
 
     @classmethod
     def load(cls, path: Path, verify: bool = True) -> Bundle:
@@ -50,7 +58,7 @@ class Bundle:
                 raise BundleError(f"{path / name} is missing: copy the whole bundle, or export it again")
             if verify and file_sha256(path / name) != sha256:
                 raise BundleError(f"{path / name} is damaged or was changed: copy it anew, or export the bundle again")
-        return cls(path, manifest)
+        return cls(path, manifest, hashlib.sha256(text.encode()).hexdigest()[:_VERSION_DIGITS])
 
     def file(self, name: str) -> Path:
         """Path of a file that the manifest lists.

@@ -27,6 +27,8 @@ class EncodedRequest:
     """A request for items, by number.
 
     Attributes:
+        request, exclude_seen: what it was written from.
+        version: of the bundle whose numbers these are.
         text: tokens, end of sequence included.
         task: what is asked for; ``task_id``: its number in the graphs.
         denied: int64 [denied], items never to be returned; some may occur twice.
@@ -34,6 +36,9 @@ class EncodedRequest:
         user: how the user was read.
     """
 
+    request: RecommendRequest | RankRequest
+    exclude_seen: bool
+    version: str
     text: EncodedInput
     task: Task
     task_id: int
@@ -65,6 +70,7 @@ class RequestEncoder:
         self.inputs = bundle.input_encoder()
         self.reads_user_rows = bundle.manifest.user_prompts > 0
         self._one_pass = bundle.manifest.one_pass
+        self._version = bundle.version
 
     def encode(self, request: RecommendRequest | RankRequest, exclude_seen: bool = True) -> EncodedRequest:
         """A request and its limits. ``exclude_seen``: deny the items of the history as well.
@@ -81,7 +87,17 @@ class RequestEncoder:
         else:
             allowed = None if request.allow is None else self.lookup.items(request.allow)
             denied = np.concatenate([denied, items]) if exclude_seen else denied
-        return EncodedRequest(text, task, self.lookup.task_id(task), denied, allowed, user.kind)
+        source = request, exclude_seen, self._version
+        return EncodedRequest(*source, text, task, self.lookup.task_id(task), denied, allowed, user.kind)
+
+    def renewed(self, encoded: EncodedRequest) -> EncodedRequest:
+        """The same request by this bundle's numbers, whichever bundle encoded it.
+
+        Raises:
+            RequestError: as :meth:`encode`.
+        """
+        same = encoded.version == self._version
+        return encoded if same else self.encode(encoded.request, encoded.exclude_seen)
 
     def text(self, request: RecommendRequest | RankRequest) -> EncodedInput:
         """A request without its limits, for a search that knows none.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from podx.decoding.options import ItemSearchOptions
-from podx.errors import ClosedError, ConfigError, OverloadedError, RequestTimeoutError
+from podx.errors import ClosedError, ConfigError, OverloadedError, PodxError, RequestTimeoutError
 from podx.recommender import DEFAULT_K, Recommender
 from podx.requests.types import RankRequest, Recommendations, RecommendRequest
 from podx.serving.queue import Kind, Line, Waiting
@@ -19,6 +20,7 @@ from podx.text.batches import DEFAULT_BATCH_SIZE
 DEFAULT_MAX_WAIT_MS = 2.0
 DEFAULT_MAX_PENDING = 256
 MILLISECONDS = 1e3
+TOO_LATE = "no answer in time: allow more time, or let fewer requests wait with max_pending"
 
 
 @dataclass(frozen=True)
@@ -27,11 +29,13 @@ class BatcherStats:
 
     Attributes:
         answered: requests answered, errors included. batches: calls of the model that took.
+        dropped: requests that were never run, because they were cancelled or past their time while they waited.
         waiting: requests that wait for a batch now.
     """
 
     answered: int
     batches: int
+    dropped: int
     waiting: int
 
 
@@ -45,7 +49,8 @@ class Batcher:
     batch is full or as many wait as were there before. Without that pause, the first client back would be served alone
     and all others would wait for it. Requests that differ in task, k or ``search`` are never merged. The next batch is
     that of the request that waits longest; where two full batches wait, they are cut by length, so that little is
-    padded.
+    padded. After :meth:`podx.Recommender.swap`, requests that wait are answered from the new bundle, and a batch always
+    from one bundle.
 
     Safe to call from any number of threads. Leaving it as a context manager closes it.
 
@@ -81,7 +86,7 @@ class Batcher:
         self._changed = threading.Condition()  # guards everything below
         self._line = Line()
         self._closed = False
-        self._number = self._answered = self._batches = 0
+        self._number = self._answered = self._batches = self._dropped = 0
         self._expected, self._leave_at = 1, 0.0  # a worker leaves with that many requests, or at that time
         self._workers = [
             threading.Thread(target=self._work, name=f"podx-batcher-{number}", daemon=True) for number in range(workers)
@@ -112,9 +117,8 @@ class Batcher:
             OverloadedError, ClosedError: see :meth:`submit`.
             RequestError, ConfigError: as the direct call.
         """
-        _check_timeout(timeout_s)
         request = RecommendRequest(user, history, exclude, allow)
-        return self._wait(self.submit(request, k, exclude_seen, search), timeout_s)
+        return self._wait(self.submit(request, k, exclude_seen, search, timeout_s), timeout_s)
 
     def rank(
         self,
@@ -127,9 +131,8 @@ class Batcher:
         history: Sequence[str] | None = None,
     ) -> Recommendations:
         """:meth:`podx.Recommender.rank`, merged with what others ask at the time; see :meth:`recommend`."""
-        _check_timeout(timeout_s)
         request = RankRequest(user, candidates, exclude, history)
-        return self._wait(self.submit(request, k, search=search), timeout_s)
+        return self._wait(self.submit(request, k, search=search, timeout_s=timeout_s), timeout_s)
 
     def submit(
         self,
@@ -137,16 +140,22 @@ class Batcher:
         k: int = DEFAULT_K,
         exclude_seen: bool = True,
         search: ItemSearchOptions | None = None,
+        timeout_s: float | None = None,
     ) -> Future[Recommendations]:
         """Hand in a request.
+
+        Args:
+            timeout_s: seconds from now; a request that still waits then is not run, and its future fails with
+                RequestTimeoutError when the next batch starts. One that runs is finished. None: no limit.
 
         Returns:
             a future of the answer; ``await asyncio.wrap_future(batcher.submit(request))`` in a coroutine. Cancelling it
             drops a request that still waits.
 
         Raises:
-            RequestError: the request cannot be answered as asked. ConfigError: it is of another kind.
-            OverloadedError: as many requests wait as may.
+            RequestError: the request cannot be answered as asked.
+            ConfigError: it is of another kind, or ``k`` or ``timeout_s`` is out of range.
+            OverloadedError: as many requests wait as may; nothing was looked up.
             ClosedError: the batcher has been closed.
         """
         if not isinstance(request, RecommendRequest | RankRequest):
@@ -154,19 +163,19 @@ class Batcher:
                 f"a batcher merges RecommendRequest and RankRequest, not {type(request).__name__}: "
                 f"call the recommender itself for others"
             )
+        if timeout_s is not None and not timeout_s > 0:
+            raise ConfigError(f"timeout_s must be above zero, or None for no limit, not {timeout_s}")
+        deadline = math.inf if timeout_s is None else time.monotonic() + timeout_s
+        self._recommender.check_k(k)
+        with self._changed:
+            self._require_room()
         encoded = self._recommender.encode([request], exclude_seen)[0]
         kind = Kind(encoded.task, k, search or ItemSearchOptions())
         future: Future[Recommendations] = Future()
         with self._changed:
-            if self._closed:
-                raise ClosedError("this batcher has been closed: make a new one to go on")
-            if len(self._line) >= self._max_pending:
-                raise OverloadedError(
-                    f"{len(self._line)} requests wait already: tell the client to come back later (HTTP 503), "
-                    f"serve with more machines, or let more wait with max_pending"
-                )
+            self._require_room()  # others may have come meanwhile
             self._number += 1
-            waiting = Waiting(self._number, kind, encoded, future)
+            waiting = Waiting(self._number, kind, encoded, future, deadline)
             self._line.add(waiting)
             if len(self._line) == 1 or len(self._line) >= self._expected:  # else no worker would leave any earlier
                 self._changed.notify_all()
@@ -177,7 +186,7 @@ class Batcher:
     def stats(self) -> BatcherStats:
         """What was done so far."""
         with self._changed:
-            return BatcherStats(self._answered, self._batches, len(self._line))
+            return BatcherStats(self._answered, self._batches, self._dropped, len(self._line))
 
     def close(self, drain: bool = True) -> None:
         """Take no more requests and return when the workers have ended. May be called again.
@@ -189,11 +198,7 @@ class Batcher:
             self._closed = True
             dropped = [] if drain else self._line.clear()
             self._changed.notify_all()
-        for waiting in dropped:
-            if waiting.future.set_running_or_notify_cancel():
-                waiting.future.set_exception(
-                    ClosedError("the batcher was closed before this request was answered: ask a new one again")
-                )
+        _fail(dropped, ClosedError, "the batcher was closed before this request was answered: ask a new one again")
         for worker in self._workers:
             if worker is not threading.current_thread():
                 worker.join()
@@ -208,33 +213,48 @@ class Batcher:
 
     # --- callers' threads -----------------------------------------------------------------------------------------
 
+    def _require_room(self) -> None:
+        """Refuse a request that must not wait here."""
+        if self._closed:
+            raise ClosedError("this batcher has been closed: make a new one to go on")
+        if len(self._line) >= self._max_pending:
+            raise OverloadedError(
+                f"{len(self._line)} requests wait already: tell the client to come back later (HTTP 503), "
+                f"serve with more machines, or let more wait with max_pending"
+            )
+
     def _wait(self, future: Future[Recommendations], timeout_s: float | None) -> Recommendations:
         try:
             return future.result(timeout_s)
         except TimeoutError:
             if not future.cancel() and future.done():  # it came at the last moment
                 return future.result()
-            raise RequestTimeoutError(
-                f"no answer within {timeout_s:g} s: allow more time, or let fewer requests wait with max_pending"
-            ) from None
+            raise RequestTimeoutError(TOO_LATE) from None
 
     def _forget(self, waiting: Waiting) -> None:
         """Drop a cancelled request, so that it neither takes a place in the line nor is computed."""
         with self._changed:
             removed = self._line.remove(waiting)
+            self._dropped += removed
         if removed:
             waiting.future.set_running_or_notify_cancel()
 
     # --- workers' threads -----------------------------------------------------------------------------------------
 
     def _work(self) -> None:
-        while batch := self._take():
+        while True:
+            late, batch = self._take()
+            if not late and not batch:
+                return
+            _fail(late, RequestTimeoutError, TOO_LATE)
             runnable = [waiting for waiting in batch if waiting.future.set_running_or_notify_cancel()]
+            with self._changed:
+                self._dropped += len(late) + len(batch) - len(runnable)
             if runnable:
                 self._answer(runnable)
 
-    def _take(self) -> list[Waiting]:
-        """The next batch, when it is time for it; empty when there will be none."""
+    def _take(self) -> tuple[list[Waiting], list[Waiting]]:
+        """Requests past their time, and the next batch, when it is time for it; both empty when there will be none."""
         with self._changed:
             while not self._closed:
                 if not self._line:
@@ -244,7 +264,8 @@ class Batcher:
                 if len(self._line) >= self._expected or patience <= 0:
                     break
                 self._changed.wait(patience)
-            return self._line.take(self._max_batch) if self._line else []
+            late = self._line.take_late(time.monotonic())
+            return late, self._line.take(self._max_batch) if self._line else []
 
     def _answer(self, batch: Sequence[Waiting]) -> None:
         """Run a batch and hand the answers out. Should that fail, one by one: to each its own answer or error."""
@@ -277,6 +298,8 @@ class Batcher:
             self._leave_at = time.monotonic() + self._max_wait_s
 
 
-def _check_timeout(timeout_s: float | None) -> None:
-    if timeout_s is not None and timeout_s <= 0:
-        raise ConfigError(f"timeout_s must be above zero, or None for no limit, not {timeout_s}")
+def _fail(requests: Sequence[Waiting], error: type[PodxError], message: str) -> None:
+    """Let requests that were taken out of the line fail."""
+    for waiting in requests:
+        if waiting.future.set_running_or_notify_cancel():
+            waiting.future.set_exception(error(message))

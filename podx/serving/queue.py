@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import islice
@@ -30,6 +31,7 @@ class Waiting:
         kind: what it may be merged with.
         request: looked up and written as tokens.
         future: where its answer goes.
+        deadline: time by ``time.monotonic`` after which it is not run.
         passed_over: it was cut into a batch that goes next, though others went before it.
     """
 
@@ -37,6 +39,7 @@ class Waiting:
     kind: Kind
     request: EncodedRequest
     future: Future[Recommendations]
+    deadline: float = math.inf
     passed_over: bool = False
 
     @property
@@ -69,6 +72,13 @@ class Line:
             del self._kinds[waiting.kind]
         self._length -= 1
         return True
+
+    def take_late(self, now: float) -> list[Waiting]:
+        """Those whose deadline is over, whatever their kind."""
+        late = [waiting for same in self._kinds.values() for waiting in same.values() if waiting.deadline <= now]
+        for waiting in late:
+            self.remove(waiting)
+        return late
 
     def take(self, most: int) -> list[Waiting]:
         """The request that waits longest, and those of its kind to run with it.

@@ -69,11 +69,17 @@ def manifest(
     )
 
 
-def write_bundle(folder: Path, tokenizer_path: Path, tasks: Sequence[Task] = ALL_TASKS, levels: int = 0) -> Path:
-    """Write a bundle for :data:`USER_IDS` and :data:`ITEM_IDS`; with ``levels``, it has a graph of the whole search."""
+def write_bundle(
+    folder: Path,
+    tokenizer_path: Path,
+    tasks: Sequence[Task] = ALL_TASKS,
+    levels: int = 0,
+    item_ids: Sequence[str] = ITEM_IDS,
+) -> Path:
+    """Write a bundle for :data:`USER_IDS` and items; with ``levels``, it has a graph of the whole search."""
     folder.mkdir(parents=True)
     (folder / TOKENIZER_FILE).write_bytes(tokenizer_path.read_bytes())
-    Catalog.create(ITEM_IDS, Tokenizer(tokenizer_path)).save(folder / CATALOG_FILE)
+    Catalog.create(item_ids, Tokenizer(tokenizer_path)).save(folder / CATALOG_FILE)
     user_table(stored_histories()).save(folder / USERS_FILE)
     for name in (ENCODER_FILE, DECODER_FILE, ITEM_DECODER_FILE, WEIGHTS_FILE, *([RECOMMEND_FILE] if levels else [])):
         (folder / name).write_bytes(f"the bytes of {name}".encode())

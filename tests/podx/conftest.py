@@ -64,7 +64,7 @@ def bundle_path(tmp_path_factory: pytest.TempPathFactory, tokenizer_path: Path) 
 @pytest.fixture
 def fake_model(monkeypatch: pytest.MonkeyPatch) -> None:
     """Recommenders made from here on run no graph."""
-    monkeypatch.setattr("podx.recommender.GraphModel", FakeGraphModel)
+    monkeypatch.setattr("podx.snapshot.GraphModel", FakeGraphModel)
 
 
 @pytest.fixture

@@ -57,14 +57,19 @@ class Echo:
 
     def __init__(self) -> None:
         self.calls: list[list[Request]] = []
+        self.encoded: list[str] = []
         self.gate, self.running = threading.Event(), threading.Event()
         self.gate.set()
+
+    def check_k(self, k: int) -> None:
+        """Any will do."""
 
     @property
     def sizes(self) -> list[int]:
         return [len(call) for call in self.calls]
 
     def encode(self, requests: Sequence[Request], exclude_seen: bool) -> list[Encoded]:
+        self.encoded += [request.user for request in requests]
         for request in requests:
             if request.user == "newcomer":
                 raise UnknownUserError("nobody knows a newcomer: ask for someone else")
@@ -308,6 +313,7 @@ def test_a_full_line_refuses_more_and_says_what_to_do(fake: Echo, blocked: tuple
     waiting = [batcher.submit(RecommendRequest(f"user-{number}")) for number in range(3)]
     with pytest.raises(OverloadedError, match=r"3 requests wait already: .*503.*max_pending"):
         batcher.recommend("one too many")
+    assert fake.encoded == ["first", "user-0", "user-1", "user-2"], "who is refused is not looked up"
     fake.gate.set()
     assert all(future.result(PATIENCE_S) for future in (first, *waiting))
     assert batcher.recommend("after the rush", timeout_s=PATIENCE_S)
@@ -333,12 +339,30 @@ def test_bad_requests_under_load_disturb_nobody(fake: Echo) -> None:
 
 def test_a_request_is_given_up_after_its_time_and_not_run(fake: Echo, blocked: tuple[Batcher, Future]) -> None:
     batcher, _ = blocked
-    with pytest.raises(RequestTimeoutError, match=r"within 0\.05 s: allow more time"):
+    with pytest.raises(RequestTimeoutError, match="no answer in time: allow more time"):
         batcher.rank("impatient", ["a"], timeout_s=0.05)
-    assert batcher.stats.waiting == 0
+    assert (batcher.stats.waiting, batcher.stats.dropped) == (0, 1)
     fake.gate.set()
     batcher.close()
     assert [request.user for call in fake.calls for request in call] == ["first"]
+
+
+def test_what_waits_past_its_time_is_not_run_and_leaves_its_place_to_others(fake: Echo) -> None:
+    fake.gate.clear()
+    with Batcher(fake, max_batch=4) as batcher:  # type: ignore[arg-type]
+        first = batcher.submit(RecommendRequest("first"), timeout_s=0.05)
+        assert fake.running.wait(PATIENCE_S)
+        late = [batcher.submit(RecommendRequest(f"late-{number}"), timeout_s=0.05) for number in range(3)]
+        others = [batcher.submit(RecommendRequest(f"user-{number}"), timeout_s=PATIENCE_S) for number in range(4)]
+        time.sleep(0.1)
+        fake.gate.set()
+        assert first.result(PATIENCE_S) and all(future.result(PATIENCE_S) for future in others)
+        for future in late:
+            with pytest.raises(RequestTimeoutError, match="no answer in time"):
+                future.result(PATIENCE_S)
+        stats = batcher.stats
+    assert fake.sizes == [1, 4], "the four that are in time fill a batch"
+    assert (stats.answered, stats.batches, stats.dropped, stats.waiting) == (5, 2, 3, 0)
 
 
 def test_a_timeout_raised_by_the_model_is_not_taken_for_the_callers(
@@ -362,6 +386,7 @@ def test_a_cancelled_request_leaves_the_line(fake: Echo, blocked: tuple[Batcher,
     assert (len(done), len(left)) == (4, 0)
     with pytest.raises(CancelledError):
         futures[1].result()
+    assert batcher.stats.dropped == 1
     assert [request.user for request in fake.calls[-1]] == ["user-0", "user-2", "in its place"]
 
 
@@ -428,16 +453,18 @@ def test_what_cannot_be_merged_is_named(fake: Echo) -> None:
     with Batcher(fake) as batcher:  # type: ignore[arg-type]
         with pytest.raises(ConfigError, match="not ExplainRequest: call the recommender"):
             batcher.submit(ExplainRequest("user", "item"))  # type: ignore[arg-type]
-        with pytest.raises(ConfigError, match="timeout_s must be above zero"):
-            batcher.recommend("user", timeout_s=0)
+        for time_ in (0, -1, float("nan")):
+            with pytest.raises(ConfigError, match="timeout_s must be above zero"):
+                batcher.recommend("user", timeout_s=time_)
 
 
 @pytest.mark.usefixtures("fake_model")
 def test_it_wraps_what_podx_load_gives(rec: Recommender) -> None:
     with podx.Batcher(rec) as batcher:
         assert batcher.recommend(USER_IDS[1], k=3) == rec.recommend(USER_IDS[1], k=3)
-        with pytest.raises(ConfigError, match="k must be at least 1"):
-            batcher.recommend(USER_IDS[1], k=0)
+        for k in (0, rec.max_k + 1):
+            with pytest.raises(ConfigError, match=r"k must be at least 1 and at most 1000 \(max_k"):
+                batcher.recommend(USER_IDS[1], k=k)
         for bad in (
             lambda: batcher.recommend("nobody"),
             lambda: batcher.recommend(USER_IDS[1], []),
@@ -448,7 +475,7 @@ def test_it_wraps_what_podx_load_gives(rec: Recommender) -> None:
         ):
             with pytest.raises(RequestError):
                 bad()
-        assert batcher.stats.answered == 2, "bad requests never reached the worker; k is judged there"
+        assert batcher.stats.answered == 1, "bad requests never reached the worker"
 
 
 @pytest.mark.usefixtures("fake_model")
@@ -475,7 +502,8 @@ def test_encoding_raises_what_a_call_would(rec: Recommender) -> None:
 
 def person(number: int, length: int = 1, kind: int = 10) -> Waiting:
     tokens, nothing = np.zeros(length, dtype=np.int64), np.zeros(0, dtype=np.int64)
-    request = EncodedRequest(EncodedInput(tokens, tokens), Task.SEQUENTIAL, 0, nothing, None)
+    source = RecommendRequest(f"user-{number}"), True, "a version"
+    request = EncodedRequest(*source, EncodedInput(tokens, tokens), Task.SEQUENTIAL, 0, nothing, None)
     return Waiting(number, Kind(Task.SEQUENTIAL, kind, ItemSearchOptions()), request, Future())
 
 

@@ -191,7 +191,7 @@ def test_answers_carry_what_is_certain(whole: Bundle, bundle_path: Path, monkeyp
             items = np.array([[4, 2, NO_ITEM]] * size)
             return ItemResults(items, np.array([[-1.0, -2.0, -np.inf]] * size), np.arange(size) % 2 == 0)
 
-    monkeypatch.setattr("podx.recommender.GraphModel", Certain)
+    monkeypatch.setattr("podx.snapshot.GraphModel", Certain)
     asked = [podx.RecommendRequest(user, ITEM_IDS[:1]) for user in USER_IDS[:3]]
     answers = podx.load(whole.path, device="cpu").recommend_batch(asked, k=3)
     assert [[(a.item, a.score) for a in own] for own in answers] == [[(ITEM_IDS[3], -1.0), (ITEM_IDS[1], -2.0)]] * 3

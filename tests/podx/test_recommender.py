@@ -13,6 +13,7 @@ from podx.bundle.bundle import Bundle
 from podx.decoding.items import TokenColumns
 from podx.decoding.options import ItemSearchOptions, TextSearchOptions
 from podx.decoding.text import Hypothesis
+from podx.errors import ConfigError
 from podx.graphs.session import SessionOptions
 from podx.recommender import Recommender
 from podx.requests.types import ExplainRequest, GeneratedItem, RankRequest, Recommendation, RecommendRequest
@@ -102,6 +103,24 @@ def test_k_may_exceed_the_beams_and_the_catalog(rec: Recommender, k: int) -> Non
     assert [a.score for a in answers] == sorted((a.score for a in answers), reverse=True)
 
 
+def test_k_has_a_ceiling(bundle_path: Path, rec: Recommender) -> None:
+    low = podx.load(bundle_path, device="cpu", max_k=3)
+    assert low.recommend(USER, k=3) == rec.recommend(USER, k=3)
+    encoded = rec.encode([RecommendRequest(USER)])
+    for call in (
+        lambda: low.recommend(USER, k=4),
+        lambda: low.rank(USER, ITEM_IDS[:9], k=4),
+        lambda: low.recommend_encoded(encoded, k=4),
+        lambda: low.generate_items_batch([RecommendRequest(USER)], k=4),
+    ):
+        with pytest.raises(ConfigError, match=r"at most 3 \(max_k of podx\.load\), not 4"):
+            call()
+    with pytest.raises(ConfigError, match="at most 1000"):
+        rec.recommend(USER, k=1001)
+    with pytest.raises(ConfigError, match="max_k must be at least 1, not 0"):
+        podx.load(bundle_path, device="cpu", max_k=0)
+
+
 def test_scores_over_the_whole_vocabulary_are_lower(rec: Recommender) -> None:
     wide = rec.recommend(USER, HISTORY, search=ItemSearchOptions(score_over="vocabulary"))
     narrow = rec.recommend(USER, HISTORY)
@@ -126,7 +145,7 @@ def test_unconstrained_answers_are_read_as_they_come(rec: Recommender, monkeypat
     written = {0: "17", 1: "no item", 2: str(ITEMS + 1)}
     tokens = {place: rec.bundle.tokenizer.encode(text) for place, text in written.items()}
     monkeypatch.setattr(
-        "podx.recommender.TextSearch.run",
+        "podx.snapshot.TextSearch.run",
         lambda self: [[Hypothesis(tokens[place], -1.0) for place in range(3)]],
     )
     (answers,) = rec.generate_items_batch([RankRequest(USER, ITEM_IDS[:9])], k=3)
@@ -162,7 +181,7 @@ def test_batches_give_single_answers_in_the_order_of_the_requests(rec: Recommend
 
 def test_requests_run_as_many_at_a_time_as_asked(rec: Recommender) -> None:
     rec.recommend_batch(mixed_requests(10), batch_size=4)
-    sizes, lengths = zip(*rec._model.shapes, strict=True)  # type: ignore[attr-defined]
+    sizes, lengths = zip(*rec._snapshot.model.shapes, strict=True)  # type: ignore[attr-defined]
     assert sizes == (4, 4, 2)
     assert lengths == tuple(sorted(lengths)) and len(set(lengths)) > 1  # alike lengths go together
     assert rec.recommend_batch([]) == rec.rank_batch([]) == rec.explain_batch([]) == rec.generate_items_batch([]) == []
