@@ -12,6 +12,9 @@ from podx_bench.engines.process import Timing
 from podx_bench.latency import speed
 from podx_bench.latency.speed import Cell, measure_cell, paired_ratio, plan_rounds
 
+WARM_UP_TURNS = speed.FIRST_CALLS + 1
+"""Of a quick engine: the first batch some times, then all of them."""
+
 
 class FakeProcess:
     """Takes a given time per call; remembers who was called."""
@@ -56,14 +59,15 @@ def test_engines_take_turns_and_the_first_one_changes() -> None:
     calls: list[str] = []
     processes = {name: FakeProcess(name, 10.0, calls) for name in ("encode-once", "as-published", "podx")}
     measure_cell(Cell(Task.SEQUENTIAL, 2, 12), processes, 3, never)  # type: ignore[arg-type]
-    turns = calls[3 * speed.WARM_UP_CALLS :]
+    turns = calls[3 * WARM_UP_TURNS :]
     assert turns == [
         *("encode-once", "as-published", "podx"),
         *("as-published", "podx", "encode-once"),
         *("podx", "encode-once", "as-published"),
     ]
-    timed = [process.timed[speed.WARM_UP_CALLS :] for process in processes.values()]
+    timed = [process.timed[WARM_UP_TURNS:] for process in processes.values()]
     assert timed[0] == timed[1] == timed[2]
+    assert processes["podx"].timed[speed.FIRST_CALLS] == [batch for batches in timed[2] for batch in batches]
 
 
 def test_records_have_percentiles_throughput_and_ratios() -> None:
@@ -76,14 +80,19 @@ def test_records_have_percentiles_throughput_and_ratios() -> None:
     assert (ours.ms_per_user, ours.users_per_s) == (2.5, 400.0)
     assert (ours.ratio_vs_encode_once, ours.ratio_vs_as_published) == (4.0, 10.0)
     assert (ours.rounds, ours.calls, ours.round_ms) == (2, 4, (20.0, 20.0))
-    assert (ours.load_s, ours.peak_rss_mb) == (2.0, 100.0 + speed.WARM_UP_CALLS + 2)
+    assert (ours.load_s, ours.peak_rss_mb) == (2.0, 100.0 + WARM_UP_TURNS + 2)
 
 
 def test_rows_are_counted_from_the_first_of_the_part_and_lengths_stated() -> None:
     process = FakeProcess("podx", 10.0, [])
     cell = Cell(Task.SEQUENTIAL, 2, 4, first_row=100, source_tokens=np.array([5, 6, 7, 9]), decoding_steps=4)
     (record,) = measure_cell(cell, {"podx": process}, 2, never)  # type: ignore[dict-item]
-    assert sorted(row for batches in process.timed[2:] for batch in batches for row in batch) == [100, 101, 102, 103]
+    assert sorted(row for batches in process.timed[WARM_UP_TURNS:] for batch in batches for row in batch) == [
+        100,
+        101,
+        102,
+        103,
+    ]
     assert (record.source_tokens_mean, record.source_tokens_max, record.decoding_steps) == (6.75, 9, 4)
     answers = iter([False, False, True])
     (record,) = measure_cell(cell, {"podx": process}, 2, lambda: next(answers))  # type: ignore[dict-item]
@@ -119,6 +128,6 @@ def test_no_time_no_records_and_little_time_few_rounds() -> None:
 
 def test_a_slow_call_warms_up_once() -> None:
     calls: list[str] = []
-    processes = {"podx": FakeProcess("podx", speed.LONG_CALL_MS + 1, calls)}
+    processes = {"podx": FakeProcess("podx", speed.LONG_WARM_UP_MS + 1, calls)}
     measure_cell(Cell(Task.TOPN, 1, 1), processes, 1, never)  # type: ignore[arg-type]
     assert len(calls) == 2

@@ -80,6 +80,10 @@ _KINDS = (
         _EAGER, ENCODE_ONCE, True, True, **_ITEMS, **_BY_EAGER, reference=ENCODE_ONCE,
     ),
     _kind(
+        "encode-once-bf16", "PyTorch as encode-once, with weights and activations in bfloat16",
+        _EAGER, ENCODE_ONCE, True, False, "bfloat16", **_BY_EAGER, reference=ENCODE_ONCE,
+    ),
+    _kind(
         OURS,
         "podx on ONNX Runtime, search inside the catalog's trie and in one graph, scores over the catalog's tokens (of "
         "one-pass models over siblings)",
@@ -88,6 +92,10 @@ _KINDS = (
     _kind(
         "podx-steps", "podx as above, but a graph call for each decoding step and the search outside the graphs",
         _OURS, None, "steps", **_ITEMS, reference=OURS,
+    ),
+    _kind(
+        "podx-uncaptured", "podx as above, but on CUDA the search is not replayed as a CUDA graph",
+        _OURS, None, "auto", False, **_ITEMS, reference=OURS,
     ),
     _kind(
         "podx-vocabulary", "podx as above, but scores over the whole vocabulary as transformers computes them",

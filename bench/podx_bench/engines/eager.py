@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -38,13 +38,21 @@ class EagerEngine:
         mode: how often the encoder runs, see :mod:`podx_train.eager.generation`.
         constrained: search inside the catalog, or over the whole vocabulary.
         compiled: have encoder and decoder step compiled when they are first called.
+        dtype: name of the type of weights and activations; None: as the checkpoint has them.
 
     Raises:
         ConfigError: there is no checkpoint. DeviceError: torch has no CUDA.
         CheckpointError: the checkpoint is damaged, or the bundle was made from another one.
     """
 
-    def __init__(self, context: EngineContext, mode: Mode, constrained: bool, compiled: bool = False) -> None:
+    def __init__(
+        self,
+        context: EngineContext,
+        mode: Mode,
+        constrained: bool,
+        compiled: bool = False,
+        dtype: Literal["bfloat16"] | None = None,
+    ) -> None:
         if context.device == CUDA and not torch.cuda.is_available():
             raise DeviceError(
                 "CUDA was asked for, but torch finds no usable GPU: install a CUDA build of torch on a machine with an "
@@ -60,7 +68,7 @@ class EagerEngine:
         checkpoint = load_checkpoint(context.checkpoint)
         require_same(context.bundle, checkpoint)
         catalog = checkpoint.catalog()
-        model = checkpoint.model.to(torch.device(context.device))
+        model = checkpoint.model.to(torch.device(context.device), None if dtype is None else getattr(torch, dtype))
         self._recommender = EagerRecommender(model, checkpoint.tokenizer, catalog, mode)
         bundle = Bundle.load(context.bundle, verify=False)
         self._reader, self._raw_id = RequestReader(bundle, context.task), catalog.items.raw  # export may choose words

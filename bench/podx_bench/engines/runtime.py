@@ -22,17 +22,27 @@ class RuntimeEngine:
     Args:
         search: what scores are over, None: what the model was trained for; or ``text``: unconstrained search.
         graph: see ``search_graph`` of :func:`podx.load`.
+        captured: on CUDA, replay the search as a CUDA graph.
 
     Raises:
         BundleError: the bundle is damaged. DeviceError: ONNX Runtime does not have the device.
     """
 
     def __init__(
-        self, context: EngineContext, search: ScoreOver | Literal["text"] | None = None, graph: SearchGraph = "auto"
+        self,
+        context: EngineContext,
+        search: ScoreOver | Literal["text"] | None = None,
+        graph: SearchGraph = "auto",
+        captured: bool = True,
     ) -> None:
         self._context, self._search = context, search
         self._recommender = podx.load(
-            context.bundle, cast(Device, context.device), threads=context.threads, spin=context.spin, search_graph=graph
+            context.bundle,
+            cast(Device, context.device),
+            threads=context.threads,
+            spin=context.spin,
+            search_graph=graph,
+            cuda_graph=captured,
         )
 
     def run(self, requests: Sequence[WorkItem]) -> list[Answer]:

@@ -29,9 +29,9 @@ from podx_bench.harness.child import Tell
 from podx_bench.harness.records import SpeedRecord, StreamRecord
 from podx_bench.harness.resources import MILLISECONDS
 
-WARM_UP_CALLS = 2
-LONG_CALL_MS = 2_000.0
-"""A warm-up call that takes longer is not repeated."""
+FIRST_CALLS = 2
+LONG_WARM_UP_MS = 5_000.0
+"""A warm-up that takes longer is not repeated."""
 SETTLE_S = 0.3
 """Pause before each turn: threads of the engine before may spin on for up to 0.2 s after its last call."""
 PASS_TIMEOUT_S = 4 * 3600.0
@@ -79,7 +79,7 @@ def measure_cell(
     for name in names:
         if expired():
             return []
-        warm_up(processes[name], asked[0][0])
+        warm_up(processes[name], [batch for batches in asked for batch in batches])
     done: dict[str, list[Timing]] = {}
     for number, batches in enumerate(asked):
         if expired():
@@ -92,11 +92,18 @@ def measure_cell(
     return [_record(cell, name, processes[name].load_s, done, planned[:finished].ravel()) for name in names if done]
 
 
-def warm_up(process: EngineProcess, batch: Sequence[int]) -> None:
-    """Let an engine run a batch, twice where that is quick."""
-    for _ in range(WARM_UP_CALLS):
-        if process.time([batch]).ms[0] > LONG_CALL_MS:
+def warm_up(process: EngineProcess, batches: Sequence[Sequence[int]]) -> None:
+    """Let an engine run the first batch, again where that is quick, and all of them where that is.
+
+    On CUDA every size has a graph of its own, which is built when a batch first needs it.
+    """
+    ms = 0.0
+    for _ in range(FIRST_CALLS):
+        ms = process.time([batches[0]]).ms[0]
+        if ms > LONG_WARM_UP_MS:
             return
+    if len(batches) > 1 and ms * len(batches) <= LONG_WARM_UP_MS:
+        process.time(batches)
 
 
 def timed_facts(
@@ -171,7 +178,7 @@ def measure_stream(
         what = f"{cell.task}: {cell.users:,} users in one call to {name}"
         tell(what)
         with start(name) as process, heartbeat(what, tell):
-            warm_up(process, rows[: cell.batch_size])
+            warm_up(process, [rows[: cell.batch_size]])
             time.sleep(SETTLE_S)
             done[name] = [process.time([rows])]
         yield [_stream_record(cell, engine, done) for engine in done]
