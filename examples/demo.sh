@@ -27,3 +27,5 @@ say "5/5 benchmark it against eager PyTorch"
 # PyTorch is slow, so it answers few users: 16 for accuracy, 32 for time. Leave --engines out to see more of its ways.
 podx bench "$folder/bundle" --checkpoint "$folder/checkpoint" --data "$folder/data" --out "$folder/bench" \
     --engines encode-once,podx --rounds 2 --speed-users 32 --eager-users 16
+
+say "to try it: $(command -v podx) serve $folder/bundle, then open http://127.0.0.1:8000 and ask for user u1"

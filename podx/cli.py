@@ -45,7 +45,7 @@ class ReadingFlags:
     unknown_user: str = option("error", "error; nearest: read known users of a similar history instead.")
 
 
-def _reading(given: dict[str, Any]) -> dict[str, Any]:
+def reading_arguments(given: dict[str, Any]) -> dict[str, Any]:
     """Those flags as arguments of :func:`podx.load`."""
     long_history = "keep-last" if given.pop("keep_last", False) else "error"
     return {"long_history": long_history, **given}
@@ -99,7 +99,7 @@ def recommend(
     load: Any = None,
 ) -> None:
     """The items a user most likely turns to next."""
-    recommender = podx.load(bundle, **load, **_reading(reading), tasks=["sequential"])
+    recommender = podx.load(bundle, **load, **reading_arguments(reading))
     answers = recommender.recommend(
         user, _split(history), k, _split(exclude) or (), _split(allow), exclude_seen=not include_seen
     )
@@ -123,7 +123,7 @@ def rank(
     load: Any = None,
 ) -> None:
     """The best of some candidates for a user."""
-    recommender = podx.load(bundle, **load, **_reading(reading), tasks=["topn"])
+    recommender = podx.load(bundle, **load, **reading_arguments(reading))
     answers = recommender.rank(user, _split(candidates) or [], k, history=_split(history))
     _show(f"best for {user}", answers, as_json)
 
@@ -140,7 +140,7 @@ def explain(
 ) -> None:
     """One sentence on why an item suits a user."""
     search = podx.TextSearchOptions(diversity_penalty=diversity_penalty)
-    answer = podx.load(bundle, **load, tasks=["explanation"]).explain(user, item, search)
+    answer = podx.load(bundle, **load).explain(user, item, search)
     typer.echo(json.dumps(asdict(answer), ensure_ascii=False) if as_json else answer.text)
 
 
@@ -165,7 +165,7 @@ def encode(
     from podx.requests.lines import encode_lines, item_lines, write_lines
 
     loaded = Bundle.load(bundle)
-    encoder = RequestEncoder(loaded, **_reading(reading))
+    encoder = RequestEncoder(loaded, **reading_arguments(reading))
     encoded = encode_lines(requests, encoder, not include_seen)
     if out is not None:
         write_lines(out, encoded)

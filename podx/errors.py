@@ -93,3 +93,11 @@ class RequestTimeoutError(PodxError, TimeoutError):
 
 class ClosedError(PodxError):
     """What is asked to work has been closed."""
+
+
+class AccessError(PodxError):
+    """No key came with a request to the server, or none that it knows."""
+
+
+class BodySizeError(PodxError):
+    """The body of a request to the server is longer than it reads."""

@@ -68,14 +68,20 @@ class Recommendations(list[Recommendation]):
         exact: True: these are certainly the k permitted items to which the model gives the highest scores, as an
             exhaustive search would find them. False: the beam search may have missed one. None: not examined.
         user: how the user was read: ``known``, or as a cold-start user, see :data:`UserKind`.
+        version: of the bundle that answered.
     """
 
     def __init__(
-        self, items: Iterable[Recommendation] = (), exact: bool | None = None, user: UserKind = "known"
+        self,
+        items: Iterable[Recommendation] = (),
+        exact: bool | None = None,
+        user: UserKind = "known",
+        version: str = "",
     ) -> None:
         super().__init__(items)
         self.exact = exact
         self.user = user
+        self.version = version
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from types import TracebackType
@@ -63,6 +63,7 @@ class Batcher:
             ``max_pending`` ÷ (requests answered per second), so choose it by the latency that is still of use.
         workers: batches under way at a time. One call uses all cores already, so more help only where a session was
             given few threads.
+        on_batch: told the size of every batch when it is done, by the worker; for metrics.
 
     Raises:
         ConfigError: a number is out of range.
@@ -75,6 +76,7 @@ class Batcher:
         max_wait_ms: float = DEFAULT_MAX_WAIT_MS,
         max_pending: int = DEFAULT_MAX_PENDING,
         workers: int = 1,
+        on_batch: Callable[[int], None] | None = None,
     ) -> None:
         for name, value in (("max_batch", max_batch), ("max_pending", max_pending), ("workers", workers)):
             if value < 1:
@@ -83,6 +85,7 @@ class Batcher:
             raise ConfigError(f"max_wait_ms must be 0 or a number of milliseconds, not {max_wait_ms}")
         self._recommender = recommender
         self._max_batch, self._max_pending, self._max_wait_s = max_batch, max_pending, max_wait_ms / MILLISECONDS
+        self._on_batch = on_batch
         self._changed = threading.Condition()  # guards everything below
         self._line = Line()
         self._closed = False
@@ -296,6 +299,8 @@ class Batcher:
             self._batches += 1
             self._expected = min(self._max_batch, len(batch) + len(self._line))
             self._leave_at = time.monotonic() + self._max_wait_s
+        if self._on_batch is not None:
+            self._on_batch(len(batch))
 
 
 def _fail(requests: Sequence[Waiting], error: type[PodxError], message: str) -> None:

@@ -12,6 +12,7 @@ import io
 import re
 import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -54,20 +55,48 @@ def limited(command: str) -> str:
     return command
 
 
-def run_shell(block: Block) -> str:
+class Service:
+    """``podx serve`` as a process of its own, on any free port instead of the one that documents name."""
+
+    shown = "localhost:8000/"
+    process: subprocess.Popen[str] | None = None
+    address = ""
+
+    def start(self, command: str) -> str:
+        """Begin, and return what it prints when it is ready."""
+        self.end()
+        run = [sys.executable, "-c", "from podx.cli import main; main()", *shlex.split(command)[1:], "--port", "0"]
+        self.process = subprocess.Popen(run, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        printed = self.process.stdout.readline()
+        self.address = re.search(r"http://(\S+)", printed)[1]  # type: ignore[index]
+        return printed
+
+    def end(self) -> None:
+        """Let it end as users do."""
+        if self.process is not None:
+            self.process.terminate()
+            assert self.process.wait(20) == 0
+
+
+def run_shell(block: Block, service: Service) -> str:
     """Run the commands of a block one after the other; podx within this process, which has loaded torch already."""
     printed = []
     for line in re.sub(r"\\\n\s*", " ", block.text).splitlines():
         command = " ".join(shlex.split(line, comments=True)) and re.sub(r"\s+#.*$", "", line).strip()
         if not command:
             continue
-        if command.startswith("podx "):
+        if command.startswith("podx serve "):
+            printed.append(service.start(command))
+        elif command.startswith("podx "):
             result = CliRunner().invoke(app, shlex.split(limited(command))[1:])
             assert result.exit_code == 0, f"{block.page}:{block.line}: {command}\n{result.output}\n{result.exception!r}"
             printed.append(result.output)
         else:
+            command = command.replace(service.shown, service.address or service.shown)
             done = subprocess.run(["sh", "-euc", command], capture_output=True, text=True, timeout=120)
             assert done.returncode == 0, f"{block.page}:{block.line}: {command}\n{done.stdout}{done.stderr}"
+            assert not done.stdout.startswith('{"error"'), f"{block.page}:{block.line}: {command}\n{done.stdout}"
             printed.append(done.stdout)
     return "".join(printed)
 
@@ -102,9 +131,13 @@ def compare(block: Block, printed: str) -> None:
 def run_page(page: str) -> None:
     """Run the blocks of a page in order."""
     names: dict[str, object] = {}
-    for block in blocks(page):
-        if block.reason is None and block.language in ("sh", "python"):
-            compare(block, run_shell(block) if block.language == "sh" else run_python(block, names))
+    service = Service()
+    try:
+        for block in blocks(page):
+            if block.reason is None and block.language in ("sh", "python"):
+                compare(block, run_shell(block, service) if block.language == "sh" else run_python(block, names))
+    finally:
+        service.end()
 
 
 @pytest.fixture(scope="module")

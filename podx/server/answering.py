@@ -1,0 +1,137 @@
+"""The way of a request: its body, its rows into the queue, and their answers, unless time or patience ends before."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import Request, Response
+from starlette.requests import ClientDisconnect
+
+from podx.errors import BodySizeError, ConfigError, PodxError, RequestError, RequestTimeoutError
+from podx.requests.types import Recommendations
+from podx.server.forms import Form, Items, Many, Sentence
+from podx.server.service import Row, Service
+from podx.server.settings import KILOBYTE
+from podx.server.statuses import failure, json_response
+
+DRAINED = 4 * KILOBYTE**2
+"""Bytes read beyond the limit and thrown away, so that a client has sent its body and reads why it was refused."""
+ROWS_AT_A_TIME = 16
+"""Looked up before others have their turn on the event loop."""
+
+Result = Recommendations | Sentence
+Outcome = Items | Sentence | PodxError
+
+
+class Answering:
+    """One request on its way. ``until``: when its time is over, by the event loop's clock."""
+
+    def __init__(self, service: Service, request: Request) -> None:
+        self._service, self._request = service, request
+        self._until = asyncio.get_running_loop().time() + service.settings.timeout_s
+
+    async def body(self) -> bytes:
+        """The whole body.
+
+        Raises:
+            BodySizeError: it is too long. RequestTimeoutError: it came too slowly.
+        """
+        limit, chunks, size = self._service.settings.max_body, list[bytes](), 0
+        try:
+            async with asyncio.timeout_at(self._until):
+                async for chunk in self._request.stream():
+                    size += len(chunk)
+                    if size > limit + DRAINED:
+                        break
+                    if size <= limit:
+                        chunks.append(chunk)
+        except TimeoutError:
+            raise self._late() from None
+        if size > limit:
+            kilobytes = self._service.settings.max_body_kb
+            raise BodySizeError(f"the body is longer than {kilobytes} KB: send fewer or shorter requests")
+        return b"".join(chunks)
+
+    async def respond(self, form: Form[Row]) -> Response:
+        """Read, answer, and respond: one request by its answer, several by one for each."""
+        asked = form.read(await self.body())
+        if not isinstance(asked, Many):
+            outcome = (await self.outcomes([asked]))[0]
+            if isinstance(outcome, PodxError):
+                raise outcome
+            return json_response(outcome)
+        outcomes = await self.outcomes(asked.requests)
+        answers = [failure(outcome) if isinstance(outcome, PodxError) else outcome for outcome in outcomes]
+        return json_response({"answers": answers})
+
+    async def outcomes(self, rows: Sequence[Row]) -> list[Outcome]:
+        """An answer, or the error of a request that cannot be answered as asked, for each row.
+
+        Raises:
+            RequestError: more rows than can wait. OverloadedError: they do not all find a place in the queue.
+            RequestTimeoutError, ClientDisconnect: before all were answered; no row waits any longer.
+        """
+        most = self._service.settings.max_pending
+        if len(rows) > most:
+            raise RequestError(f"{len(rows)} requests in a body, at most {most} can wait: send fewer at a time")
+        results: list[asyncio.Future[Result] | PodxError] = []
+        waiting: list[asyncio.Future[Result]] = []
+        try:
+            for number, row in enumerate(rows, start=1):
+                try:
+                    waiting.append(asyncio.wrap_future(self._service.submit(row)))  # type: ignore[arg-type]
+                    results.append(waiting[-1])
+                except (RequestError, ConfigError) as error:
+                    results.append(error)
+                if number % ROWS_AT_A_TIME == 0:
+                    await asyncio.sleep(0)
+            await self._wait(waiting)
+            return [self._outcome(result) for result in results]
+        finally:
+            for future in waiting:
+                future.cancel()  # those that are done stay as they are
+
+    async def _wait(self, waiting: Sequence[asyncio.Future[Result]]) -> None:
+        if not waiting:
+            return
+        over = asyncio.get_running_loop().create_future()
+        left = asyncio.ensure_future(self._client_leaves())
+        unanswered = set(waiting)
+
+        def look(done: asyncio.Future[Any]) -> None:
+            unanswered.discard(done)
+            if not over.done() and (done is left or not unanswered):
+                over.set_result(None)
+
+        watched: list[asyncio.Future[Any]] = [left, *waiting]
+        for future in watched:
+            future.add_done_callback(look)
+        try:
+            async with asyncio.timeout_at(self._until):
+                await over
+        except TimeoutError:
+            raise self._late() from None
+        finally:
+            left.cancel()
+        if unanswered:
+            raise ClientDisconnect
+
+    def _outcome(self, result: asyncio.Future[Result] | PodxError) -> Outcome:
+        if isinstance(result, PodxError):
+            return result
+        error = result.exception()
+        if error is None:
+            return self._service.answer(result.result())
+        if isinstance(error, RequestError | ConfigError):
+            return error
+        raise error
+
+    async def _client_leaves(self) -> None:
+        while (await self._request.receive())["type"] != "http.disconnect":
+            pass
+
+    def _late(self) -> RequestTimeoutError:
+        milliseconds = self._service.settings.timeout_ms
+        return RequestTimeoutError(f"no answer within {milliseconds:g} ms: come back later, or serve with a longer one")

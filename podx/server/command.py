@@ -1,0 +1,85 @@
+"""``podx serve``: answer requests over HTTP, with limits, metrics and a page to try it."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from typing import Any
+
+import typer
+import uvicorn
+
+import podx
+from podx.cli import BundlePath, LoadFlags, ReadingFlags, reading_arguments
+from podx.errors import ConfigError
+from podx.flags import with_flags
+from podx.server.app import create_app
+from podx.server.service import Service
+from podx.server.settings import Settings
+from podx.server.watch import Watch, fingerprint
+
+BACKLOG = 2048
+KEEP_ALIVE_S = 75
+"""An idle connection is kept; longer than the 60 s after which common load balancers let go of it."""
+LEAVE_S = 2.0
+"""After SIGTERM clients have this long to see that they are answered with the end of their connection."""
+LOOK_S = 0.02
+
+
+class Server(uvicorn.Server):
+    """Uvicorn that says goodbye: not ready, each connection ends with an answer, and only then are all closed."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Answer who is there; from now on every answer closes its connection."""
+        self._service.ready = False
+        loop = asyncio.get_running_loop()
+        end = loop.time() + LEAVE_S
+        while self.server_state.connections and loop.time() < end and not self.force_exit:
+            await asyncio.sleep(LOOK_S)
+        await super().shutdown(sockets)
+
+
+@with_flags(settings=Settings, reading=ReadingFlags, load=LoadFlags)
+def serve(bundle: BundlePath, settings: Any = None, reading: Any = None, load: Any = None) -> None:
+    """Answer requests over HTTP until SIGTERM or Ctrl-C."""
+    limits = Settings(**settings)
+    listening = listen(limits.host, limits.port)
+    before = fingerprint(bundle)
+    recommender = podx.load(bundle, **load, **reading_arguments(reading))
+    app = create_app(recommender, limits)
+    service = app.state.service
+    watch = Watch(service, bundle, before)
+    if limits.watch:
+        watch.start()
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        server_header=False,
+    )
+    address = f"[{limits.host}]" if ":" in limits.host else limits.host
+    typer.echo(f"{recommender.version} of {bundle} at http://{address}:{listening.getsockname()[1]}/ (Ctrl-C ends it)")
+    for number in (signal.SIGTERM, signal.SIGINT):  # which uvicorn raises again when it is done
+        signal.signal(number, lambda *_: None)
+    Server(config, service).run([listening])
+    watch.close()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that listens; clients wait in it until the bundle is loaded.
+
+    Raises:
+        ConfigError: the address is not this machine's, or in use.
+    """
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise ConfigError(f"cannot listen on {host}, port {port} ({error}): choose another --host or --port") from error

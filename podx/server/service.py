@@ -1,0 +1,155 @@
+"""A recommender that stands behind a queue: what every route asks."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+
+from podx.errors import ConfigError, OverloadedError, PodxError
+from podx.recommender import Recommender
+from podx.requests.types import ExplainRequest, Recommendations
+from podx.server.forms import Explain, Items, Rank, Recommend, Sentence
+from podx.server.metrics import Metrics
+from podx.server.settings import Settings
+from podx.serving.batcher import Batcher
+
+Row = Recommend | Rank | Explain
+
+
+class Explainer:
+    """Explanations, in batches of those that wait, beside the lists of items."""
+
+    def __init__(self, recommender: Recommender, settings: Settings) -> None:
+        self._recommender, self._settings = recommender, settings
+        self._line: dict[Future[Sentence], ExplainRequest] = {}  # in the order in which they came
+        self._changed = threading.Lock()
+        self._worker = ThreadPoolExecutor(1, "podx-explain")
+
+    def submit(self, row: Explain) -> Future[Sentence]:
+        """Put a request into the line; cancelling the future takes it out again.
+
+        Raises:
+            OverloadedError: as many wait as may.
+        """
+        future: Future[Sentence] = Future()
+        with self._changed:
+            if len(self._line) >= self._settings.max_pending:
+                raise OverloadedError(f"{len(self._line)} explanations wait already: come back later")
+            self._line[future] = ExplainRequest(row.user, row.item)
+        future.add_done_callback(self._forget)
+        self._worker.submit(self._run)
+        return future
+
+    def close(self) -> None:
+        """Answer those that wait, and end."""
+        self._worker.shutdown()
+
+    def _forget(self, future: Future[Sentence]) -> None:
+        with self._changed:
+            self._line.pop(future, None)
+
+    def _run(self) -> None:
+        with self._changed:
+            futures = list(islice(self._line, self._settings.max_batch))
+            batch = {future: self._line.pop(future) for future in futures}
+        running = [future for future in batch if future.set_running_or_notify_cancel()]
+        try:
+            sentences = self._explain([batch[future] for future in running])
+        except PodxError:  # one of them: to each its own answer or error
+            for future in running:
+                try:
+                    future.set_result(self._explain([batch[future]])[0])
+                except Exception as error:
+                    future.set_exception(error)
+        except Exception as error:
+            for future in running:
+                future.set_exception(error)
+        else:
+            for future, sentence in zip(running, sentences, strict=True):
+                future.set_result(sentence)
+
+    def _explain(self, requests: list[ExplainRequest]) -> list[Sentence]:
+        while True:
+            version = self._recommender.version
+            answers = self._recommender.explain_batch(requests, batch_size=self._settings.max_batch)
+            if version == self._recommender.version:  # else who knows which of the two it was
+                return [Sentence(answer.text, answer.score, version) for answer in answers]
+
+
+class Service:
+    """Queues requests, counts answers, and takes other bundles over. Safe to share between threads.
+
+    Attributes:
+        ready: whether more requests should be sent here.
+    """
+
+    def __init__(self, recommender: Recommender, settings: Settings) -> None:
+        self.recommender, self.settings = recommender, settings
+        self.metrics = Metrics(lambda: self._batcher.stats.waiting, lambda: recommender.version)
+        self._batcher = Batcher(
+            recommender, settings.max_batch, settings.max_wait_ms, settings.max_pending, on_batch=self.metrics.batch
+        )
+        self._explainer = Explainer(recommender, settings)
+        self._root = recommender.bundle.path.absolute()
+        self.ready = True
+
+    def submit(self, row: Row) -> Future[Recommendations] | Future[Sentence]:
+        """Put a request into the queue; cancelling the future takes it out again.
+
+        Raises:
+            RequestError, ConfigError: it cannot be answered as asked. OverloadedError: as many wait as may.
+        """
+        if isinstance(row, Explain):
+            return self._explainer.submit(row)
+        if row.k > self.settings.max_k:
+            raise ConfigError(
+                f"k is {row.k}, this server answers with at most {self.settings.max_k} items: ask for less"
+            )
+        seen = row.exclude_seen if isinstance(row, Recommend) else True
+        return self._batcher.submit(row.request(), row.k, seen)
+
+    def answer(self, result: Recommendations | Sentence) -> Items | Sentence:
+        """A result as clients get it."""
+        if isinstance(result, Sentence):
+            return result
+        self.metrics.answer(result)
+        return Items(result, result.exact, result.user, result.version)
+
+    def swap(self, path: str | None = None) -> str:
+        """Answer from another bundle from now on; where it does not load, the one that answers goes on.
+
+        Args:
+            path: a folder beside the one that was served first, or within it; None: that one, read again.
+
+        Returns:
+            the version of the bundle that answers now.
+
+        Raises:
+            ConfigError: the path leads elsewhere. BundleError: the bundle is refused.
+        """
+        folder = self._root if path is None else self._beside(path)
+        try:
+            self.recommender.swap(folder)
+        except PodxError:
+            self.metrics.swap("refused")
+            raise
+        self.metrics.swap("taken")
+        return self.recommender.version
+
+    def _beside(self, path: str) -> Path:
+        shelf = self._root.parent.resolve()
+        try:
+            folder = (shelf / path).resolve()
+        except (OSError, ValueError, RuntimeError) as error:  # too long, a null character, links in a ring
+            raise ConfigError(f"path is none ({error}): name a folder beside the served bundle") from error
+        if not folder.is_relative_to(shelf):
+            raise ConfigError("path leads out of the folder that holds the served bundle: put the new bundle beside it")
+        return folder
+
+    def close(self) -> None:
+        """Answer what waits, and take no more."""
+        self.ready = False
+        self._batcher.close()
+        self._explainer.close()
