@@ -7,6 +7,9 @@
 The prompt vectors are constants of the graph (POD paper, section 3.3); they carry no whole-word embedding unless the
 model was trained so. Prompt vectors of users (PeaPOD) depend on nothing but the user, so the attention that makes them
 is computed for everybody at export; the graph holds the table, in a file of its own.
+
+Where the encoder is causal and prompts are the task's alone, the prompt vectors and the start token have the same
+states for all users. Then the graph holds their keys and values, and computes what comes after them.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from podx.bundle import signature as sig
-from podx_export.blocks.graph import FLOAT, FP16, HALF_ARRAYS, INT8, GraphBuilder
+from podx_export.blocks.graph import FLOAT, FP16, HALF_ARRAYS, INT8, INT64_MAX, GraphBuilder
 from podx_export.blocks.layers import (
     add_and_norm,
     additive_mask,
@@ -28,7 +31,7 @@ from podx_export.blocks.layers import (
     split_heads,
 )
 from podx_export.blocks.rows import Grid
-from podx_export.blocks.source import EncoderLayer, SourceModel
+from podx_export.blocks.source import Float32Array, SourceModel
 from podx_export.blocks.weights import WeightStore
 
 
@@ -50,23 +53,37 @@ def encode(graph: GraphBuilder, model: SourceModel, inputs: list[str]) -> list[s
     """The encoder's nodes, from ``encoder_inputs`` to ``memory_tensors`` (:mod:`podx.bundle.signature`)."""
     ids, whole, mask, task, *rows = inputs
     with graph.scope("encoder"):
+        if model.shared is not None:
+            ids, whole, mask = (_at_least_two(graph, part) for part in (ids, whole, mask))
         hidden = _embed(graph, model, ids, whole, task, rows)
         memory_mask = _memory_mask(graph, model, mask)
         bias = _attention_bias(graph, model, memory_mask, task)
         grid = Grid.of(graph, hidden)
-        memory = _layers(graph, model, grid, grid.pack(graph, hidden), bias)
-        return [memory_mask, *_cross_attention(graph, model, grid, memory)]
+        memory = _layers(graph, model, grid, grid.pack(graph, hidden), bias, task)
+        return [memory_mask, *_cross_attention(graph, model, grid, memory, task)]
+
+
+def _at_least_two(graph: GraphBuilder, part: str) -> str:
+    """[batch, source] with a column of padding where there is but the start token: something must be computed."""
+    missing = graph.make("Max", graph.make("Sub", graph.ints(2), graph.dimension(part, 1)), graph.int_scalar(0))
+    shape = graph.concat([graph.dimension(part, 0), missing], axis=0)
+    return graph.concat([part, graph.make("Expand", graph.int_scalar(0), shape)], axis=1)
 
 
 def _embed(graph: GraphBuilder, model: SourceModel, ids: str, whole: str, task: str, rows: list[str]) -> str:
-    """→ [batch, memory, d]: prompt vectors, then tokens plus their whole-word vectors (Eq. before (1): S = …)."""
+    """→ [batch, memory, d]: prompt vectors, then tokens plus their whole-word vectors (Eq. before (1): S = …).
+
+    Without the positions that are shared.
+    """
     with graph.scope("embedding"):
+        if model.shared is not None:
+            ids, whole = (_after(graph, part, 1, 1) for part in (ids, whole))
         tokens = embed(graph, "embedding", model.embedding, ids)
         words = embed(graph, "whole_word", model.whole_word, whole)
         text = graph.make("Add", tokens, words)
         prompts = model.prompts + model.whole_word[0] if model.whole_word_on_prompt else model.prompts
         front = [_user_prompts(graph, model, user_rows) for user_rows in rows]
-        if prompts.shape[1]:
+        if prompts.shape[1] and model.shared is None:
             front.insert(0, graph.make("Gather", graph.weight("prompts", prompts), task))
         return graph.concat([*front, text], axis=1)
 
@@ -89,6 +106,16 @@ def _user_prompts(graph: GraphBuilder, model: SourceModel, rows: str) -> str:
         return graph.reshape(graph.make("MatMul", share, vectors), 0, table.shape[1], table.shape[2])
 
 
+def _after(graph: GraphBuilder, value: str, position: int, axis: int) -> str:
+    """What stands at ``position`` and after it along an axis."""
+    return graph.make("Slice", value, graph.ints(position), graph.ints(INT64_MAX), graph.ints(axis))
+
+
+def _with_shared(graph: GraphBuilder, name: str, shared: Float32Array, task: str, value: str, axis: int) -> str:
+    """What all rows of a task share, [tasks, …], in front of each row's own along an axis."""
+    return graph.concat([graph.make("Gather", graph.float_weight(name, shared), task), value], axis=axis)
+
+
 def _memory_mask(graph: GraphBuilder, model: SourceModel, mask: str) -> str:
     """Prompt vectors are always visible: [batch, source] → [batch, memory]."""
     if model.prompt_vectors == 0:
@@ -103,11 +130,13 @@ def _attention_bias(graph: GraphBuilder, model: SourceModel, memory_mask: str, t
     """Position bias plus mask, made once for all layers: [batch, heads, memory, memory].
 
     Where all tasks are causal, padding comes after everything and needs no mask of its own: [1, heads, memory, memory].
+    Positions that are shared have no queries.
     """
     with graph.scope("bias"):
         positions = graph.arange(graph.dimension(memory_mask, 1))
         keys = graph.make("Unsqueeze", positions, graph.ints(0))
-        queries = graph.make("Unsqueeze", positions, graph.ints(1))
+        asking = positions if model.shared is None else _after(graph, positions, model.prompt_vectors + 1, 0)
+        queries = graph.make("Unsqueeze", asking, graph.ints(1))
         offset = graph.make("Sub", keys, queries)
         far = model.max_distance
         bounds = graph.int_scalar(-far), graph.int_scalar(far)
@@ -127,15 +156,15 @@ def _attention_bias(graph: GraphBuilder, model: SourceModel, memory_mask: str, t
         return graph.make("Where", hidden, graph.float_scalar(masked_score(graph)), position)
 
 
-def _layers(graph: GraphBuilder, model: SourceModel, grid: Grid, hidden: str, bias: str) -> str:
-    """All layers and the last norm: [batch·memory, d] → the same."""
+def _layers(graph: GraphBuilder, model: SourceModel, grid: Grid, hidden: str, bias: str, task: str) -> str:
+    """All layers and the last norm: [rows, d] → the same."""
     normed = rms_norm(graph, hidden, "encoder.0.norm", model.encoder[0].attention.norm, model.epsilon)
     following = [(f"encoder.{n}.norm", layer.attention.norm) for n, layer in enumerate(model.encoder)][1:]
     following.append(("encoder.norm", model.encoder_norm))
     for number, (layer, after) in enumerate(zip(model.encoder, following, strict=True)):
         prefix = f"encoder.{number}"
         with graph.scope(f"layers.{number}"):
-            mixed = _self_attention(graph, model, prefix, layer, grid, normed, bias)
+            mixed = _self_attention(graph, model, number, grid, normed, bias, task)
             block = layer.feed_forward
             normed, hidden = add_and_norm(graph, hidden, mixed, f"{prefix}.ff_norm", block.norm, model.epsilon)
             dense = feed_forward(graph, normed, f"{prefix}.ff", block, model.activation, model.gated)
@@ -144,24 +173,32 @@ def _layers(graph: GraphBuilder, model: SourceModel, grid: Grid, hidden: str, bi
 
 
 def _self_attention(
-    graph: GraphBuilder, model: SourceModel, prefix: str, layer: EncoderLayer, grid: Grid, normed: str, bias: str
+    graph: GraphBuilder, model: SourceModel, number: int, grid: Grid, normed: str, bias: str, task: str
 ) -> str:
-    weights = layer.attention
+    prefix, weights = f"encoder.{number}", model.encoder[number].attention
     with graph.scope("self_attention"):
         parts = (("query", weights.query), ("key", weights.key), ("value", weights.value))
         rows = [linear(graph, normed, f"{prefix}.{part}", weight) for part, weight in parts]
         query, key, value = (grid.spread(graph, part) for part in rows)
+        if model.shared is not None:
+            key = _with_shared(graph, f"{prefix}.shared_key", model.shared.keys[number], task, key, 1)
+            value = _with_shared(graph, f"{prefix}.shared_value", model.shared.values[number], task, value, 1)
         mixed = attention(graph, query, key, value, model.shape.heads, bias)
         return linear(graph, grid.pack(graph, mixed), f"{prefix}.out", weights.out)
 
 
-def _cross_attention(graph: GraphBuilder, model: SourceModel, grid: Grid, memory: str) -> list[str]:
+def _cross_attention(graph: GraphBuilder, model: SourceModel, grid: Grid, memory: str, task: str) -> list[str]:
     """K and V of each decoder layer, [batch, heads, memory, head_dim], layer by layer."""
     shape = model.shape
     values: list[str] = []
     for number, layer in enumerate(model.decoder):
         with graph.scope(f"cross_attention.{number}"):
             for part, weight in (("key", layer.cross.key), ("value", layer.cross.value)):
-                projected = linear(graph, memory, f"decoder.{number}.cross_{part}", weight)
-                values.append(split_heads(graph, grid.spread(graph, projected), shape.heads, shape.head_dim))
+                name = f"decoder.{number}.cross_{part}"
+                projected = linear(graph, memory, name, weight)
+                own = split_heads(graph, grid.spread(graph, projected), shape.heads, shape.head_dim)
+                if model.shared is not None:
+                    rows = (model.shared.states @ weight).reshape(*model.shared.states.shape[:2], shape.heads, -1)
+                    own = _with_shared(graph, f"{name}.shared", rows.transpose(0, 2, 1, 3), task, own, 2)
+                values.append(own)
     return values

@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from podx.bundle.signature import ModelShape
+from podx.text.inputs import PLAIN_WORD
 from podx.text.templates import Task
-from podx_train.model.pod_t5 import PodT5
+from podx_train.model.pod_t5 import ModelBatch, PodT5
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -55,6 +56,21 @@ class DecoderLayer:
 
 
 @dataclass(frozen=True)
+class SharedPositions:
+    """What a causal encoder makes of the positions that every input begins with: prompt vectors and the start token.
+
+    They see nothing of a user, so they are computed once, at export.
+
+    Attributes:
+        keys, values: layer by layer, [tasks, positions, heads·head_dim]. states: encoder output, [tasks, positions, d].
+    """
+
+    keys: tuple[Float32Array, ...]
+    values: tuple[Float32Array, ...]
+    states: Float32Array
+
+
+@dataclass(frozen=True)
 class SourceModel:
     """Everything the graphs are made of.
 
@@ -67,6 +83,7 @@ class SourceModel:
         decoder_bias: [max_distance + 1, heads], position bias by query - key.
         causal: by row of the prompts, whether a position sees the prompt vectors and what comes before it alone; a
             decoder then starts from the last token read (one-pass models).
+        shared: the first positions of every input; None where they are not the same for all users.
         activation: name of the feed-forward's activation; ``gated`` whether it has a gate.
     """
 
@@ -91,6 +108,7 @@ class SourceModel:
     start_token: int
     user_prompts: Float32Array | None = None
     causal: tuple[bool, ...] = ()
+    shared: SharedPositions | None = None
 
     @property
     def one_pass(self) -> bool:
@@ -153,15 +171,32 @@ def _decoder_layer(block: Any) -> DecoderLayer:
     )
 
 
+def _shared_positions(model: Any, causal: tuple[bool, ...]) -> SharedPositions | None:
+    """The model is left in evaluation mode."""
+    if not all(causal) or model.user_prompts is not None:
+        return None
+    seen: dict[nn.Module, Float32Array] = {}
+    attentions = [block.layer[0].SelfAttention for block in model.eval().backbone.encoder.block]
+    parts = [part for attention in attentions for part in (attention.k, attention.v)]
+    hooks = [part.register_forward_hook(lambda own, _, out: seen.update({own: _array(out)})) for part in parts]
+    task = torch.arange(len(causal), device=model.prompts.device)
+    start = torch.full_like(task, model.backbone.config.pad_token_id)[:, None]
+    states, _ = model.encode(ModelBatch(start, torch.full_like(start, PLAIN_WORD), torch.ones_like(start), task))
+    for hook in hooks:
+        hook.remove()
+    return SharedPositions(*(tuple(seen[part] for part in parts[first::2]) for first in (0, 1)), _array(states))
+
+
 @torch.no_grad()
 def read_model(model: PodT5) -> SourceModel:
-    """Take a model apart. The model must be in evaluation mode or not: no dropout is exported either way."""
+    """Take a model apart. No dropout is exported, in whatever mode the model is."""
     backbone: Any = model.backbone
     config, encoder, decoder = backbone.config, backbone.encoder, backbone.decoder
     distance = int(config.relative_attention_max_distance)
     both_ways = torch.arange(-distance, distance + 1)
     backwards = -torch.arange(0, distance + 1)
     embedding = _array(backbone.shared.weight)
+    causal = tuple(model.config.one_pass and task is Task.SEQUENTIAL for task in model.config.tasks)
     tied = backbone.lm_head.weight is backbone.shared.weight
     scaled = bool(getattr(config, "scale_decoder_outputs", config.tie_word_embeddings))
     return SourceModel(
@@ -185,5 +220,6 @@ def read_model(model: PodT5) -> SourceModel:
         max_distance=distance,
         start_token=config.decoder_start_token_id,
         user_prompts=None if model.user_prompts is None else model.user_prompts.table().numpy(),
-        causal=tuple(model.config.one_pass and task is Task.SEQUENTIAL for task in model.config.tasks),
+        causal=causal,
+        shared=_shared_positions(model, causal),
     )
