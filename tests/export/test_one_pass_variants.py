@@ -49,10 +49,17 @@ def test_fixed_sizes_give_the_same(world: str, request: pytest.FixtureRequest) -
 @pytest.mark.parametrize("product", [0, 1000])
 def test_levels_multiplied_whole_and_gathered(product: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scores, "FULL_PRODUCT", product)
+    monkeypatch.setattr(scores, "FULL_PRODUCT_OF_NODES", product)
     small = make_world(tmp_path, "other lengths")
-    batch = requests(small, seed=3, rows=KINDS, k=10)
-    steps = small.search(batch, ItemSearchOptions(5), "steps")
-    assert_same(small.search(batch, ItemSearchOptions(5)), steps.items, steps.scores)
+    batch = requests(small, seed=3, rows=KINDS, k=CUDA_GRAPH_K)
+    steps = small.search(batch, ItemSearchOptions(), "steps")
+    assert_same(small.search(batch, ItemSearchOptions()), steps.items, steps.scores)
+    captured = CudaGraphRecommender(small.bundle.file(sig.CUDA_GRAPH_FILE), SessionOptions()).run(batch_feeds(batch))
+    assert captured is not None
+    assert_same(steps, captured[sig.ITEMS], captured[sig.SCORES])
+    short = ItemBatch(batch.text, 0, [PLAIN] * KINDS, [np.arange(1, ITEMS, 3)] * KINDS, 5)  # nobody is left at level 2
+    steps = small.search(short, ItemSearchOptions(), "steps")
+    assert_same(small.search(short, ItemSearchOptions()), steps.items, steps.scores)
 
 
 @pytest.mark.parametrize("precision", ["int8", "fp16"])

@@ -141,3 +141,34 @@ class LiveRows:
         """See :class:`Rows`."""
         flat = graph.make("Flatten", beams, axis=2)
         return graph.make("Gather", flat, self.beam)
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Rows with the same key beside each other. Shapes depend on values.
+
+    Attributes:
+        key: int64 [groups], ascending.
+        row: int64 [groups, most], rows of each group; any row where a group has fewer than the largest.
+        place: int64 [rows], where each row stands among groups × most.
+    """
+
+    key: str
+    row: str
+    place: str
+
+    @classmethod
+    def of(cls, graph: GraphBuilder, key: str) -> Groups:
+        """``key``: int64 [rows], of which there may be none."""
+        keys, _, group, count = graph.op("Unique", [key], outputs=4)
+        size = graph.make("Shape", key)
+        group, order = graph.op("TopK", [group, size], outputs=2, largest=0)
+        first = graph.make("CumSum", count, graph.int_scalar(0), exclusive=1)
+        some = graph.concat([count, graph.ints(1)], axis=0)
+        most = graph.make("ReduceMax", some, axes=[0], keepdims=1)
+        number = graph.make("Sub", graph.arange(size), graph.make("Gather", first, group))
+        place = graph.make("Add", graph.make("Mul", group, most), number)
+        place = graph.make("ScatterElements", place, order, place, axis=0)
+        turn = graph.make("Add", graph.unsqueeze(first, 1), graph.arange(most))
+        last = graph.make("Sub", size, graph.int_scalar(1))
+        return cls(keys, graph.make("Gather", order, graph.make("Min", turn, last)), place)

@@ -60,7 +60,8 @@ def build_recommender(
     decoder = _Decoder(graph, model, memory, count - 1, cuda_graph)
     steps: _Steps
     if model.one_pass:
-        steps = _SiblingSteps(graph, model, decoder, text, tables, levels)
+        by_node = not cuda_graph and not graph.is_half  # GPUs multiply whole levels sooner than they sort
+        steps = _SiblingSteps(graph, model, decoder, text, SiblingScores(graph, model, tables, levels, by_node))
     else:
         steps = _CatalogSteps(graph, model, decoder, text)
     beams, answers = search.start(graph.dimension(text[0], 0))
@@ -127,17 +128,10 @@ class _SiblingSteps:
     """Every user starts from the last token read; the children of each beam's node are scored."""
 
     def __init__(
-        self,
-        graph: GraphBuilder,
-        model: SourceModel,
-        decoder: _Decoder,
-        text: list[str],
-        tables: TableFile,
-        levels: int,
+        self, graph: GraphBuilder, model: SourceModel, decoder: _Decoder, text: list[str], scores: SiblingScores
     ) -> None:
-        self._graph, self._model, self._decoder = graph, model, decoder
+        self._graph, self._model, self._decoder, self._scores = graph, model, decoder, scores
         self._ids, _, self._mask, *_ = text
-        self._scores = SiblingScores(graph, model, tables, levels)
 
     def first(self) -> str:
         """See :class:`_Steps`."""

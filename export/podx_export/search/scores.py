@@ -2,7 +2,8 @@
 
 Two kinds. Over the catalog: one product with the output rows of all its tokens. Over siblings (one-pass models): the
 children of each beam's node alone, a distribution of their own. Their output rows are gathered where the level has so
-many tokens that gathering costs less than the product with them all.
+many tokens that gathering costs less than the product with them all; on CPUs once for all beams at a node, for the
+beams of a batch have many nodes in common.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ from podx.bundle import trie_tables as names
 from podx.bundle.tables import TableFile
 from podx_export.blocks.graph import INT64, GraphBuilder
 from podx_export.blocks.layers import MASKED, embed
-from podx_export.blocks.rows import BeamRows, Rows
+from podx_export.blocks.rows import BeamRows, Groups, Rows
 from podx_export.blocks.source import SourceModel
 from podx_export.search.item_filter import FORBIDDEN
 
-FULL_PRODUCT = 256
-"""A level of up to this many times as many tokens as its widest node has children is multiplied whole. In a trial (512
-wide, 20 beams, batch 32, one thread) both ways took as long at 327 times; with more threads the product gains."""
+FULL_PRODUCT, FULL_PRODUCT_OF_NODES = 256, 64
+"""A level of up to this many times as many tokens as its widest node has children is multiplied whole: against rows
+gathered for each beam, and for each node."""
 
 BEYOND_ALL = 1 << 30
 """Place that no node has a child at."""
@@ -51,13 +52,15 @@ class SiblingScores:
     Args:
         tables: the catalog, whose numbers decide level by level how it is multiplied.
         levels: tokens of the longest item.
+        by_node: gather once for all beams at a node; shapes then depend on values.
     """
 
-    def __init__(self, graph: GraphBuilder, model: SourceModel, tables: TableFile, levels: int) -> None:
-        self._graph, self._model = graph, model
+    def __init__(self, graph: GraphBuilder, model: SourceModel, tables: TableFile, levels: int, by_node: bool) -> None:
+        self._graph, self._model, self._by_node = graph, model, by_node
         self._name = "embedding" if model.output is model.embedding else "output"
+        times = FULL_PRODUCT_OF_NODES if by_node else FULL_PRODUCT
         self._gathered = [
-            level > 0 and _size(tables, names.level_tokens(level)) > FULL_PRODUCT * _size(tables, names.widest(level))
+            level > 0 and _size(tables, names.level_tokens(level)) > times * _size(tables, names.widest(level))
             for level in range(levels)
         ]
 
@@ -82,13 +85,14 @@ class SiblingScores:
         """
         graph = self._graph
         node = rows.pick(graph, node)
-        first = graph.make("Gather", names.CHILD_START, graph.make("Max", node, graph.int_scalar(0)))
-        after = graph.make("Gather", names.CHILD_START, graph.make("Add", node, graph.int_scalar(1)))
-        places = graph.concat([names.widest(level), graph.weight("beyond", np.array([BEYOND_ALL], np.int32))], axis=0)
-        edge = graph.make("Add", graph.unsqueeze(first, 1), places)
-        there = graph.make("Less", edge, graph.unsqueeze(after, 1))  # a dead beam has no child at all
-        edge = graph.make("Where", there, edge, graph.int32_scalar(0))
-        logits = self._gathered_logits(states, edge) if self._gathered[level] else self._logits(states, edge, level)
+        edge, there = self._children(node, level)
+        if not self._gathered[level]:
+            logits = self._logits(states, edge, level)
+        elif self._by_node:
+            logits = self._logits_by_node(states, node, level)
+        else:
+            products = self._products(edge, graph.unsqueeze(states, 1))
+            logits = graph.make("Squeeze", products, graph.ints(2))
         log_probs = graph.make("LogSoftmax", graph.make("Where", there, logits, graph.float_scalar(MASKED)), axis=-1)
         return rows.spread(graph, graph.make("Where", there, log_probs, graph.float_scalar(FORBIDDEN)))
 
@@ -98,13 +102,31 @@ class SiblingScores:
         whole = graph.make("Gemm", states, self._output_rows(names.level_tokens(level)), transB=1)
         return graph.make("GatherElements", whole, graph.make("Gather", names.LEVEL_COLUMN, edge), axis=1)
 
-    def _gathered_logits(self, states: str, edge: str) -> str:
-        """A product with the children's own rows: [rows, edges]."""
+    def _logits_by_node(self, states: str, node: str, level: int) -> str:
+        """A product for each node, of its children's rows and the states of all beams there: [rows, edges]."""
+        graph = self._graph
+        groups = Groups.of(graph, node)
+        products = self._products(self._children(groups.key, level)[0], graph.make("Gather", states, groups.row))
+        by_row = graph.make("Flatten", graph.transpose(products, 0, 2, 1), axis=2)
+        return graph.make("Gather", by_row, groups.place)
+
+    def _products(self, edge: str, states: str) -> str:
+        """Output rows of edges [groups, edges], by states [groups, beams, d] → [groups, edges, beams]."""
         graph = self._graph
         column = graph.make("Gather", names.EDGE_COLUMN, edge)
         token = graph.make("Gather", graph.indices(names.OUTPUT_TOKENS), graph.cast(column, INT64))
         vectors = embed(graph, self._name, self._model.output, token)
-        return graph.make("Squeeze", graph.make("MatMul", vectors, graph.unsqueeze(states, 2)), graph.ints(2))
+        return graph.make("MatMul", vectors, graph.transpose(states, 0, 2, 1))
+
+    def _children(self, node: str, level: int) -> tuple[str, str]:
+        """Edges from nodes, int32 [nodes, most children + 1], and whether there is such an edge."""
+        graph = self._graph
+        first = graph.make("Gather", names.CHILD_START, graph.make("Max", node, graph.int_scalar(0)))
+        after = graph.make("Gather", names.CHILD_START, graph.make("Add", node, graph.int_scalar(1)))
+        places = graph.concat([names.widest(level), graph.weight("beyond", np.array([BEYOND_ALL], np.int32))], axis=0)
+        edge = graph.make("Add", graph.unsqueeze(first, 1), places)
+        there = graph.make("Less", edge, graph.unsqueeze(after, 1))  # a dead beam has no child at all
+        return graph.make("Where", there, edge, graph.int32_scalar(0)), there
 
     def _output_rows(self, tokens: str) -> str:
         """Rows of the output layer, which ONNX Runtime gathers once, when it loads the graph."""
