@@ -184,7 +184,8 @@ def _shared_positions(model: Any, causal: tuple[bool, ...]) -> SharedPositions |
     states, _ = model.encode(ModelBatch(start, torch.full_like(start, PLAIN_WORD), torch.ones_like(start), task))
     for hook in hooks:
         hook.remove()
-    return SharedPositions(*(tuple(seen[part] for part in parts[first::2]) for first in (0, 1)), _array(states))
+    keys, values = (tuple(seen[part] for part in parts[first::2]) for first in (0, 1))
+    return SharedPositions(keys, values, _array(states))
 
 
 @torch.no_grad()
