@@ -4,7 +4,7 @@
 #   sh bench/gpu.sh INTERACTIONS TOKENIZER RUNS RESULTS [SECONDS] [MORE]
 #
 # INTERACTIONS: whatever `podx data prepare` reads. TOKENIZER: T5's own sentencepiece model. RUNS: folder for data,
-# checkpoints and bundles. RESULTS: folder for results and the report. SECONDS: of training (default 120). MORE: another
+# checkpoints and bundles. RESULTS: folder for results and the report. SECONDS: of training (default 90). MORE: another
 # file of interactions, trained beside the first.
 #
 # First one-pass models of t5-small's shape, a token an item, are trained; beside them, on the CPU, untrained models of
@@ -12,7 +12,8 @@
 # Then, with nothing else running: eager PyTorch in fp32 and bf16 beside podx in fp32, fp16 and bf16, as a CUDA graph
 # and without, at batch 1 to 256; lists compared with eager's.
 set -eu
-interactions=$1 tokenizer=$2 runs=$3 results=$4 seconds=${5:-120} more=${6:-}
+export OMP_NUM_THREADS=4 # of each of the processes that prepare side by side; the bench sets its own
+interactions=$1 tokenizer=$2 runs=$3 results=$4 seconds=${5:-90} more=${6:-}
 mkdir -p "$runs" "$results"
 begun=$(date +%s)
 say() { echo "== $(($(date +%s) - begun)) s: $*"; }
@@ -33,6 +34,7 @@ checkpoint() {
     shift 3
     [ -d "$runs/ck-$name" ] || podx train "$runs/$data" --out "$runs/ck-$name" --preset t5-small --tasks sequential \
         --tokenizer "$tokenizer" --recipe "$recipe" "$@" > "$runs/train-$name.log" 2>&1 || say "training $name failed"
+    say "checkpoint $name"
 }
 # bundles NAME PRECISION…: one after another
 bundles() {
@@ -40,7 +42,8 @@ bundles() {
     shift
     for precision in "$@"; do
         [ -d "$runs/$name-$precision" ] || podx export "$runs/ck-$name" --out "$runs/$name-$precision" \
-            --precision "$precision" > "$runs/export-$name-$precision.log" 2>&1 || say "export $name $precision failed"
+            --precision "$precision" --parity-users 4 > "$runs/export-$name-$precision.log" 2>&1 ||
+            say "export $name $precision failed"
     done
 }
 
@@ -89,12 +92,12 @@ measure() {
     cap "$limit" podx bench "$runs/$name-fp32" $variants --checkpoint "$runs/ck-$name" --data "$runs/$name" \
         --device cuda --tasks sequential --threads 8 "$@" --out "$results/$name" --label "$name"
 }
-eager="encode-once,encode-once-bf16"
-measure one 150 --engines "$eager,podx,podx-uncaptured" --batch-sizes 1,8,32,128,256 --speed-users 32 --rounds 3 \
-    --accuracy-users 0 --eager-users 512
-measure numbers 100 --engines "$eager,encode-once-unconstrained,podx,podx-uncaptured,podx-steps" \
-    --batch-sizes 1,32,256 --speed-users 16 --rounds 2 --no-accuracy
-measure codes 70 --engines "encode-once,podx,podx-uncaptured" --batch-sizes 1,32,256 --speed-users 16 --rounds 2 --no-accuracy
+measure one 180 --engines encode-once,encode-once-bf16,podx,podx-uncaptured --batch-sizes 1,8,32,128,256 \
+    --speed-users 32 --rounds 2 --accuracy-users 2048 --eager-users 256
+measure numbers 100 --engines encode-once,podx,podx-uncaptured --batch-sizes 1,32,256 --speed-users 16 --rounds 2 \
+    --accuracy-users 64 --eager-users 64
+measure codes 70 --engines encode-once,podx,podx-uncaptured --batch-sizes 1,32,256 --speed-users 16 --rounds 2 \
+    --accuracy-users 64 --eager-users 64
 # accuracy NAME: of the trained model, all test users
 accuracy() {
     [ ! -d "$runs/$1-fp32" ] || cap 60 podx bench accuracy "one pass, a token an item, t5-small=$runs/$1-fp32@$runs/$1" \

@@ -6,6 +6,8 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnxruntime as ort
 import pytest
 
 from podx.bundle import signature as sig
@@ -103,3 +105,17 @@ def test_buckets_hold_what_they_must() -> None:
 def test_a_cpu_does_not_use_it(exported: tuple[Checkpoint, Bundle]) -> None:
     _, bundle = exported
     assert GraphModel(bundle, SessionOptions())._cuda_graph_for(ItemSearchOptions(), CUDA_GRAPH_K) is None
+
+
+def test_at_fixed_sizes_no_shape_is_left_to_compute(exported: tuple[Checkpoint, Bundle], tmp_path: Path) -> None:
+    """ONNX Runtime would run what computes shapes on the CPU, and CUDA then refuses to capture the graph."""
+    bundle = exported[1]
+    settings = ort.SessionOptions()
+    settings.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    settings.optimized_model_filepath = str(tmp_path / "at_fixed_sizes.onnx")
+    for name, size in Bucket(8, 48, 32, 1).dimensions().items():
+        settings.add_free_dimension_override_by_name(name, size)
+    ort.InferenceSession(str(bundle.file(sig.CUDA_GRAPH_FILE)), settings, providers=["CPUExecutionProvider"])
+    nodes = onnx.load(tmp_path / "at_fixed_sizes.onnx", load_external_data=False).graph.node
+    assert len(nodes) > 100
+    assert {node.op_type for node in nodes}.isdisjoint({"Shape", "Size", "NonZero", "If", "Loop"})

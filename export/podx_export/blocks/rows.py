@@ -88,7 +88,7 @@ class AllRows:
     @classmethod
     def of(cls, graph: GraphBuilder, alive: str, beams: int) -> AllRows:
         """``alive``: bool [batch, beams], of which only the shape counts."""
-        rows = graph.arange(graph.make("Reshape", graph.make("Size", alive), graph.ints(1)))
+        rows = graph.arange(graph.dimension(graph.reshape(alive, -1), 0))
         return cls(graph.reshape(rows, -1, beams), beams)
 
     def pick(self, graph: GraphBuilder, beams: str) -> str:
