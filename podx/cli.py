@@ -99,7 +99,7 @@ def recommend(
     load: Any = None,
 ) -> None:
     """The items a user most likely turns to next."""
-    recommender = podx.load(bundle, **load, **reading_arguments(reading))
+    recommender = podx.load(bundle, **load, **reading_arguments(reading), tasks=["sequential"])
     answers = recommender.recommend(
         user, _split(history), k, _split(exclude) or (), _split(allow), exclude_seen=not include_seen
     )
@@ -123,7 +123,7 @@ def rank(
     load: Any = None,
 ) -> None:
     """The best of some candidates for a user."""
-    recommender = podx.load(bundle, **load, **reading_arguments(reading))
+    recommender = podx.load(bundle, **load, **reading_arguments(reading), tasks=["topn"])
     answers = recommender.rank(user, _split(candidates) or [], k, history=_split(history))
     _show(f"best for {user}", answers, as_json)
 
@@ -140,7 +140,7 @@ def explain(
 ) -> None:
     """One sentence on why an item suits a user."""
     search = podx.TextSearchOptions(diversity_penalty=diversity_penalty)
-    answer = podx.load(bundle, **load).explain(user, item, search)
+    answer = podx.load(bundle, **load, tasks=["explanation"]).explain(user, item, search)
     typer.echo(json.dumps(asdict(answer), ensure_ascii=False) if as_json else answer.text)
 
 

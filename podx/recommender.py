@@ -45,8 +45,13 @@ def load(
     cuda_graph: bool = True,
     unknown_user: UnknownUser = "error",
     max_k: int = DEFAULT_MAX_K,
+    tasks: Sequence[str] | None = None,
 ) -> Recommender:
     """Open a bundle that ``podx export`` wrote.
+
+    The graphs are opened, all files are mapped, and a few requests are answered, so that the first answer takes as long
+    as the second. What happens to the folder afterwards (``podx catalog update --in-place``, another export, deletion)
+    changes nothing; only writing into its files would, which podx never does.
 
     Args:
         path: the bundle folder.
@@ -61,17 +66,21 @@ def load(
         unknown_user: ``nearest``: recommend for users whom the model does not know by what is most like them, the known
             users whose items are most similar to the given history (:mod:`podx.requests.cold_start`).
         max_k: most items that a request may ask for. The search is at least k wide, so one large k holds up all others.
+        tasks: tasks whose graphs are opened now; None: all that the model answers. Explanations and searches of the
+            vocabulary have graphs of their own, which take as much memory again. Graphs of other tasks and searches,
+            and of requests with item lists too long for the one graph, are opened when they are first needed, from what
+            the files held at loading.
 
     Raises:
         BundleError: the folder is incomplete or damaged, or (BundleVersionError) of another format version.
         DeviceError: the device is not there. DependencyError: ONNX Runtime is not installed.
-        ConfigError: an option is out of range.
+        ConfigError: an option is out of range. UnsupportedTaskError: the model was not trained for one of the tasks.
     """
     if long_history not in ("error", "keep-last"):
         raise ConfigError(f"long_history must be 'error' or 'keep-last', not {long_history!r}")
     options = SessionOptions(resolve_device(device), threads, spin, cuda_graph)
     bundle = Bundle.load(Path(path), verify)
-    return Recommender(bundle, options, long_history, search_graph, unknown_user, max_k, verify)
+    return Recommender(bundle, options, long_history, search_graph, unknown_user, max_k, tasks, verify)
 
 
 class Recommender:
@@ -91,6 +100,7 @@ class Recommender:
         search_graph: SearchGraph = "auto",
         unknown_user: UnknownUser = "error",
         max_k: int = DEFAULT_MAX_K,
+        tasks: Sequence[str] | None = None,
         verify: bool = True,
     ) -> None:
         if max_k < 1:
@@ -98,9 +108,15 @@ class Recommender:
         self.max_k = max_k
         self._load = partial(Bundle.load, verify=verify)
         self._open = partial(
-            Snapshot, options=options, long_history=long_history, search_graph=search_graph, unknown_user=unknown_user
+            Snapshot,
+            options=options,
+            long_history=long_history,
+            search_graph=search_graph,
+            unknown_user=unknown_user,
+            tasks=tasks,
         )
         self._snapshot = self._open(bundle)  # every call reads it once, and so is answered from one bundle
+        self._snapshot.try_out()
         self._swapping = threading.Lock()
 
     @property
@@ -130,13 +146,13 @@ class Recommender:
                 those of the first users of whom it knows a history.
 
         Raises:
-            SwapError: the bundle does not load, lacks a task that the present one answers, or fails the trial. The
-                present one goes on answering.
+            SwapError: the bundle does not load, lacks a task of the present one (``tasks`` of :func:`load`), or fails
+                the trial. The present one goes on answering.
         """
         with self._swapping:
             try:
                 new = self._open(self._load(Path(bundle)))
-                for task in self.manifest.answered:
+                for task in self._snapshot.tasks:
                     new.requests.lookup.task_id(task)
                 new.try_out(trial)
             except Exception as error:  # of whatever kind: none may end the service

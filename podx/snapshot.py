@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from podx.bundle.bundle import Bundle
+from podx.bundle.signature import DECODER_FILE, ENCODER_FILE
 from podx.decoding.generated_items import ItemReader
 from podx.decoding.items import ItemResults
 from podx.decoding.options import ItemSearchOptions, TextSearchOptions
@@ -21,17 +22,23 @@ from podx.requests.lookup import LongHistory, UnknownUser
 from podx.requests.types import RankRequest, Recommendation, Recommendations, RecommendRequest, UserKind
 from podx.text.batches import DEFAULT_BATCH_SIZE, in_batches
 from podx.text.inputs import EncodedInput
-from podx.text.templates import Task
+from podx.text.templates import Task, parse_tasks
 
 TRIAL_USERS, TRIAL_K = 3, 10
+TEXT_GRAPHS = ENCODER_FILE, DECODER_FILE
 
 
 class Snapshot:
-    """A bundle and everything made of it. Nothing in it changes, and any number of threads may ask it.
+    """A bundle and everything made of it. Nothing in it changes, whatever becomes of the folder.
+
+    Any number of threads may ask it.
 
     Args:
         bundle: the checked folder.
-        options, long_history, search_graph, unknown_user: see :func:`podx.load`.
+        options, long_history, search_graph, unknown_user, tasks: see :func:`podx.load`.
+
+    Attributes:
+        tasks: those whose graphs were opened at once.
     """
 
     def __init__(
@@ -41,12 +48,19 @@ class Snapshot:
         long_history: LongHistory = "error",
         search_graph: SearchGraph = "auto",
         unknown_user: UnknownUser = "error",
+        tasks: Sequence[str] | None = None,
     ) -> None:
         self.bundle = bundle
         self.requests = RequestEncoder(bundle, long_history, unknown_user)
         self.model = GraphModel(bundle, options)
         self.reader = ItemReader(bundle.catalog, bundle.tokenizer)
         self._search = CatalogSearch(bundle, self.model, search_graph)
+        self.tasks = bundle.manifest.answered if tasks is None else parse_tasks(",".join(tasks))
+        graphs: set[str] = set()
+        for task in self.tasks:
+            self.requests.lookup.task_id(task)
+            graphs.update(TEXT_GRAPHS if task is Task.EXPLANATION else self._search.graphs)
+        self.model.open(graphs)
 
     def encode(
         self, requests: Sequence[RecommendRequest | RankRequest], exclude_seen: bool = True
@@ -107,13 +121,14 @@ class Snapshot:
         """Answer a few requests, seen items included.
 
         Args:
-            requests: none: the first :data:`TRIAL_USERS` users of whom a history is known.
+            requests: none: the first :data:`TRIAL_USERS` users of whom a history is known, where the graphs for it are
+                open.
 
         Raises:
             BundleError: no item comes back, or one whose score is no number.
             RequestError: one of the given requests cannot be answered from this bundle.
         """
-        if not requests and Task.SEQUENTIAL in self.bundle.manifest.answered:
+        if not requests and Task.SEQUENTIAL in self.tasks:
             users = self.bundle.users
             known = np.flatnonzero(np.diff(users.offsets))[:TRIAL_USERS] + 1
             requests = [RecommendRequest(users.ids.raw(number)) for number in known.tolist()]

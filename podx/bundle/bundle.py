@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+
 from podx.bundle.catalog import Catalog
-from podx.bundle.manifest import MANIFEST_FILE, Manifest, file_sha256
+from podx.bundle.manifest import MANIFEST_FILE, Manifest
 from podx.bundle.users import UserTable
 from podx.errors import BundleError
 from podx.text.inputs import InputEncoder
@@ -15,23 +21,56 @@ from podx.text.templates import Task, Template
 from podx.text.tokenizer import Tokenizer
 
 CATALOG_FILE = "catalog.bin"
-USERS_FILE = "users.npz"
+USERS_FILE = "users.bin"
 TOKENIZER_FILE = "spiece.model"
 _VERSION_DIGITS = 12
+
+
+@dataclass(frozen=True)
+class _HeldFile:
+    """What a file holds, mapped, whatever becomes of its name; and by what it is known again."""
+
+    content: npt.NDArray[np.uint8]
+    identity: tuple[int, int, int, int]
+
+    @classmethod
+    def of(cls, path: Path, sha256: str | None) -> _HeldFile:
+        """Map a file. ``sha256``: its checksum, where that is to be compared.
+
+        Raises:
+            BundleError: it is another one.
+        """
+        with path.open("rb") as file:
+            # read, not looked at in the map, whose pages would count as this process's memory
+            if sha256 is not None and hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+                raise BundleError(f"{path} is damaged or was changed: copy it anew, or export the bundle again")
+            stat = os.fstat(file.fileno())
+            mapped = np.memmap(file, dtype=np.uint8, mode="r") if stat.st_size else np.zeros(0, dtype=np.uint8)
+        return cls(np.asarray(mapped), _identity(stat))
+
+
+def _identity(stat: os.stat_result) -> tuple[int, int, int, int]:
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
 
 
 class Bundle:
     """An exported folder whose files have been checked.
 
+    Its files are mapped when it is loaded. podx never writes into a file that is there, but puts another in its place,
+    so the maps keep what was checked: see :attr:`held`.
+
     Attributes:
         version: the first 12 hex digits of the manifest's sha256, and so, since it lists those of all files, of
             everything in the bundle: the same wherever it is copied.
+        held: what each file held when the bundle was loaded, by name.
     """
 
-    def __init__(self, path: Path, manifest: Manifest, version: str) -> None:
+    def __init__(self, path: Path, manifest: Manifest, version: str, files: Mapping[str, _HeldFile]) -> None:
         self.path = path
         self.manifest = manifest
         self.version = version
+        self.held = {name: file.content for name, file in files.items()}
+        self._identities = {name: file.identity for name, file in files.items()}
 
     @classmethod
     def load(cls, path: Path, verify: bool = True) -> Bundle:
@@ -52,13 +91,23 @@ class Bundle:
             text = manifest_path.read_bytes().decode("utf-8")  # as it is: text mode would change line ends
         except UnicodeDecodeError as error:
             raise BundleError(f"{manifest_path} is damaged ({error}): export the bundle again") from error
-        manifest = Manifest.from_json(text)
+        manifest, files = Manifest.from_json(text), {}
         for name, sha256 in manifest.files.items():
             if not (path / name).is_file():
                 raise BundleError(f"{path / name} is missing: copy the whole bundle, or export it again")
-            if verify and file_sha256(path / name) != sha256:
-                raise BundleError(f"{path / name} is damaged or was changed: copy it anew, or export the bundle again")
-        return cls(path, manifest, hashlib.sha256(text.encode()).hexdigest()[:_VERSION_DIGITS])
+            files[name] = _HeldFile.of(path / name, sha256 if verify else None)
+        return cls(path, manifest, hashlib.sha256(text.encode()).hexdigest()[:_VERSION_DIGITS], files)
+
+    def require_unchanged(self) -> None:
+        """Make sure that what was read by path since :meth:`load` is what was checked then.
+
+        Raises:
+            BundleError: a file has gone, or another has taken its place.
+        """
+        for name, identity in self._identities.items():
+            path = self.path / name
+            if not path.is_file() or _identity(path.stat()) != identity:
+                raise BundleError(f"{path} was replaced while the bundle was loaded: load it again")
 
     def file(self, name: str) -> Path:
         """Path of a file that the manifest lists.

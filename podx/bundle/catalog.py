@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,7 @@ from podx.text.inputs import item_target_tokens
 from podx.text.tokenizer import Tokenizer
 
 ENCODING = "utf-8"
-ORDERED_IDS, NUMBER_AT, PLACE_OF = "ids.ordered", "ids.number_at", "ids.place_of"
+_ID_TABLES = "ids.ordered", "ids.number_at", "ids.place_of"
 TOKENS, OFFSETS, LISTED, TEXTS = "items.tokens", "items.offsets", "items.listed", "items.texts"
 
 
@@ -72,13 +73,19 @@ class IdTable:
         return cls(np.array(encoded, dtype=np.bytes_) if encoded else np.empty(0, dtype="S1"), what)
 
     @classmethod
-    def stored(
-        cls, ordered: npt.NDArray[np.bytes_], number_at: npt.NDArray[np.int32], place_of: npt.NDArray[np.int32]
-    ) -> IdTable:
-        """Table whose arrays are at hand, as another one had them; they are taken as they are."""
+    def read(cls, tables: TableFile) -> IdTable:
+        """Map what :meth:`tables` gave.
+
+        Raises:
+            CatalogError: the file lacks a table.
+        """
         table = cls.__new__(cls)
-        table.ordered, table.number_at, table.place_of = ordered, number_at, place_of
+        table.ordered, table.number_at, table.place_of = (tables.map(name) for name in _ID_TABLES)
         return table
+
+    def tables(self) -> dict[str, npt.NDArray[Any]]:
+        """The arrays to store, by name."""
+        return dict(zip(_ID_TABLES, (self.ordered, self.number_at, self.place_of), strict=True))
 
     def __len__(self) -> int:
         return len(self.ordered)
@@ -165,12 +172,10 @@ class Catalog:
         Raises:
             CatalogError: an item is longer than the recommender graph walks, or, for a one-pass model, begins another.
         """
-        arrays = {
+        arrays: dict[str, npt.NDArray[Any]] = {
             **search_tables(self.trie, self.end_token),
             **(sibling_tables(self.trie) if one_pass else {}),
-            ORDERED_IDS: self.items.ordered,
-            NUMBER_AT: self.items.number_at,
-            PLACE_OF: self.items.place_of,
+            **self.items.tables(),
             TOKENS: self.tokens,
             OFFSETS: self.offsets,
             LISTED: self.listed,
@@ -188,7 +193,7 @@ class Catalog:
         """
         tables = TableFile(path)
         return cls(
-            items=IdTable.stored(tables.map(ORDERED_IDS), tables.map(NUMBER_AT), tables.map(PLACE_OF)),
+            items=IdTable.read(tables),
             tokens=tables.map(TOKENS),
             offsets=tables.map(OFFSETS),
             listed=tables.map(LISTED),

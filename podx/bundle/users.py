@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import zipfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from podx.bundle.catalog import IdTable
+from podx.bundle.tables import TableFile, write_tables
 from podx.errors import CatalogError
 
-_WITHOUT_VECTORS = "without_vectors"
+_ITEMS, _OFFSETS, _WITHOUT_VECTORS = "users.items", "users.offsets", "users.without_vectors"
 
 
 @dataclass(frozen=True)
@@ -40,38 +38,20 @@ class UserTable:
         return self.items[self.offsets[user - 1] : self.offsets[user]]
 
     def save(self, path: Path) -> None:
-        """Write as ``.npz`` without pickled objects."""
-        arrays: dict[str, Any] = {"raw_ids": self.ids.raw_ids, "items": self.items, "offsets": self.offsets}
-        if self.without_vectors is not None:
-            arrays[_WITHOUT_VECTORS] = self.without_vectors
-        np.savez(path, **arrays)
+        """Write as tables (:mod:`podx.bundle.tables`)."""
+        without = {} if self.without_vectors is None else {_WITHOUT_VECTORS: self.without_vectors}
+        write_tables(path, {**self.ids.tables(), _ITEMS: self.items, _OFFSETS: self.offsets, **without})
 
     @classmethod
     def load(cls, path: Path) -> UserTable:
-        """Read what :meth:`save` wrote.
+        """Map what :meth:`save` wrote; the disk is read where the arrays are looked at.
 
         Raises:
             CatalogError: the file is not such a table.
         """
-        arrays = _read_arrays(path, ("raw_ids", "items", "offsets"))
-        without = arrays.get(_WITHOUT_VECTORS)
-        return cls(IdTable(arrays["raw_ids"], "user"), arrays["items"], arrays["offsets"], without)
-
-
-def _read_arrays(path: Path, needed: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
-    """Arrays of an ``.npz`` file; no pickle is read.
-
-    Raises:
-        CatalogError: the file is missing, damaged, or lacks a needed array.
-    """
-    try:
-        with zipfile.ZipFile(path):  # numpy reads other formats too, and some of them as something else
-            pass
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = dict(archive.items())
-    except (OSError, EOFError, ValueError, NotImplementedError, RuntimeError, zipfile.BadZipFile) as error:
-        raise CatalogError(f"{path} is not a table written by podx ({error}): copy it anew, or export again") from error
-    missing = [name for name in needed if name not in arrays]
-    if missing:
-        raise CatalogError(f"{path} is not a table written by podx (it lacks {', '.join(missing)}): export again")
-    return arrays
+        tables = TableFile(path)
+        without = tables.map(_WITHOUT_VECTORS) if _WITHOUT_VECTORS in tables.layout else None
+        users = cls(IdTable.read(tables), tables.map(_ITEMS), tables.map(_OFFSETS), without)
+        if len(users.offsets) != len(users) + 1 or users.offsets[-1] != len(users.items):
+            raise CatalogError(f"the tables in {path} do not fit together: copy it anew, or export again")
+        return users

@@ -69,7 +69,8 @@ class ItemResults:
     """Answers, best first.
 
     ``items``: int64 [batch, k], 0 where there are fewer; ``scores``: float32 [batch, k]; ``exact``: bool [batch],
-    whether they are certain to be the k items of highest score in the catalog; None where that was not examined.
+    whether they are certain to be the k items of highest score in the catalog, masked for those of whom that was not
+    examined; None where it was for none.
     """
 
     items: IntArray

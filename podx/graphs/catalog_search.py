@@ -10,7 +10,8 @@ from typing import Literal
 import numpy as np
 
 from podx.bundle.bundle import Bundle
-from podx.bundle.signature import RECOMMEND_FILE
+from podx.bundle.signature import ENCODER_FILE, ITEM_DECODER_FILE, RECOMMEND_FILE
+from podx.bundle.trie import NO_ITEM
 from podx.decoding.item_filter import ItemFilter
 from podx.decoding.items import ItemResults, ItemSearch, TokenColumns
 from podx.decoding.options import MAX_RETRY_BEAMS, SIBLINGS, ItemSearchOptions, ScoreOver
@@ -40,6 +41,12 @@ class CatalogSearch:
         if search_graph not in ("auto", "one", "steps"):
             raise ConfigError(f"search_graph must be 'auto', 'one' or 'steps', not {search_graph!r}")
         self._bundle, self._model, self._search_graph = bundle, model, search_graph
+
+    @property
+    def graphs(self) -> tuple[str, ...]:
+        """Files of the graphs by which items are usually searched for."""
+        by_one = self._search_graph != "steps" and self._bundle.manifest.levels > 0
+        return (RECOMMEND_FILE,) if by_one else (ENCODER_FILE, ITEM_DECODER_FILE)
 
     def chosen(self, options: ItemSearchOptions) -> Search:
         """The search that can do what is asked.
@@ -81,7 +88,20 @@ class CatalogSearch:
         return asked
 
     def _by_either(self, options: ItemSearchOptions, batch: ItemBatch) -> ItemResults:
-        return (self._by_steps if batch.longest_list > LONG_LIST else self._by_one_graph)(options, batch)
+        """Each request by the graph that suits its own lists, whoever shares the batch."""
+        long = batch.longest_lists > LONG_LIST
+        if not long.any():
+            return self._by_one_graph(options, batch)
+        items = np.full((batch.text.size, batch.k), NO_ITEM, dtype=np.int64)
+        scores = items.astype(np.float32)
+        exact = np.ma.MaskedArray(np.zeros(len(items), dtype=np.bool_), mask=True)
+        for rows, way in ((np.flatnonzero(~long), self._by_one_graph), (np.flatnonzero(long), self._by_steps)):
+            if len(rows):
+                results = way(options, batch.rows(rows))
+                items[rows], scores[rows] = results.items, results.scores
+                if results.exact is not None:
+                    exact[rows] = results.exact
+        return ItemResults(items, scores, exact)
 
     def _by_one_graph(self, options: ItemSearchOptions, batch: ItemBatch) -> ItemResults:
         results = self._model.recommend(batch, options)

@@ -3,7 +3,8 @@
 A CUDA graph replays fixed shapes at fixed addresses. So requests are padded to a *bucket* (users, tokens, length of the
 lists, rows of users' prompt vectors), each bucket has a session of its own whose free dimensions are set to the
 bucket's, so that nothing is left to be computed from shapes, and its inputs and outputs lie in buffers that stay where
-they are. A bucket is made when it is first needed. One request at a time runs in a bucket; others wait.
+they are. A bucket is made when it is first needed, and the one that was needed longest ago goes when there are too
+many. One batch at a time runs in a bucket; others wait.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ import numpy.typing as npt
 
 from podx.bundle import signature as sig
 from podx.decoding.options import CUDA_GRAPH_K
-from podx.graphs.session import FixedSession, SessionOptions
+from podx.graphs.opened_once import OpenedOnce
+from podx.graphs.session import FixedSession, HeldFiles, SessionOptions
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 SOURCE_LENGTHS = (32, 48, 64, 96, 128, 256, 416, 512)
@@ -29,6 +31,9 @@ ALLOWED_LENGTHS = (1, 128)
 
 USER_ROWS = (1, 20)
 """One for a user with prompt vectors, or all the similar users of one without."""
+
+MOST_SESSIONS = 32
+"""Buckets that live at a time. Each holds the weights on the GPU once more."""
 
 _FILL = dict.fromkeys((sig.EXCLUDED_ITEMS, sig.ALLOWED_ITEMS, sig.USER_ROWS), sig.NO_NUMBER)
 """What inputs are padded with, where it is not 0."""
@@ -81,10 +86,13 @@ def _at_least(size: int, among: tuple[int, ...]) -> int | None:
 class CudaGraphRecommender:
     """Runs the graph for CUDA graphs. Safe to call from several threads."""
 
-    def __init__(self, path: Path, options: SessionOptions) -> None:
-        self._path, self._options = path, options
-        self._sessions: dict[Bucket, tuple[FixedSession, threading.Lock]] = {}
-        self._lock = threading.Lock()
+    def __init__(self, path: Path, options: SessionOptions, held: HeldFiles | None = None) -> None:
+        """Open nothing yet. ``held``: see :class:`podx.graphs.session.GraphSession`."""
+
+        def open_(bucket: Bucket) -> tuple[FixedSession, threading.Lock]:
+            return FixedSession(path, options, bucket.dimensions(), held), threading.Lock()
+
+        self._sessions = OpenedOnce(open_, MOST_SESSIONS)
 
     def run(self, feeds: Arrays) -> dict[str, npt.NDArray[np.generic]] | None:
         """Answers of a batch (:func:`podx.bundle.signature.answer_tensors`); None where no bucket holds it.
@@ -96,14 +104,7 @@ class CudaGraphRecommender:
         if bucket is None:
             return None
         users = len(feeds[sig.INPUT_IDS])
-        session, lock = self._session(bucket)
+        session, lock = self._sessions[bucket]
         with lock:
             outputs = session.run({name: bucket.pad(name, array) for name, array in feeds.items()})
             return {name: array[:users].copy() for name, array in outputs.items()}
-
-    def _session(self, bucket: Bucket) -> tuple[FixedSession, threading.Lock]:
-        with self._lock:
-            if bucket not in self._sessions:
-                session = FixedSession(self._path, self._options, bucket.dimensions())
-                self._sessions[bucket] = session, threading.Lock()
-            return self._sessions[bucket]

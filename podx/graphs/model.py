@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +16,8 @@ from podx.decoding.options import CUDA_GRAPH_K, DEFAULT_BEAMS, DEFAULT_LENGTH_PE
 from podx.decoding.stepper import FloatArray, IntArray
 from podx.graphs.cuda_graph import CudaGraphRecommender
 from podx.graphs.int8_check import require_exact_products
-from podx.graphs.session import CPU, CUDA, GraphSession, SessionOptions, select_rows
+from podx.graphs.opened_once import OpenedOnce
+from podx.graphs.session import CPU, CUDA, GraphSession, HeldFiles, SessionOptions, select_rows
 from podx.requests.batch import ItemBatch
 from podx.requests.encoder import allowed_row
 from podx.text.inputs import UNKNOWN_USER, Batch, pad_rows
@@ -124,10 +124,10 @@ class GraphModel:
     def __init__(self, bundle: Bundle, options: SessionOptions) -> None:
         self._bundle = bundle
         self._options = options
-        self._sessions: dict[str, GraphSession] = {}
-        self._cuda_graph: CudaGraphRecommender | None = None
+        self._held: HeldFiles | None = None
+        self._sessions = OpenedOnce(self._open)
+        self._cuda_graph = self._new_cuda_graph()
         self._user_rows = bundle.manifest.user_prompts > 0
-        self._lock = threading.Lock()
         if bundle.manifest.largest_int8 and options.device == CPU:
             require_exact_products(bundle.path, bundle.manifest.largest_int8)
 
@@ -136,6 +136,26 @@ class GraphModel:
         """Where the graphs run."""
         return self._options.device
 
+    def open(self, names: Collection[str]) -> None:
+        """Load graph files now, and depend on the bundle's folder no longer.
+
+        Graphs that are needed later are read from what their files held when the bundle was loaded.
+
+        Raises:
+            BundleError: as :meth:`session`, or the folder has changed since the bundle was loaded.
+        """
+        for name in names:
+            self.session(name)
+        self._bundle.require_unchanged()
+        self._held = self._bundle.held
+        self._cuda_graph = self._new_cuda_graph()
+
+    def _new_cuda_graph(self) -> CudaGraphRecommender | None:
+        """The graph for CUDA graphs, where the bundle has one; nothing is opened yet."""
+        if sig.CUDA_GRAPH_FILE not in self._bundle.manifest.files:
+            return None
+        return CudaGraphRecommender(self._bundle.file(sig.CUDA_GRAPH_FILE), self._options, self._held)
+
     def session(self, name: str) -> GraphSession:
         """The session of a graph file.
 
@@ -143,12 +163,12 @@ class GraphModel:
             BundleError: the bundle has no such graph, or ONNX Runtime cannot load it.
             DeviceError: ONNX Runtime fell back to another device.
         """
-        with self._lock:
-            if name not in self._sessions:
-                does_all = name == sig.RECOMMEND_FILE
-                spin = does_all if self._options.spin is None else self._options.spin
-                self._sessions[name] = GraphSession(self._bundle.file(name), replace(self._options, spin=spin))
-            return self._sessions[name]
+        return self._sessions[name]
+
+    def _open(self, name: str) -> GraphSession:
+        does_all = name == sig.RECOMMEND_FILE
+        spin = does_all if self._options.spin is None else self._options.spin
+        return GraphSession(self._bundle.file(name), replace(self._options, spin=spin), self._held)
 
     def encode(self, batch: Batch, task_id: int) -> dict[str, Any]:
         """Memory of a batch: mask and cross-attention K and V of every decoder layer, on the device."""
@@ -167,12 +187,7 @@ class GraphModel:
         """The graph for CUDA graphs, where the bundle has one and it does the search that is asked for."""
         wanted = self._options.device == CUDA and self._options.cuda_graph
         usual = (options.beams, options.length_penalty, k) == (DEFAULT_BEAMS, DEFAULT_LENGTH_PENALTY, CUDA_GRAPH_K)
-        if not (wanted and usual and sig.CUDA_GRAPH_FILE in self._bundle.manifest.files):
-            return None
-        with self._lock:
-            if self._cuda_graph is None:
-                self._cuda_graph = CudaGraphRecommender(self._bundle.file(sig.CUDA_GRAPH_FILE), self._options)
-            return self._cuda_graph
+        return self._cuda_graph if wanted and usual else None
 
     def stepper(self, memory: Mapping[str, Any], batch: int, output_tokens: IntArray | None) -> GraphStepper:
         """A stepper over this memory. ``output_tokens``: score only these; None: the whole vocabulary."""

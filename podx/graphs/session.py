@@ -40,6 +40,9 @@ _LOAD_ERRORS = (
 )
 """What a graph that cannot be loaded may raise; ONNX Runtime's exceptions have no common base of their own."""
 
+HeldFiles = Mapping[str, npt.NDArray[np.uint8]]
+"""What the files of a folder held when it was loaded, by name."""
+
 Feed = Any
 """A numpy array, or an OrtValue that an earlier run gave."""
 
@@ -108,7 +111,13 @@ def _settings(options: SessionOptions) -> ort.SessionOptions:
     return settings
 
 
-def _open(path: Path, options: SessionOptions, settings: ort.SessionOptions, **provider_options: str) -> Any:
+def _open(
+    path: Path,
+    options: SessionOptions,
+    settings: ort.SessionOptions,
+    held: HeldFiles | None,
+    **provider_options: str,
+) -> Any:
     """Load a graph on the device that was asked for.
 
     Raises:
@@ -118,8 +127,15 @@ def _open(path: Path, options: SessionOptions, settings: ort.SessionOptions, **p
     if options.device == CUDA and hasattr(ort, "preload_dlls"):
         ort.preload_dlls()
     provider = _PROVIDERS[options.device]
+    graph: str | bytes = str(path)
+    if held is not None:
+        graph = held[path.name].tobytes()
+        beside = {name: content for name, content in held.items() if name != path.name and len(content)}
+        settings.add_external_initializers_from_files_in_memory(
+            list(beside), list(beside.values()), list(map(len, beside.values()))
+        )
     try:
-        session = ort.InferenceSession(str(path), settings, providers=[(provider, provider_options)])
+        session = ort.InferenceSession(graph, settings, providers=[(provider, provider_options)])
     except _LOAD_ERRORS as error:
         raise BundleError(f"ONNX Runtime cannot load {path}: {error}") from error
     if session.get_providers()[0] != provider:
@@ -133,14 +149,19 @@ def _open(path: Path, options: SessionOptions, settings: ort.SessionOptions, **p
 class GraphSession:
     """One graph, ready to run. Safe to call from several threads."""
 
-    def __init__(self, path: Path, options: SessionOptions) -> None:
+    def __init__(self, path: Path, options: SessionOptions, held: HeldFiles | None = None) -> None:
         """Load a graph.
+
+        Args:
+            held: read the graph and what lies beside it from here, and nothing from the disk. ONNX Runtime copies what
+                it needs of it; weights and tables that it reads from the disk itself are mapped, so that processes
+                share them.
 
         Raises:
             BundleError: ONNX Runtime cannot load the file.
             DeviceError: ONNX Runtime fell back to another device.
         """
-        self._session = _open(path, options, _settings(options))
+        self._session = _open(path, options, _settings(options), held)
         self.device = options.device
         self.outputs: list[str] = [output.name for output in self._session.get_outputs()]
 
@@ -179,14 +200,17 @@ class FixedSession:
 
     Args:
         dimensions: size of each free dimension, by its name in the graph.
+        held: see :class:`GraphSession`.
     """
 
-    def __init__(self, path: Path, options: SessionOptions, dimensions: Mapping[str, int]) -> None:
+    def __init__(
+        self, path: Path, options: SessionOptions, dimensions: Mapping[str, int], held: HeldFiles | None = None
+    ) -> None:
         settings = _settings(options)
         for name, size in dimensions.items():
             settings.add_free_dimension_override_by_name(name, size)
         capture = {"enable_cuda_graph": "1"} if options.device == CUDA else {}
-        self._session = _open(path, options, settings, **capture)
+        self._session = _open(path, options, settings, held, **capture)
         self._device = options.device
         self._binding = self._session.io_binding()
         self._inputs: dict[str, Any] = {}

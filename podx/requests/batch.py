@@ -35,7 +35,8 @@ class ItemBatch:
         return ItemBatch(self.text.rows(kept), self.task_id, denied, allowed, self.k)
 
     @property
-    def longest_list(self) -> int:
-        """Items in the longest of the lists."""
-        lists = [*self.denied, *(items for items in self.allowed if items is not None)]
-        return max((len(items) for items in lists), default=0)
+    def longest_lists(self) -> Numbers:
+        """Items in the longer list of each request, int64 [batch]."""
+        pairs = zip(self.denied, self.allowed, strict=True)
+        longest = [max(len(denied), 0 if allowed is None else len(allowed)) for denied, allowed in pairs]
+        return np.array(longest, dtype=np.int64)

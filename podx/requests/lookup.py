@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -61,6 +60,12 @@ class Lookup:
         self._manifest = bundle.manifest
         self._catalog, self._users = bundle.catalog, bundle.users
         self._long_history, self._unknown_user = long_history, unknown_user
+        without = self._users.without_vectors
+        self._without_vectors = frozenset(() if without is None else without.tolist())
+        nearest = unknown_user == "nearest"
+        self._similar = (
+            SimilarUsers(self._users, np.array(sorted(self._without_vectors), np.int64)) if nearest else None
+        )
 
     def resolve_user(self, raw: str, history: Numbers | None = None) -> ResolvedUser:
         """How the model is to read a user.
@@ -72,18 +77,17 @@ class Lookup:
             UnknownUserError: the model does not know this user, and no known users may or can be read instead.
         """
         number = self._users.ids.number(raw)
-        nearest = self._unknown_user == "nearest"
         if number is None and history is not None and self.reads_history_alone:
             return ResolvedUser(UNKNOWN_USER, (UNKNOWN_USER,), "known")  # all that is read of anybody
         if number is None:
-            if not nearest or history is None:
+            if self._similar is None or history is None:
                 raise self._unknown(raw)
             similar = tuple(self._similar.nearest(history).tolist())
             return ResolvedUser(similar[0], similar, "nearest") if similar else ResolvedUser(UNKNOWN_USER, (0,), "mean")
         if number not in self._without_vectors:
             return ResolvedUser(number, (number,), "known")
         items = self._users.history(number) if history is None else history
-        similar = tuple(self._similar.nearest(items).tolist()) if nearest else ()
+        similar = () if self._similar is None else tuple(self._similar.nearest(items).tolist())
         return ResolvedUser(number, similar or (0,), "nearest" if similar else "mean")
 
     def _unknown(self, raw: str) -> UnknownUserError:
@@ -94,16 +98,6 @@ class Lookup:
             f"user {raw!r} is not among the {len(self._users)} users this model knows: "
             f"use an id of the training data, train again with this user, or {more}"
         )
-
-    @cached_property
-    def _without_vectors(self) -> frozenset[int]:
-        without = self._users.without_vectors
-        return frozenset(() if without is None else without.tolist())
-
-    @cached_property
-    def _similar(self) -> SimilarUsers:
-        """Over users who have vectors, where the model has any; made when it is first needed."""
-        return SimilarUsers(self._users, np.array(sorted(self._without_vectors), dtype=np.int64))
 
     def items(self, raw_ids: Sequence[str]) -> Numbers:
         """Numbers of items, int64 [items].

@@ -31,6 +31,9 @@ UNKNOWN_USER = 0
 FEW_IDS = 16
 """Up to so many, a loop over ids is faster than numpy's calls."""
 
+MOST_WORDS = 32_768
+"""Words of users, and of items, whose tokens are kept: about 5 MB each."""
+
 NO_ROW = -1
 """Fills up rows of users' prompt vectors."""
 
@@ -104,7 +107,11 @@ def pad_rows(rows: Sequence[npt.NDArray[np.integer] | Sequence[int]], value: int
 
 
 class _WordCache(dict[int, Sequence[int]]):
-    """Tokens of the words made from id numbers, computed on first use; those of :meth:`warm` lie in one array too."""
+    """Tokens of the words made from id numbers, computed on first use; those of :meth:`warm` lie in one array too.
+
+    It holds at most :data:`MOST_WORDS`, those of :meth:`warm` aside, and starts anew when it is full: a service meets
+    millions of users, and a word takes microseconds.
+    """
 
     def __init__(self, tokenizer: Tokenizer, word_of: Callable[[int], str]) -> None:
         super().__init__()
@@ -113,6 +120,8 @@ class _WordCache(dict[int, Sequence[int]]):
         self._flat = self._starts = self._lengths = np.zeros(0, dtype=np.int64)
 
     def __missing__(self, number: int) -> Sequence[int]:
+        if len(self) >= max(MOST_WORDS, len(self._lengths)):
+            self.clear()
         tokens = self[number] = self._tokenizer.encode(self._word_of(number))
         return tokens
 
@@ -141,8 +150,8 @@ def _numbered(prefix: str) -> Callable[[int], str]:
 class InputEncoder:
     """Writes records of any task as token ids.
 
-    Users and items are given by their numbers (1-based). Safe to share between threads: the caches only ever gain
-    entries whose value is a function of their key.
+    Users and items are given by their numbers (1-based). Safe to share between threads: what the caches
+    hold is a function of its key.
 
     Args:
         item_text: how an item is written, by default as its number; ``item_prefix`` comes before it.

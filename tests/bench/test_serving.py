@@ -279,7 +279,7 @@ def test_threads_share_one_recommender_and_its_graphs(folders: tuple[Path, Path]
     serial = podx.load(folders[0], "cpu", threads=1)
     expected = [ask(serial, number) for number in range(200)]
     assert len({tuple(answer) for lists in expected for answer in lists}) > 1
-    shared = podx.load(folders[0], "cpu", threads=1)  # no graph is loaded yet: the threads race to it
+    shared = podx.load(folders[0], "cpu", threads=1)
     with podx.Batcher(shared) as batcher:
         for asked, clients in ((shared, 16), (batcher, 64)):
             given: dict[int, tuple[Answer, Answer]] = {}

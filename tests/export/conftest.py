@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import T5Config, T5ForConditionalGeneration
 
+from podx.bundle.manifest import INT8
 from podx_export.pipeline import export_checkpoint
 from podx_train.checkpoint.checkpoint import Checkpoint, load_checkpoint
 from podx_train.data.dataset import Dataset, ExplanationRecord
@@ -127,3 +128,13 @@ def gated_bundle(gated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def checkpoint(untrained: Path) -> Checkpoint:
     """A fresh copy in memory, to be spoilt."""
     return load_checkpoint(untrained)
+
+
+@pytest.fixture(scope="session")
+def rounded_bundle(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The trained model in int8."""
+
+    def make(folder: Path) -> None:
+        export_checkpoint(trained, folder / "bundle", precision=INT8, parity_users=2)
+
+    return made_once(tmp_path_factory, "rounded-bundle", make) / "bundle"

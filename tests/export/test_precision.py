@@ -46,13 +46,6 @@ MOST_BYTES = 1.15
 """Size of a bundle, by that of its weights, catalog, tokeniser and users."""
 
 
-@pytest.fixture(scope="module")
-def rounded_bundle(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("int8") / "bundle"
-    export_checkpoint(trained, folder, precision=INT8, parity_users=2)
-    return folder
-
-
 # --- what it costs ----------------------------------------------------------------------------------------------------
 
 

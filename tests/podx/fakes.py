@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -102,6 +102,10 @@ class FakeGraphModel:
         self._vocabulary = np.arange(bundle.tokenizer.vocab_size)
         self.device = options.device
         self.shapes: list[tuple[int, int]] = []  # (records, source) of each batch
+        self.opened: set[str] = set()
+
+    def open(self, names: Collection[str]) -> None:
+        self.opened.update(names)
 
     def encode(self, batch: Batch, task_id: int) -> dict[str, SeedArray]:
         self.shapes.append((batch.size, batch.input_ids.shape[1]))

@@ -49,6 +49,23 @@ def save_scaled(path: Path) -> Path:
     return _save(path, [vector[0], factor], vector[1:], nodes, {"factor": np.array([2], dtype=np.float32)})
 
 
+def save_table(path: Path, rows: Sequence[float], beside: str) -> Path:
+    """``looked_up`` = the rows at ``places``, float32 [n] and int64 [n]; the table lies in a file of its own."""
+    table = np.array(rows, dtype=np.float32)
+    (path.parent / beside).write_bytes(table.tobytes())
+    places, looked_up = sig.TensorSpec("places", "int64", ("n",)), sig.TensorSpec("looked_up", "float32", ("n",))
+    node = helper.make_node("Gather", ["table", "places"], ["looked_up"])
+    _save(path, [places], [looked_up], [node], {"table": table})
+    model = onnx.load(path)
+    (tensor,) = model.graph.initializer
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, value in (("location", beside), ("offset", "0"), ("length", str(table.nbytes))):
+        tensor.external_data.add(key=key, value=value)
+    onnx.save(model, path)
+    return path
+
+
 def save_encoder(path: Path) -> Path:
     """Cross-attention keys hold the sum of a row's visible ids, values its task, at every place."""
     mask, key, value = sig.memory_tensors(SHAPE)

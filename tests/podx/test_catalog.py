@@ -82,37 +82,37 @@ def test_an_empty_catalog_is_refused_when_it_is_used(tokenizer: Tokenizer) -> No
         _ = Catalog.create([], tokenizer).trie
 
 
-def test_users_survive_the_disk(tmp_path: Path) -> None:
-    ids = IdTable.of(["ann", "Bé", "carl"], "user")
-    UserTable(ids, np.array([4, 2, 9], dtype=np.int32), np.array([0, 2, 2, 3])).save(tmp_path / "users.npz")
-    users = UserTable.load(tmp_path / "users.npz")
-    assert len(users) == 3
+USERS = UserTable(
+    IdTable.of(["ann", "Bé", "carl"], "user"), np.array([4, 2, 9], dtype=np.int32), np.array([0, 2, 2, 3])
+)
+
+
+@pytest.mark.parametrize("without", [None, np.array([2], dtype=np.int32)])
+def test_users_are_mapped_and_nothing_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, without: np.ndarray | None
+) -> None:
+    replace(USERS, without_vectors=without).save(tmp_path / "users.bin")
+    monkeypatch.delattr(IdTable, "__init__")  # which sorts
+    users = UserTable.load(tmp_path / "users.bin")
     assert [users.history(users.ids.number(raw) or 0).tolist() for raw in ("ann", "Bé", "carl")] == [[4, 2], [], [9]]
+    assert [users.ids.raw(number + 1) for number in range(len(users))] == ["ann", "Bé", "carl"]
+    assert (users.without_vectors is None) == (without is None)
+    assert not any(array.flags.owndata for array in (users.ids.ordered, users.items, users.offsets))
 
 
-@pytest.mark.parametrize("damage", ["missing", "empty", "garbage", "cut", "plain array", "other arrays"])
-def test_damaged_tables_are_named(tmp_path: Path, damage: str) -> None:
-    path = tmp_path / "table.npz"
-    np.savez(path, raw_ids=np.array([b"a"]), items=np.array([1]), offsets=np.array([0, 1]))
-    whole = path.read_bytes()
-    if damage == "missing":
-        path.unlink()
-    elif damage == "plain array":
-        with path.open("wb") as file:
-            np.save(file, np.arange(3))
-    elif damage == "other arrays":
-        np.savez(path, raw_ids=np.array([b"a"]))
-    else:
-        path.write_bytes({"empty": b"", "garbage": b"no table", "cut": whole[:-1]}[damage])
-    with pytest.raises(CatalogError, match=r"table\.npz is not a table written by podx"):
-        UserTable.load(path)
-
-
-def test_no_pickle_is_read(tmp_path: Path) -> None:
-    path = tmp_path / "users.npz"
-    np.savez(path, raw_ids=np.array([{"an": "object"}], dtype=object), items=np.array([1]), offsets=np.array([0, 1]))
-    with pytest.raises(CatalogError, match="allow_pickle=False"):
-        UserTable.load(path)
+def test_damaged_tables_of_users_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "users.bin"
+    USERS.save(path)
+    tables = TableFile(path)
+    whole = {name: tables.map(name).copy() for name in tables.layout}
+    for missing in whole:
+        write_tables(path, {name: array for name, array in whole.items() if name != missing})
+        with pytest.raises(CatalogError, match=f"no table '{missing}'"):
+            UserTable.load(path)
+    for name in ("users.items", "users.offsets", "ids.ordered"):
+        write_tables(path, {**whole, name: whole[name][:-1]})
+        with pytest.raises(CatalogError, match=r"users\.bin do not fit together"):
+            UserTable.load(path)
 
 
 def test_a_catalog_without_its_tables_is_refused(tmp_path: Path, tokenizer: Tokenizer) -> None:

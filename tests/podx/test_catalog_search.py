@@ -69,9 +69,9 @@ def search(bundle: Bundle, model: OneGraph, graph: SearchGraph, options: ItemSea
     found = CatalogSearch(bundle, model, graph).chosen(options)(batch)  # type: ignore[arg-type]
     assert len(found.items) == batch.text.size
     by_steps, by_one = bool(model.shapes), bool(model.runs)
-    assert by_steps != by_one
-    assert (found.exact is None) == by_steps
-    return "steps" if by_steps else "one"
+    examined = [None] * batch.text.size if found.exact is None else found.exact.tolist()
+    assert [certain is not None for certain in examined] == [by_one, by_one and not by_steps]
+    return {(True, False): "one", (False, True): "steps", (True, True): "each its own"}[by_one, by_steps]
 
 
 def with_lists(denied: int, allowed: int | None) -> ItemBatch:
@@ -86,8 +86,8 @@ def with_lists(denied: int, allowed: int | None) -> ItemBatch:
     [
         ("auto", ItemSearchOptions(), 1, None, "one"),
         ("auto", ItemSearchOptions(), LONG_LIST, LONG_LIST, "one"),
-        ("auto", ItemSearchOptions(), LONG_LIST + 1, None, "steps"),
-        ("auto", ItemSearchOptions(), 1, LONG_LIST + 1, "steps"),
+        ("auto", ItemSearchOptions(), LONG_LIST + 1, None, "each its own"),
+        ("auto", ItemSearchOptions(), 1, LONG_LIST + 1, "each its own"),
         ("auto", OVER_ALL, 1, None, "steps"),
         ("auto", RETRY, LONG_LIST + 1, LONG_LIST + 1, "one"),  # only this graph knows what is certain
         ("one", ItemSearchOptions(), LONG_LIST + 1, LONG_LIST + 1, "one"),
@@ -108,11 +108,23 @@ def test_the_graph_that_can_do_what_is_asked(
     assert search(whole, model, graph, options, with_lists(denied, allowed)) == by
 
 
+def test_a_long_list_changes_no_neighbours_answer(whole: Bundle, model: OneGraph) -> None:
+    batch = requests([1, LONG_LIST + 1, 3, LONG_LIST + 2, 2])
+    chosen = CatalogSearch(whole, model, "auto").chosen(ItemSearchOptions(4))  # type: ignore[arg-type]
+    together = chosen(batch)
+    assert (model.runs, model.shapes) == ([(3, 4)], [(2, 2)])
+    assert together.exact is not None and together.exact.tolist() == [True, None, True, None, True]
+    for row in range(batch.text.size):
+        alone = chosen(batch.rows(np.array([row])))
+        assert together.items[row].tolist() == alone.items[0].tolist()
+        assert together.scores[row].tolist() == alone.scores[0].tolist()
+
+
 @pytest.mark.parametrize("graph", ["auto", "steps"])
 def test_a_bundle_without_the_whole_search_is_searched_in_steps(bundle_path: Path, graph: SearchGraph) -> None:
     bundle = Bundle.load(bundle_path)
     model = OneGraph(bundle, SessionOptions())
-    assert search(bundle, model, graph, ItemSearchOptions(), requests([1])) == "steps"
+    assert search(bundle, model, graph, ItemSearchOptions(), requests([1, 1])) == "steps"
 
 
 @pytest.mark.parametrize(
@@ -205,7 +217,6 @@ def test_some_requests_of_a_batch(whole: Bundle) -> None:
     kept = batch.rows(np.array([2, 0]))
     assert kept.text.input_ids[:, 0].tolist() == [2, 4] and [len(items) for items in kept.denied] == [2, 4]
     assert (kept.allowed, kept.k, kept.task_id) == ([None, None], 2, 0)
-    assert (batch.longest_list, kept.longest_list) == (9, 4)
+    assert (batch.longest_lists.tolist(), kept.longest_lists.tolist()) == ([4, 9, 2], [2, 4])
     allowed = ItemBatch(batch.text, 0, [NONE] * 3, [None, np.arange(12), None], 2)
-    assert allowed.longest_list == 12
-    assert ItemBatch(Batch(*[NONE.reshape(0, 1)] * 3), 0, [], [], 2).longest_list == 0
+    assert allowed.longest_lists.tolist() == [0, 12, 0]

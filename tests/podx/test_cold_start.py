@@ -158,8 +158,8 @@ def test_known_users_without_vectors_are_read_by_those_who_have_some(bundle_path
     bundle = Bundle.load(bundle_path)
     own = bundle.users
     partial = UserTable(own.ids, own.items, own.offsets, np.array([3, 5], dtype=np.int32))
-    partial.save(tmp_path / "users.npz")
-    bundle.__dict__["users"] = UserTable.load(tmp_path / "users.npz")
+    partial.save(tmp_path / "users.bin")
+    bundle.__dict__["users"] = UserTable.load(tmp_path / "users.bin")
     expected = [user for user in by_definition(stored_histories(), MIXED, 99) if user not in (3, 5)]
     assert len(expected) < len(by_definition(stored_histories(), MIXED, 99))
     lookup = Lookup(bundle, "error", "nearest")

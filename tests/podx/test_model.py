@@ -80,6 +80,36 @@ def test_a_graph_is_loaded_once(model: GraphModel) -> None:
     assert model.session(ENCODER_FILE) is model.session(ENCODER_FILE)
 
 
+def test_an_open_model_needs_its_folder_no_longer(model: GraphModel, batch: Batch, tmp_path: Path) -> None:
+    before = {name: value.numpy() for name, value in model.encode(batch, TASK_ID).items()}
+    model.open([ENCODER_FILE])
+    for path in tmp_path.iterdir():
+        path.unlink()
+    memory = model.encode(batch, TASK_ID)
+    for name, value in memory.items():
+        np.testing.assert_array_equal(value.numpy(), before[name])
+    stepper = model.stepper(memory, batch.size, output_tokens=np.array([1, 3]))  # a graph that was not open yet
+    scores = stepper.step(np.array([[1], [2]]), np.zeros((2, 1, 1), dtype=np.int64))
+    assert scores.tolist() == [[[sums + 1, sums + 3]] for sums in SUMS]
+
+
+@pytest.mark.parametrize("change", ["replaced", "gone", "written into"])
+def test_a_folder_that_changes_while_it_is_loaded_is_named(model: GraphModel, tmp_path: Path, change: str) -> None:
+    path = tmp_path / DECODER_FILE
+    content = path.read_bytes()
+    if change == "written into":
+        path.write_bytes(content[::-1])
+    else:
+        path.unlink()
+        if change == "replaced":
+            (tmp_path / "other").write_bytes(
+                content
+            )  # a name of its own first: the place on the disk may be used again
+            path.write_bytes(content)
+    with pytest.raises(BundleError, match=r"decoder\.onnx was replaced while the bundle was loaded: load it again"):
+        model.open([ENCODER_FILE])
+
+
 def test_a_graph_that_the_bundle_lacks_is_named(model: GraphModel) -> None:
     with pytest.raises(BundleError, match=r"no recommend\.onnx"):
         model.session("recommend.onnx")

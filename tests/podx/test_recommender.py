@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import podx
 from podx.bundle.bundle import Bundle
+from podx.bundle.signature import DECODER_FILE, ENCODER_FILE, ITEM_DECODER_FILE, RECOMMEND_FILE
 from podx.decoding.items import TokenColumns
 from podx.decoding.options import ItemSearchOptions, TextSearchOptions
 from podx.decoding.text import Hypothesis
-from podx.errors import ConfigError
+from podx.errors import ConfigError, UnsupportedTaskError
 from podx.graphs.session import SessionOptions
 from podx.recommender import Recommender
 from podx.requests.types import ExplainRequest, GeneratedItem, RankRequest, Recommendation, RecommendRequest
+from podx.snapshot import TRIAL_USERS
 from podx.text.inputs import InputEncoder
 from podx.text.templates import Task
-from tests.podx.bundles import ITEM_IDS, ITEMS, MAX_HISTORY, USER_IDS, WHOLE_WORD_ROWS, stored_histories
+from tests.podx.bundles import ITEM_IDS, ITEMS, MAX_HISTORY, USER_IDS, WHOLE_WORD_ROWS, stored_histories, write_bundle
 from tests.podx.fakes import PathModel, input_seeds
 from tests.podx.references import exhaustive
 
@@ -180,6 +183,7 @@ def test_batches_give_single_answers_in_the_order_of_the_requests(rec: Recommend
 
 
 def test_requests_run_as_many_at_a_time_as_asked(rec: Recommender) -> None:
+    rec._snapshot.model.shapes.clear()  # type: ignore[attr-defined]
     rec.recommend_batch(mixed_requests(10), batch_size=4)
     sizes, lengths = zip(*rec._snapshot.model.shapes, strict=True)  # type: ignore[attr-defined]
     assert sizes == (4, 4, 2)
@@ -191,7 +195,7 @@ def test_threads_give_what_one_gives(bundle_path: Path) -> None:
     requests = mixed_requests(64)
     serial = podx.load(bundle_path, device="cpu")
     expected = [serial.recommend(r.user, r.history) for r in requests]
-    shared = podx.load(bundle_path, device="cpu")  # nothing is cached yet: the threads race to it
+    shared = podx.load(bundle_path, device="cpu")
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(lambda r: shared.recommend(r.user, r.history), requests)) == expected
 
@@ -245,6 +249,43 @@ def test_random_candidate_lists_come_back_as_subsets(rec: Recommender) -> None:
         items = items_of(answers)
         assert set(items) <= set(request.candidates) - set(request.exclude)
         assert len(set(items)) == len(items) == min(7, len(request.candidates) - len(request.exclude))
+
+
+@pytest.mark.parametrize(
+    ("levels", "how", "opened"),
+    [
+        (0, {}, {ENCODER_FILE, ITEM_DECODER_FILE, DECODER_FILE}),
+        (3, {"tasks": ["sequential"]}, {RECOMMEND_FILE}),
+        (3, {"tasks": ["topn"]}, {RECOMMEND_FILE}),
+        (3, {"tasks": ["sequential"], "search_graph": "steps"}, {ENCODER_FILE, ITEM_DECODER_FILE}),
+        (3, {"tasks": ["explanation"]}, {ENCODER_FILE, DECODER_FILE}),
+        (3, {"search_graph": "one"}, {RECOMMEND_FILE, ENCODER_FILE, DECODER_FILE}),
+    ],
+)
+def test_loading_opens_the_graphs_of_the_tasks(
+    tmp_path: Path,
+    tokenizer_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    levels: int,
+    how: dict[str, Any],
+    opened: set[str],
+) -> None:
+    monkeypatch.setattr("podx.snapshot.Snapshot.try_out", lambda self: None)  # the fake has no graph of it all
+    loaded = podx.load(write_bundle(tmp_path / "bundle", tokenizer_path, levels=levels), device="cpu", **how)
+    assert loaded._snapshot.model.opened == opened  # type: ignore[attr-defined]
+
+
+def test_loading_answers_a_few_requests(rec: Recommender) -> None:
+    shapes = rec._snapshot.model.shapes  # type: ignore[attr-defined]
+    assert [size for size, _ in shapes] == [TRIAL_USERS]
+
+
+def test_tasks_that_cannot_be_opened_are_named(bundle_path: Path, tmp_path: Path, tokenizer_path: Path) -> None:
+    with pytest.raises(ConfigError, match="unknown task poetry"):
+        podx.load(bundle_path, device="cpu", tasks=["poetry"])
+    poorer = write_bundle(tmp_path / "bundle", tokenizer_path, [Task.SEQUENTIAL])
+    with pytest.raises(UnsupportedTaskError, match="not trained for the topn task"):
+        podx.load(poorer, device="cpu", tasks=["topn"])
 
 
 def test_a_loaded_bundle_can_be_wrapped(bundle_path: Path) -> None:

@@ -11,8 +11,8 @@ import pytest
 
 from podx.errors import BundleError, ConfigError, DeviceError
 from podx.graphs import session as sessions
-from podx.graphs.session import CPU, CUDA, GraphSession, SessionOptions, resolve_device, select_rows
-from tests.podx.graphs import save_scaled, save_sum
+from podx.graphs.session import CPU, CUDA, FixedSession, GraphSession, SessionOptions, resolve_device, select_rows
+from tests.podx.graphs import save_scaled, save_sum, save_table
 
 WITHOUT_CUDA = ["CPUExecutionProvider"]
 WITH_CUDA = ["CUDAExecutionProvider", "CPUExecutionProvider"]
@@ -86,6 +86,23 @@ def test_a_file_that_is_no_graph_is_an_error(tmp_path: Path, content: bytes) -> 
     path.write_bytes(content)
     with pytest.raises(BundleError, match=r"cannot load .*garbage\.onnx"):
         GraphSession(path, SessionOptions())
+
+
+def test_a_graph_is_read_from_what_files_held_and_not_from_the_disk(tmp_path: Path) -> None:
+    path, count = tmp_path / "table.onnx", 2_000  # small tensors are treated in a way of their own
+    save_table(path, range(count), "weights.bin")
+    held = {name: np.frombuffer((tmp_path / name).read_bytes(), np.uint8) for name in ("table.onnx", "weights.bin")} | {
+        "empty.bin": np.zeros(0, dtype=np.uint8)
+    }
+    save_table(path, range(count, 2 * count), "weights.bin")
+    places = {"places": np.arange(count)}
+    by_path, from_memory = GraphSession(path, SessionOptions()), GraphSession(path, SessionOptions(), held)
+    path.unlink()
+    fixed = FixedSession(path, SessionOptions(), {"n": count}, held)
+    del held
+    assert by_path.run(places, by_path.outputs)["looked_up"].tolist() == list(range(count, 2 * count))
+    assert from_memory.run(places, from_memory.outputs)["looked_up"].tolist() == list(range(count))
+    assert fixed.run(places)["looked_up"].tolist() == list(range(count))
 
 
 def test_a_missing_graph_is_an_error(tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ class RuntimeEngine:
             spin=context.spin,
             search_graph=graph,
             cuda_graph=captured,
+            tasks=[context.task],
         )
 
     def run(self, requests: Sequence[WorkItem]) -> list[Answer]:
