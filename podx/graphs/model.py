@@ -114,6 +114,30 @@ def _results(outputs: Mapping[str, npt.NDArray[Any]]) -> ItemResults:
     return ItemResults(outputs[sig.ITEMS], outputs[sig.SCORES], outputs[sig.EXACT])
 
 
+class _Graphs:
+    """Opens a bundle's graphs: by path, or from what the files held once :attr:`held` says so.
+
+    It knows nothing of the model, or the two would hold one another, and a bundle that has been replaced would stay in
+    memory until Python looks for such circles.
+    """
+
+    def __init__(self, bundle: Bundle, options: SessionOptions) -> None:
+        self._bundle, self._options = bundle, options
+        self.held: HeldFiles | None = None
+
+    def open(self, name: str) -> GraphSession:
+        """A session of a graph file, see :meth:`GraphModel.session`."""
+        does_all = name == sig.RECOMMEND_FILE
+        spin = does_all if self._options.spin is None else self._options.spin
+        return GraphSession(self._bundle.file(name), replace(self._options, spin=spin), self.held)
+
+    def for_cuda_graphs(self) -> CudaGraphRecommender | None:
+        """The graph for CUDA graphs, where the bundle has one; nothing is opened yet."""
+        if sig.CUDA_GRAPH_FILE not in self._bundle.manifest.files:
+            return None
+        return CudaGraphRecommender(self._bundle.file(sig.CUDA_GRAPH_FILE), self._options, self.held)
+
+
 class GraphModel:
     """Sessions of a bundle's graphs, each loaded when it is first needed.
 
@@ -124,9 +148,9 @@ class GraphModel:
     def __init__(self, bundle: Bundle, options: SessionOptions) -> None:
         self._bundle = bundle
         self._options = options
-        self._held: HeldFiles | None = None
-        self._sessions = OpenedOnce(self._open)
-        self._cuda_graph = self._new_cuda_graph()
+        self._graphs = _Graphs(bundle, options)
+        self._sessions = OpenedOnce(self._graphs.open)
+        self._cuda_graph = self._graphs.for_cuda_graphs()
         self._user_rows = bundle.manifest.user_prompts > 0
         if bundle.manifest.largest_int8 and options.device == CPU:
             require_exact_products(bundle.path, bundle.manifest.largest_int8)
@@ -147,14 +171,8 @@ class GraphModel:
         for name in names:
             self.session(name)
         self._bundle.require_unchanged()
-        self._held = self._bundle.held
-        self._cuda_graph = self._new_cuda_graph()
-
-    def _new_cuda_graph(self) -> CudaGraphRecommender | None:
-        """The graph for CUDA graphs, where the bundle has one; nothing is opened yet."""
-        if sig.CUDA_GRAPH_FILE not in self._bundle.manifest.files:
-            return None
-        return CudaGraphRecommender(self._bundle.file(sig.CUDA_GRAPH_FILE), self._options, self._held)
+        self._graphs.held = self._bundle.held
+        self._cuda_graph = self._graphs.for_cuda_graphs()
 
     def session(self, name: str) -> GraphSession:
         """The session of a graph file.
@@ -164,11 +182,6 @@ class GraphModel:
             DeviceError: ONNX Runtime fell back to another device.
         """
         return self._sessions[name]
-
-    def _open(self, name: str) -> GraphSession:
-        does_all = name == sig.RECOMMEND_FILE
-        spin = does_all if self._options.spin is None else self._options.spin
-        return GraphSession(self._bundle.file(name), replace(self._options, spin=spin), self._held)
 
     def encode(self, batch: Batch, task_id: int) -> dict[str, Any]:
         """Memory of a batch: mask and cross-attention K and V of every decoder layer, on the device."""

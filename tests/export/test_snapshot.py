@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
+import weakref
 from pathlib import Path
 
 import pytest
@@ -66,6 +68,18 @@ def test_the_first_answers_open_nothing(trained_bundle: Path, monkeypatch: pytes
     recommender = podx.load(trained_bundle, device="cpu", threads=1)
     monkeypatch.delattr(model, "GraphSession")
     assert all(usual_answers(recommender))
+
+
+def test_a_bundle_that_was_replaced_leaves_memory_at_once(trained_bundle: Path, untrained_bundle: Path) -> None:
+    recommender = podx.load(trained_bundle, device="cpu", threads=1)
+    all_answers(recommender)
+    replaced = [weakref.ref(part) for part in (recommender._snapshot, recommender._snapshot.model, recommender.bundle)]
+    gc.disable()  # which finds circles, but not soon
+    try:
+        recommender.swap(untrained_bundle)
+        assert [part() for part in replaced] == [None] * 3
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])

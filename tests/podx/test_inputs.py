@@ -65,6 +65,20 @@ def test_warm_leaves_nothing_for_the_tokeniser(tokenizer: Tokenizer, monkeypatch
     assert warm.encode(Task.SEQUENTIAL, 2, [1, 3]).input_ids.tolist() == expected
 
 
+@pytest.mark.parametrize("warm", [0, 3, 12])
+def test_a_service_that_meets_many_ids_keeps_few_of_them(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, warm: int
+) -> None:
+    requests = [(user, [user, user + 7, 3]) for user in (*range(1, 30), *range(1, 30))]
+    expected = [InputEncoder(tokenizer).encode(Task.SEQUENTIAL, *request).input_ids.tolist() for request in requests]
+    monkeypatch.setattr("podx.text.inputs.MOST_WORDS", 8)
+    encoder = InputEncoder(tokenizer)
+    encoder.warm(warm, warm)
+    for request, ids in zip(requests, expected, strict=True):
+        assert encoder.encode(Task.SEQUENTIAL, *request).input_ids.tolist() == ids
+        assert max(len(encoder._users), len(encoder._items)) <= max(8, warm + 1)
+
+
 def test_items_may_be_written_otherwise(tokenizer: Tokenizer) -> None:
     encoder = InputEncoder(tokenizer, item_text=lambda number: f"x{number}y")
     record = encoder.encode(Task.EXPLANATION, 1, [4])
