@@ -68,6 +68,7 @@ def start(held: type[HeldModel], bundle_path: Path) -> Iterator[Start]:
 
         def of(path: Path = bundle_path, load: dict[str, Any] | None = None, **settings: Any) -> Client:
             recommender = podx.load(path, device="cpu", **(load or {}))
+            held.rows.clear()  # of the requests that loading answers
             app = create_app(recommender, Settings(**settings))
             return Client(stack.enter_context(running(app, app.state.service)), app.state.service)
 

@@ -23,7 +23,7 @@ def shelf(tmp_path: Path, tokenizer_path: Path) -> Path:
     write_bundle(folder / "served", tokenizer_path)
     write_bundle(folder / "next", tokenizer_path, item_ids=ITEM_IDS[::-1])
     shutil.copytree(folder / "next", folder / "broken")
-    (folder / "broken" / "users.npz").write_bytes(b"?")
+    (folder / "broken" / "users.bin").write_bytes(b"?")
     shutil.copytree(folder / "next", tmp_path / "outside")
     return folder
 
@@ -55,7 +55,7 @@ def test_a_broken_bundle_is_refused_and_the_other_goes_on(client: Client) -> Non
     before = version(client)
     refused = client.ask("/admin/reload", {"path": "broken"}, KEY)
     assert (refused.status, refused.json["type"]) == (400, "SwapError")
-    assert "users.npz" in refused.json["error"]
+    assert "users.bin" in refused.json["error"]
     assert version(client) == before
     refusals = client.ask("/metrics", key=KEY).body.decode()
     assert 'podx_swaps_total{result="refused"} 1.0' in refusals
@@ -86,7 +86,7 @@ def test_a_folder_that_was_replaced_is_taken_over_when_it_is_whole(start: Start,
     watch.look()
     assert client.metric('podx_swaps_total{result="refused"}') == 1, "once, not at every look"
     assert version(client) == before
-    shutil.copy(shelf / "next" / "users.npz", served / "users.npz")
+    shutil.copy(shelf / "next" / "users.bin", served / "users.bin")
     watch.look()
     assert version(client) == before, "more may change"
     watch.look()
