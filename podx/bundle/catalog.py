@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -98,10 +99,9 @@ class IdTable:
     def number(self, raw: str) -> int | None:
         """Number of a raw id, or None."""
         key = _encoded(raw)
-        # a longer key cannot be there, and comparing with one would make numpy copy the whole table
-        if key is None or len(key) > self.ordered.dtype.itemsize:
+        if key is None:
             return None
-        place = int(np.searchsorted(self.ordered, np.array(key, dtype=self.ordered.dtype)))
+        place = bisect_left(self.ordered, key)  # not np.searchsorted, slower for one and letting go of the GIL
         if place == len(self.ordered) or self.ordered[place] != key:
             return None
         return int(self.number_at[place])

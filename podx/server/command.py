@@ -63,6 +63,7 @@ def serve(bundle: BundlePath, settings: Any = None, reading: Any = None, load: A
         backlog=BACKLOG,
         timeout_keep_alive=KEEP_ALIVE_S,
         server_header=False,
+        proxy_headers=False,  # nobody asks who the client is
     )
     address = f"[{limits.host}]" if ":" in limits.host else limits.host
     typer.echo(f"{recommender.version} of {bundle} at http://{address}:{listening.getsockname()[1]}/ (Ctrl-C ends it)")

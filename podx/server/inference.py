@@ -17,7 +17,7 @@ from podx.errors import PodxError, RequestError
 from podx.recommender import DEFAULT_K
 from podx.server.answering import Answering
 from podx.server.forms import Items, K, Recommend, read
-from podx.server.openapi import ASKED, body, reference, responses
+from podx.server.openapi import ASKED, Direct, body, reference, responses
 from podx.server.service import Service
 from podx.server.statuses import json_response
 
@@ -150,26 +150,26 @@ def tensors_of(answers: Sequence[Items], k: int) -> list[Tensor]:
 
 def inference_routes(service: Service) -> APIRouter:
     """All of the protocol's routes."""
-    router = APIRouter(prefix="/v2")
+    router = APIRouter(prefix="/v2", route_class=Direct)
 
     @router.get("/health/live", **responses({"type": "object"}))
-    async def live() -> Response:
+    async def live(request: Request) -> Response:
         """Whether the process runs."""
         return json_response({"live": True})
 
     @router.get("/health/ready", **responses({"type": "object"}, 503))
     @router.get(f"/models/{MODEL}/ready", **responses({"type": "object"}, 401, 503))
-    async def ready() -> Response:
+    async def ready(request: Request) -> Response:
         """Whether more requests should be sent here."""
         return json_response({"ready": service.ready}, 200 if service.ready else 503)
 
     @router.get("", **responses({"type": "object"}, 401))
-    async def server() -> Response:
+    async def server(request: Request) -> Response:
         """The server."""
         return json_response({"name": "podx", "version": podx.__version__, "extensions": []})
 
     @router.get(f"/models/{MODEL}", **responses(reference(ModelInfo), 401))
-    async def model() -> Response:
+    async def model(request: Request) -> Response:
         """What the model reads and returns."""
         return json_response(ModelInfo(MODEL, [service.recommender.version], "podx_onnx", READS, RETURNS))
 

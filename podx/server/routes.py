@@ -12,7 +12,7 @@ from fastapi.concurrency import run_in_threadpool
 import podx
 from podx.server.answering import Answering
 from podx.server.forms import Explain, Form, Items, Rank, Recommend, Reload, Sentence, read
-from podx.server.openapi import asks, body, reference, responses
+from podx.server.openapi import Direct, asks, body, reference, responses
 from podx.server.service import Row, Service
 from podx.server.statuses import json_response
 
@@ -52,7 +52,7 @@ class Version(msgspec.Struct):
 
 def routes(service: Service, admin: bool) -> APIRouter:
     """All of them. ``admin``: with those that change what is served."""
-    router = APIRouter()
+    router = APIRouter(route_class=Direct)
 
     def asked(path: str, row: type, answer: type) -> None:
         form: Form[Row] = Form(row)
@@ -68,7 +68,7 @@ def routes(service: Service, admin: bool) -> APIRouter:
     asked("/v1/explain", Explain, Sentence)
 
     @router.get("/v1/bundle", **responses(reference(BundleInfo), 401))
-    async def bundle() -> Response:
+    async def bundle(request: Request) -> Response:
         """The bundle that answers now."""
         loaded = service.recommender.bundle
         manifest = loaded.manifest
@@ -86,23 +86,23 @@ def routes(service: Service, admin: bool) -> APIRouter:
         )
 
     @router.get("/health/live", **responses(reference(State)))
-    async def live() -> Response:
+    async def live(request: Request) -> Response:
         """Whether the process runs."""
         return json_response(State("live"))
 
     @router.get("/health/ready", **responses(reference(State), 503))
-    async def ready() -> Response:
+    async def ready(request: Request) -> Response:
         """Whether more requests should be sent here."""
         return json_response(State("ready")) if service.ready else json_response(State("stopping"), 503)
 
     @router.get("/metrics", include_in_schema=False)
-    async def metrics() -> Response:
+    async def metrics(request: Request) -> Response:
         return Response(service.metrics.text(), media_type=service.metrics.content_type)
 
     page = PAGE.read_bytes()
 
     @router.get("/", include_in_schema=False)
-    async def try_it() -> Response:
+    async def try_it(request: Request) -> Response:
         return Response(page, media_type="text/html", headers=PAGE_HEADERS)
 
     if admin:
