@@ -91,7 +91,8 @@ class Answering:
             return [self._outcome(result) for result in results]
         finally:
             for future in waiting:
-                future.cancel()  # those that are done stay as they are
+                if not future.cancel() and not future.cancelled():
+                    future.exception()  # looked at, or asyncio logs it
 
     async def _wait(self, waiting: Sequence[asyncio.Future[Result]]) -> None:
         if not waiting:

@@ -9,6 +9,8 @@ from typing import Any
 
 import typer
 import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 import podx
 from podx.cli import BundlePath, LoadFlags, ReadingFlags, reading_arguments
@@ -16,7 +18,7 @@ from podx.errors import ConfigError
 from podx.flags import with_flags
 from podx.server.app import create_app
 from podx.server.service import Service
-from podx.server.settings import Settings
+from podx.server.settings import KILOBYTE, Settings
 from podx.server.watch import Watch, fingerprint
 
 BACKLOG = 2048
@@ -25,14 +27,50 @@ KEEP_ALIVE_S = 75
 LEAVE_S = 2.0
 """After SIGTERM clients have this long to see that they are answered with the end of their connection."""
 LOOK_S = 0.02
+MOST_HEAD = 64 * KILOBYTE
+"""Bytes of a request before its body that are waited with."""
+
+
+class LimitedHead(HttpToolsProtocol):
+    """Uvicorn's protocol that ends a connection whose request's head grows too long; it would hold all of it."""
+
+    _in_head, _head = True, 0  # bytes since what the request began with
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        super().on_message_begin()
+        self._in_head, self._head = True, 0
+
+    def on_headers_complete(self) -> None:
+        """Its body comes next."""
+        self._in_head = False
+        super().on_headers_complete()
+
+    def data_received(self, data: bytes) -> None:
+        """Some bytes have come."""
+        self._head += len(data)
+        super().data_received(data)
+        if self._in_head and self._head > MOST_HEAD and not self.transport.is_closing():
+            self.send_400_response("The head of the request is too long.")
 
 
 class Server(uvicorn.Server):
     """Uvicorn that says goodbye: not ready, each connection ends with an answer, and only then are all closed."""
 
-    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+    def __init__(self, app: FastAPI, service: Service | None = None) -> None:
+        config = uvicorn.Config(
+            app,
+            http=LimitedHead,
+            ws="none",
+            log_level="warning",
+            access_log=False,
+            backlog=BACKLOG,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            server_header=False,
+            proxy_headers=False,  # nobody asks who the client is
+        )
         super().__init__(config)
-        self._service = service
+        self._service: Service = service or app.state.service
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Answer who is there; from now on every answer closes its connection."""
@@ -52,24 +90,14 @@ def serve(bundle: BundlePath, settings: Any = None, reading: Any = None, load: A
     before = fingerprint(bundle)
     recommender = podx.load(bundle, **load, **reading_arguments(reading))
     app = create_app(recommender, limits)
-    service = app.state.service
-    watch = Watch(service, bundle, before)
+    watch = Watch(app.state.service, bundle, before)
     if limits.watch:
         watch.start()
-    config = uvicorn.Config(
-        app,
-        log_level="warning",
-        access_log=False,
-        backlog=BACKLOG,
-        timeout_keep_alive=KEEP_ALIVE_S,
-        server_header=False,
-        proxy_headers=False,  # nobody asks who the client is
-    )
     address = f"[{limits.host}]" if ":" in limits.host else limits.host
     typer.echo(f"{recommender.version} of {bundle} at http://{address}:{listening.getsockname()[1]}/ (Ctrl-C ends it)")
     for number in (signal.SIGTERM, signal.SIGINT):  # which uvicorn raises again when it is done
         signal.signal(number, lambda *_: None)
-    Server(config, service).run([listening])
+    Server(app).run([listening])
     watch.close()
 
 

@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 
-from podx.errors import ConfigError, OverloadedError, PodxError
+from podx.errors import ClosedError, ConfigError, OverloadedError, PodxError
 from podx.recommender import Recommender
 from podx.requests.types import ExplainRequest, Recommendations
 from podx.server.forms import Explain, Items, Rank, Recommend, Sentence
@@ -25,6 +25,7 @@ class Explainer:
         self._recommender, self._settings = recommender, settings
         self._line: dict[Future[Sentence], ExplainRequest] = {}  # in the order in which they came
         self._changed = threading.Lock()
+        self._closed = False
         self._worker = ThreadPoolExecutor(1, "podx-explain")
 
     def submit(self, row: Explain) -> Future[Sentence]:
@@ -35,15 +36,19 @@ class Explainer:
         """
         future: Future[Sentence] = Future()
         with self._changed:
+            if self._closed:
+                raise ClosedError("the server ends: ask again, another one or later")
             if len(self._line) >= self._settings.max_pending:
                 raise OverloadedError(f"{len(self._line)} explanations wait already: come back later")
             self._line[future] = ExplainRequest(row.user, row.item)
+            self._worker.submit(self._run)
         future.add_done_callback(self._forget)
-        self._worker.submit(self._run)
         return future
 
     def close(self) -> None:
         """Answer those that wait, and end."""
+        with self._changed:
+            self._closed = True
         self._worker.shutdown()
 
     def _forget(self, future: Future[Sentence]) -> None:
@@ -108,7 +113,7 @@ class Service:
                 f"k is {row.k}, this server answers with at most {self.settings.max_k} items: ask for less"
             )
         seen = row.exclude_seen if isinstance(row, Recommend) else True
-        return self._batcher.submit(row.request(), row.k, seen)
+        return self._batcher.submit(row.request(), row.k, seen, timeout_s=self.settings.timeout_s)
 
     def answer(self, result: Recommendations | Sentence) -> Items | Sentence:
         """A result as clients get it."""

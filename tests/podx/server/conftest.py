@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-import uvicorn
 from fastapi import FastAPI
 
 import podx
@@ -49,7 +48,7 @@ def held(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[HeldModel]]:
 def running(app: FastAPI, service: Any) -> Iterator[int]:
     """Port of an application that is served by a thread."""
     listening = listen("127.0.0.1", 0)
-    server = Server(uvicorn.Config(app, log_level="critical", access_log=False), service)
+    server = Server(app, service)
     thread = threading.Thread(target=server.run, args=([listening],))
     thread.start()
     try:

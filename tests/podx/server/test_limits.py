@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,25 @@ def test_a_body_that_never_ends_is_cut_off(start: Start, monkeypatch: pytest.Mon
     client = start(max_body_kb=1)
     connection = client.send(RECOMMEND, "x" * 20_000, length=10**12)
     assert connection.recv(100).startswith(b"HTTP/1.1 413 ")
+
+
+@pytest.mark.parametrize("part", [b"X-%d: 1\r\n", b"%d"], ids=["many headers", "a long one"])
+def test_a_head_that_never_ends_is_cut_off(client: Client, part: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", client.port), timeout=20) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nX: ")
+        with pytest.raises(ConnectionError):  # at most what the socket's buffers hold was sent
+            for number in range(10_000_000):
+                connection.sendall(part % number)
+
+
+def test_a_long_head_with_its_body_is_read(client: Client) -> None:
+    body = json.dumps({**ASK, "exclude": ["B001"] * 9_000}).encode()
+    with socket.create_connection(("127.0.0.1", client.port), timeout=20) as connection:
+        head = f"POST {RECOMMEND} HTTP/1.1\r\nHost: x\r\nX: {'x' * 50_000}\r\nContent-Length: {len(body)}\r\n\r\n"
+        connection.sendall((head.encode() + body) * 2)
+        answers = b""
+        while answers.count(b"HTTP/1.1 200") < 2:
+            answers += connection.recv(100_000)
 
 
 def test_a_body_that_comes_too_slowly_is_not_waited_for(start: Start) -> None:
@@ -182,5 +202,6 @@ def test_a_server_that_is_to_end_says_so(client: Client) -> None:
     answered = client.ask(RECOMMEND, ASK)
     assert (answered.status, answered.headers["connection"]) == (200, "close")
     client.service.close()
-    closed = client.ask(RECOMMEND, ASK)
-    assert (closed.status, closed.json["type"]) == (503, "ClosedError")
+    for path, body in ((RECOMMEND, ASK), ("/v1/explain", {**ASK, "item": "B001"})):
+        closed = client.ask(path, body)
+        assert (closed.status, closed.json["type"]) == (503, "ClosedError")
