@@ -61,6 +61,9 @@ class Recommender:
         self.call_s = call_s
         self.sizes: list[int] = []
 
+    def check_k(self, k: int) -> None:
+        """Any will do."""
+
     def encode(self, requests: Sequence[RecommendRequest], exclude_seen: bool = True) -> list[Encoded]:
         return [Encoded(request) for request in requests]
 
