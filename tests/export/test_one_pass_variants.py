@@ -18,7 +18,7 @@ from podx.graphs.session import SessionOptions
 from podx.requests.batch import ItemBatch
 from podx_export.catalog.change import CatalogChange, NewItem
 from podx_export.catalog.update import update_bundle
-from podx_export.search import scores
+from podx_export.search import recommend, scores
 from tests.export.one_pass_world import ITEMS, all_scores, make_world, requests
 from tests.export.test_one_pass_export import assert_same
 from tests.export.tiny import KINDS, PLAIN, Small, permitted
@@ -46,10 +46,11 @@ def test_fixed_sizes_give_the_same(world: str, request: pytest.FixtureRequest) -
         np.testing.assert_array_equal(found[sig.EXACT], usual.exact)
 
 
-@pytest.mark.parametrize("product", [0, 1000])
-def test_levels_multiplied_whole_and_gathered(product: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scores, "FULL_PRODUCT", product)
-    monkeypatch.setattr(scores, "FULL_PRODUCT_OF_NODES", product)
+@pytest.mark.parametrize("limit", [0, 1000])
+def test_large_levels_and_small_ones(limit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scores, "FULL_PRODUCT", limit)
+    monkeypatch.setattr(scores, "FULL_PRODUCT_OF_NODES", limit)
+    monkeypatch.setattr(recommend, "PREPARED", limit)
     small = make_world(tmp_path, "other lengths")
     batch = requests(small, seed=3, rows=KINDS, k=CUDA_GRAPH_K)
     steps = small.search(batch, ItemSearchOptions(), "steps")

@@ -20,6 +20,7 @@ from podx.decoding.options import ItemSearchOptions
 from podx.graphs.catalog_search import LONG_LIST
 from podx.requests.batch import ItemBatch
 from podx.text.templates import Task
+from podx_export.search import recommend
 from podx_export.verify.parity import same_list
 from podx_train.checkpoint.checkpoint import load_checkpoint
 from podx_train.eager.generation import EagerRecommender, SearchOptions
@@ -124,7 +125,10 @@ def _chain(letters: int) -> list[Tokens]:
     ],
     ids=["one item", "one long item", "each begins the next", "one token each", "eight tokens each"],
 )
-def test_odd_catalogs_are_searched_whole(items: list[Tokens], untrained: Path, tmp_path: Path) -> None:
+def test_odd_catalogs_are_searched_whole(
+    items: list[Tokens], untrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recommend, "PREPARED", 8)  # some catalogs have more tokens
     model = random_model(load_checkpoint(untrained), seed=4, decoder_layers=1)  # opening the graph is what takes time
     small = make_small(model, catalog_of(items), tmp_path / "small")
     text = random_text(np.random.default_rng(0), rows=6)

@@ -9,6 +9,8 @@ number of beams, and self-attention reads all slots of the user and masks those 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from podx.bundle import signature as sig
@@ -19,6 +21,36 @@ from podx_export.blocks.rows import Grid, Rows
 from podx_export.blocks.self_attention import SelfAttention, SlotAttention
 from podx_export.blocks.source import DecoderLayer, SourceModel
 from podx_export.blocks.weights import WeightStore
+
+
+@dataclass(frozen=True)
+class TokenRows:
+    """Tokens as they enter the first layer, before they see anything else. Each [rows, …].
+
+    Attributes:
+        hidden: embedded tokens. query, key, value: of the first self-attention; no query where nothing came before.
+    """
+
+    hidden: str
+    query: str
+    key: str
+    value: str
+
+    @classmethod
+    def of(
+        cls, graph: GraphBuilder, model: SourceModel, hidden: str, query: bool = True, constant: bool = False
+    ) -> TokenRows:
+        """``hidden``: [rows, d]; ``constant``: it depends on no input, so that all is computed at load."""
+        weights = model.decoder[0].attention
+        with graph.scope("layers.0"), graph.scope("self_attention"):
+            normed = rms_norm(graph, hidden, "decoder.0.norm", weights.norm, model.epsilon)
+            parts = [("key", weights.key), ("value", weights.value), *([("query", weights.query)] if query else [])]
+            made = {part: linear(graph, normed, f"decoder.0.{part}", weight, constant) for part, weight in parts}
+            return cls(hidden, made.get("query", ""), made["key"], made["value"])
+
+    def pick(self, graph: GraphBuilder, row: str) -> TokenRows:
+        """Some of the rows, as often as they are named: int64 [n]."""
+        return TokenRows(*(graph.make("Gather", part, row) for part in (self.hidden, self.query, self.key, self.value)))
 
 
 def build_decoder(model: SourceModel, weights: WeightStore, items_only: bool, precision: str) -> GraphBuilder:
@@ -33,9 +65,10 @@ def build_decoder(model: SourceModel, weights: WeightStore, items_only: bool, pr
     past = [graph.input(spec) for spec in sig.past_tensors(model.shape)]
     hidden = embed(graph, "embedding", model.embedding, step[0])
     grid = Grid.of(graph, hidden)
+    tokens = TokenRows.of(graph, model, grid.pack(graph, hidden))
     attention = SlotAttention(graph, model, step[1], past, grid)
     mask = memory_bias(graph, memory[0], graph.dimension(step[0], 1))
-    final = decode_step(graph, model, grid.pack(graph, hidden), grid, attention, memory[1:], mask)
+    final = decode_step(graph, model, tokens, grid, attention, memory[1:], mask)
     log_probs = grid.spread(graph, _output_layer(graph, model, final, step[2] if items_only else None))
     graph.output(sig.log_probs_tensor(model.shape, items_only), log_probs)
     for spec, value in zip(sig.present_tensors(model.shape), attention.present, strict=True):
@@ -46,7 +79,7 @@ def build_decoder(model: SourceModel, weights: WeightStore, items_only: bool, pr
 def decode_step(
     graph: GraphBuilder,
     model: SourceModel,
-    hidden: str,
+    tokens: TokenRows,
     rows: Rows,
     attention: SelfAttention,
     memory: list[str],
@@ -55,20 +88,20 @@ def decode_step(
     """All layers and the last norm, scaled for the output layer.
 
     Args:
-        hidden: embedded tokens, laid out as ``rows`` says.
+        tokens: laid out as ``rows`` says.
         attention: what a token sees of the earlier ones.
         memory: cross-attention K and V of every layer. memory_mask: see :func:`memory_bias`.
 
     Returns:
-        the decoder state laid out as ``hidden``.
+        the decoder states laid out as ``tokens``.
     """
-    normed = rms_norm(graph, hidden, "decoder.0.norm", model.decoder[0].attention.norm, model.epsilon)
+    hidden, normed = tokens.hidden, ""
     following = [(f"decoder.{n}.norm", layer.attention.norm) for n, layer in enumerate(model.decoder)][1:]
     following.append(("decoder.norm", model.decoder_norm * np.float32(model.output_scale)))
     for number, (layer, after) in enumerate(zip(model.decoder, following, strict=True)):
         prefix, keys_values = f"decoder.{number}", memory[2 * number : 2 * number + 2]
         with graph.scope(f"layers.{number}"):
-            mixed = _self_attention(graph, prefix, layer, normed, attention, number)
+            mixed = _self_attention(graph, prefix, layer, normed if number else tokens, attention, number)
             normed, hidden = add_and_norm(graph, hidden, mixed, f"{prefix}.cross_norm", layer.cross.norm, model.epsilon)
             mixed = _cross_attention(graph, model, prefix, layer, normed, rows, keys_values, memory_mask)
             block = layer.feed_forward
@@ -86,13 +119,17 @@ def memory_bias(graph: GraphBuilder, memory_mask: str, beams: str) -> str:
 
 
 def _self_attention(
-    graph: GraphBuilder, prefix: str, layer: DecoderLayer, normed: str, attention: SelfAttention, number: int
+    graph: GraphBuilder, prefix: str, layer: DecoderLayer, x: str | TokenRows, attention: SelfAttention, number: int
 ) -> str:
+    """``x``: normed rows, or those that enter the first layer."""
     weights = layer.attention
     with graph.scope("self_attention"):
-        key = linear(graph, normed, f"{prefix}.key", weights.key)
-        value = linear(graph, normed, f"{prefix}.value", weights.value)
-        query = linear(graph, normed, f"{prefix}.query", weights.query) if attention.needs_query else ""
+        if isinstance(x, TokenRows):
+            query, key, value = x.query, x.key, x.value
+        else:
+            key = linear(graph, x, f"{prefix}.key", weights.key)
+            value = linear(graph, x, f"{prefix}.value", weights.value)
+            query = linear(graph, x, f"{prefix}.query", weights.query) if attention.needs_query else ""
         return linear(graph, attention.mix(graph, number, query, key, value), f"{prefix}.out", weights.out)
 
 

@@ -68,6 +68,13 @@ def integer_linear(graph: GraphBuilder, x: str, name: str, weight: Float32Array)
     return _scaled(graph, _unscaled(graph, rows, name, weight), rows.scale)
 
 
+def folded_linear(graph: GraphBuilder, x: str, name: str, weight: Float32Array) -> str:
+    """``x @ weight`` of a constant ``x``: in float32, so that ONNX Runtime computes it once, at load."""
+    quantized = quantize_columns(weight)
+    values, scale = graph.weight(f"{name}.int8", quantized.values), graph.weight(f"{name}.scale", quantized.scale)
+    return graph.make("MatMul", x, graph.make("Mul", graph.cast(values, FLOAT), scale))
+
+
 def integer_relu_feed_forward(
     graph: GraphBuilder, x: str, prefix: str, inner: Float32Array, outer: Float32Array
 ) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from podx.errors import ExportError
 from podx_export.blocks.graph import FLOAT, FP16, INT8, MICROSOFT, GraphBuilder
-from podx_export.blocks.integer import half_table, integer_linear, integer_relu_feed_forward
+from podx_export.blocks.integer import folded_linear, half_table, integer_linear, integer_relu_feed_forward
 from podx_export.blocks.source import FeedForward, Float32Array
 
 MASKED = -1e9
@@ -48,10 +48,10 @@ def add_and_norm(
     return normed, total
 
 
-def linear(graph: GraphBuilder, x: str, name: str, weight: Float32Array) -> str:
-    """``x @ weight``: [rows, in] → [rows, out], in the graph's precision."""
+def linear(graph: GraphBuilder, x: str, name: str, weight: Float32Array, constant: bool = False) -> str:
+    """``x @ weight``: [rows, in] → [rows, out], in the graph's precision. ``constant``: ``x`` depends on no input."""
     if graph.precision == INT8:
-        return integer_linear(graph, x, name, weight)
+        return (folded_linear if constant else integer_linear)(graph, x, name, weight)
     return graph.make("MatMul", graph.to_half(x), graph.float_weight(name, weight))
 
 

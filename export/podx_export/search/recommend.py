@@ -21,7 +21,7 @@ from podx.bundle import signature as sig
 from podx.bundle import trie_tables as names
 from podx.bundle.tables import TableFile
 from podx.decoding.options import CUDA_GRAPH_K, DEFAULT_BEAMS, DEFAULT_LENGTH_PENALTY
-from podx_export.blocks.decoder import decode_step, memory_bias
+from podx_export.blocks.decoder import TokenRows, decode_step, memory_bias
 from podx_export.blocks.encoder import encode, source_inputs
 from podx_export.blocks.graph import GraphBuilder
 from podx_export.blocks.layers import embed
@@ -34,6 +34,10 @@ from podx_export.search.scores import CatalogScores, SiblingScores
 from podx_export.search.sibling_search import SiblingSearch
 from podx_export.search.table_initializers import table_initializer
 from podx_export.search.trie_search import Beams, SearchInputs, TrieSearch
+
+PREPARED = 4096
+"""Up to so many tokens of the catalog, or of a level where siblings are scored, get their rows for the decoder's first
+layer at load."""
 
 
 def build_recommender(
@@ -63,7 +67,8 @@ def build_recommender(
         by_node = not cuda_graph and not graph.is_half  # GPUs multiply whole levels sooner than they sort
         steps = _SiblingSteps(graph, model, decoder, text, SiblingScores(graph, model, tables, levels, by_node))
     else:
-        steps = _CatalogSteps(graph, model, decoder, text)
+        prepared = tables.place(names.OUTPUT_TOKENS).shape[0] <= PREPARED
+        steps = _CatalogSteps(graph, model, decoder, text, prepared)
     beams, answers = search.start(graph.dimension(text[0], 0))
     following: Beams | None = beams
     for step in range(count):
@@ -105,9 +110,11 @@ class _Steps(Protocol):
 class _CatalogSteps:
     """Every user starts from the same token; all the catalog's tokens are scored."""
 
-    def __init__(self, graph: GraphBuilder, model: SourceModel, decoder: _Decoder, text: list[str]) -> None:
+    def __init__(
+        self, graph: GraphBuilder, model: SourceModel, decoder: _Decoder, text: list[str], prepared: bool
+    ) -> None:
         self._graph, self._model, self._decoder, self._ids = graph, model, decoder, text[0]
-        self._scores = CatalogScores(graph, model)
+        self._scores, self._prepared = CatalogScores(graph, model), prepared
 
     def first(self) -> str:
         """See :class:`_Steps`."""
@@ -120,8 +127,12 @@ class _CatalogSteps:
         """See :class:`_Steps`."""
         graph = self._graph
         rows = self._decoder.follow(beams)
-        hidden = graph.make("Gather", self._scores.tokens, rows.pick(graph, beams.column))
-        return self._scores.of(self._decoder.states(hidden, rows, beams), rows)
+        column, table = rows.pick(graph, beams.column), self._scores.tokens
+        if self._prepared:
+            tokens = TokenRows.of(graph, self._model, table, constant=True).pick(graph, column)
+        else:
+            tokens = TokenRows.of(graph, self._model, graph.make("Gather", table, column))
+        return self._scores.of(self._decoder.states(tokens, rows, beams), rows)
 
 
 class _SiblingSteps:
@@ -144,11 +155,22 @@ class _SiblingSteps:
 
     def next(self, beams: Beams, step: int) -> str:
         """See :class:`_Steps`."""
-        graph = self._graph
         rows = self._decoder.follow(beams)
-        token = graph.make("Gather", graph.indices(names.OUTPUT_TOKENS), rows.pick(graph, beams.column))
-        hidden = embed(graph, "embedding", self._model.embedding, token)
-        return self._scores.of(self._decoder.states(hidden, rows, beams), rows, beams.node, step)
+        return self._scores.of(
+            self._decoder.states(self._tokens(rows, beams, step), rows, beams), rows, beams.node, step
+        )
+
+    def _tokens(self, rows: BeamRows, beams: Beams, step: int) -> TokenRows:
+        """What each beam reads. A level of few tokens is prepared for the first layer at load."""
+        graph = self._graph
+        if self._scores.level_sizes[step - 1] > PREPARED:
+            token = graph.make("Gather", graph.indices(names.OUTPUT_TOKENS), rows.pick(graph, beams.column))
+            return TokenRows.of(graph, self._model, embed(graph, "embedding", self._model.embedding, token))
+        of_level = embed(graph, "embedding", self._model.embedding, graph.indices(names.level_tokens(step - 1)))
+        edge = graph.make("Sub", rows.pick(graph, beams.node), graph.int_scalar(1))  # edge e leads to node e + 1
+        edge = graph.make("Max", edge, graph.int_scalar(0))  # of a dead beam: any
+        column = graph.make("Gather", names.LEVEL_COLUMN, edge)
+        return TokenRows.of(graph, self._model, of_level, constant=True).pick(graph, column)
 
 
 class _Decoder:
@@ -164,7 +186,7 @@ class _Decoder:
         """One beam per user: embedded tokens [batch, d] → states, and how they are laid out."""
         graph, rows = self._graph, SingleBeam()
         self._row = self._attention.start(graph, graph.dimension(hidden, 0))
-        return self._run(hidden, rows, graph.ints(1)), rows
+        return self._run(TokenRows.of(graph, self._model, hidden, query=False), rows, graph.ints(1)), rows
 
     def follow(self, beams: Beams) -> BeamRows:
         """How the beams of the next step are laid out."""
@@ -176,10 +198,10 @@ class _Decoder:
         self._row = rows.row
         return rows
 
-    def states(self, hidden: str, rows: BeamRows, beams: Beams) -> str:
-        """Embedded tokens of the beams → states, both as ``rows`` (of :meth:`follow`) says."""
-        return self._run(hidden, rows, self._graph.dimension(beams.node, 1))
+    def states(self, tokens: TokenRows, rows: BeamRows, beams: Beams) -> str:
+        """What the beams read → states, both as ``rows`` (of :meth:`follow`) says."""
+        return self._run(tokens, rows, self._graph.dimension(beams.node, 1))
 
-    def _run(self, hidden: str, rows: Rows, beams: str) -> str:
+    def _run(self, tokens: TokenRows, rows: Rows, beams: str) -> str:
         mask = memory_bias(self._graph, self._mask, beams)
-        return decode_step(self._graph, self._model, hidden, rows, self._attention, self._memory, mask)
+        return decode_step(self._graph, self._model, tokens, rows, self._attention, self._memory, mask)

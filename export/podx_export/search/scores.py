@@ -53,15 +53,20 @@ class SiblingScores:
         tables: the catalog, whose numbers decide level by level how it is multiplied.
         levels: tokens of the longest item.
         by_node: gather once for all beams at a node; shapes then depend on values.
+
+    Attributes:
+        level_sizes: tokens of each level.
     """
 
     def __init__(self, graph: GraphBuilder, model: SourceModel, tables: TableFile, levels: int, by_node: bool) -> None:
         self._graph, self._model, self._by_node = graph, model, by_node
         self._name = "embedding" if model.output is model.embedding else "output"
         times = FULL_PRODUCT_OF_NODES if by_node else FULL_PRODUCT
+        self.level_sizes = [tables.place(names.level_tokens(level)).shape[0] for level in range(levels)]
+        most = [tables.place(names.widest(level)).shape[0] for level in range(levels)]
         self._gathered = [
-            level > 0 and _size(tables, names.level_tokens(level)) > times * _size(tables, names.widest(level))
-            for level in range(levels)
+            level > 0 and size > times * widest
+            for level, (size, widest) in enumerate(zip(self.level_sizes, most, strict=True))
         ]
 
     def of_root(self, states: str) -> str:
@@ -131,7 +136,3 @@ class SiblingScores:
     def _output_rows(self, tokens: str) -> str:
         """Rows of the output layer, which ONNX Runtime gathers once, when it loads the graph."""
         return embed(self._graph, self._name, self._model.output, self._graph.indices(tokens))
-
-
-def _size(tables: TableFile, name: str) -> int:
-    return tables.place(name).shape[0]
