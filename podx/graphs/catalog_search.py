@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import Literal
@@ -11,11 +10,11 @@ import numpy as np
 
 from podx.bundle.bundle import Bundle
 from podx.bundle.signature import ENCODER_FILE, ITEM_DECODER_FILE, RECOMMEND_FILE
-from podx.bundle.trie import NO_ITEM
 from podx.decoding.item_filter import ItemFilter
 from podx.decoding.items import ItemResults, ItemSearch, TokenColumns
 from podx.decoding.options import MAX_RETRY_BEAMS, SIBLINGS, ItemSearchOptions, ScoreOver
 from podx.errors import ConfigError
+from podx.graphs.apart import Search, answered_apart
 from podx.graphs.model import GraphModel
 from podx.requests.batch import ItemBatch
 
@@ -27,7 +26,9 @@ LONG_LIST = 512
 """Items in one request's exclusions or allow list above which ``auto`` takes the step graphs: the one graph compares
 all exclusions with one another and all allowed items with all beams."""
 
-Search = Callable[[ItemBatch], ItemResults]
+LONGEST_LIST = 4_096
+"""Items in one request's list above which the one graph does not search, whatever was asked for: with as many, it
+takes a third of a gigabyte for a moment."""
 
 
 class CatalogSearch:
@@ -53,7 +54,7 @@ class CatalogSearch:
 
         Raises:
             ConfigError: one graph was asked for and cannot do it, the step graphs cannot say what is certain, or the
-                model was not trained for such scores.
+                model was not trained for such scores. So does the search, where a list is too long for the one graph.
         """
         score_over = self._score_over(options)
         able = score_over != "vocabulary" and self._bundle.manifest.levels > 0
@@ -68,7 +69,7 @@ class CatalogSearch:
             way = self._by_steps
         else:
             only = self._search_graph == "one" or options.exact == "retry"
-            way = self._by_one_graph if only else self._by_either
+            way = self._by_one_graph_only if only else self._by_either
         return partial(way, replace(options, score_over=score_over))
 
     def _score_over(self, options: ItemSearchOptions) -> ScoreOver:
@@ -90,18 +91,21 @@ class CatalogSearch:
     def _by_either(self, options: ItemSearchOptions, batch: ItemBatch) -> ItemResults:
         """Each request by the graph that suits its own lists, whoever shares the batch."""
         long = batch.longest_lists > LONG_LIST
-        if not long.any():
-            return self._by_one_graph(options, batch)
-        items = np.full((batch.text.size, batch.k), NO_ITEM, dtype=np.int64)
-        scores = items.astype(np.float32)
-        exact = np.ma.MaskedArray(np.zeros(len(items), dtype=np.bool_), mask=True)
-        for rows, way in ((np.flatnonzero(~long), self._by_one_graph), (np.flatnonzero(long), self._by_steps)):
-            if len(rows):
-                results = way(options, batch.rows(rows))
-                items[rows], scores[rows] = results.items, results.scores
-                if results.exact is not None:
-                    exact[rows] = results.exact
-        return ItemResults(items, scores, exact)
+        one, steps = partial(self._by_one_graph, options), partial(self._by_steps, options)
+        return answered_apart(batch, [(np.flatnonzero(~long), one), (np.flatnonzero(long), steps)])
+
+    def _by_one_graph_only(self, options: ItemSearchOptions, batch: ItemBatch) -> ItemResults:
+        """All by the one graph, but those with long lists one at a time: its memory grows with the longest of all."""
+        longest = batch.longest_lists
+        if len(longest) and longest.max() > LONGEST_LIST:
+            raise ConfigError(
+                f"a list of {longest.max()} items is too long for {RECOMMEND_FILE}, which takes {LONGEST_LIST}: "
+                f"leave out exact='retry' and search_graph='one', or split the list"
+            )
+        long = np.flatnonzero(longest > LONG_LIST)
+        one = partial(self._by_one_graph, options)
+        together = np.flatnonzero(longest <= LONG_LIST)
+        return answered_apart(batch, [(together, one), *((long[place : place + 1], one) for place in range(len(long)))])
 
     def _by_one_graph(self, options: ItemSearchOptions, batch: ItemBatch) -> ItemResults:
         results = self._model.recommend(batch, options)

@@ -22,6 +22,8 @@ from podx.bundle import signature as sig
 from podx.decoding.options import CUDA_GRAPH_K
 from podx.graphs.opened_once import OpenedOnce
 from podx.graphs.session import FixedSession, HeldFiles, SessionOptions
+from podx.requests.batch import ItemBatch
+from podx.requests.encoder import allowed_row
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 SOURCE_LENGTHS = (32, 48, 64, 96, 128, 256, 416, 512)
@@ -81,6 +83,17 @@ class Bucket:
 def _at_least(size: int, among: tuple[int, ...]) -> int | None:
     place = bisect_left(among, size)
     return among[place] if place < len(among) else None
+
+
+def fits_buckets(batch: ItemBatch) -> npt.NDArray[np.bool_]:
+    """Which requests some bucket holds, whoever shares the batch, bool [batch]."""
+    lists = zip(batch.denied, batch.allowed, strict=True)
+    short = [
+        len(denied) <= EXCLUDED_LENGTHS[-1] and len(allowed_row(allowed)) <= ALLOWED_LENGTHS[-1]
+        for denied, allowed in lists
+    ]
+    lengths: npt.NDArray[np.int64] = batch.text.attention_mask.sum(axis=1)
+    return np.array(short, dtype=np.bool_) & (lengths <= SOURCE_LENGTHS[-1])
 
 
 class CudaGraphRecommender:

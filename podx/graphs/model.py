@@ -14,7 +14,8 @@ from podx.bundle.bundle import Bundle
 from podx.decoding.items import ItemResults
 from podx.decoding.options import CUDA_GRAPH_K, DEFAULT_BEAMS, DEFAULT_LENGTH_PENALTY, ItemSearchOptions
 from podx.decoding.stepper import FloatArray, IntArray
-from podx.graphs.cuda_graph import CudaGraphRecommender
+from podx.graphs.apart import answered_apart
+from podx.graphs.cuda_graph import CudaGraphRecommender, fits_buckets
 from podx.graphs.int8_check import require_exact_products
 from podx.graphs.opened_once import OpenedOnce
 from podx.graphs.session import CPU, CUDA, GraphSession, HeldFiles, SessionOptions, select_rows
@@ -190,11 +191,18 @@ class GraphModel:
     def recommend(self, batch: ItemBatch, options: ItemSearchOptions) -> ItemResults:
         """The whole search by one graph, see :func:`recommend_with`. On CUDA as a CUDA graph where there is one."""
         cuda_graph = self._cuda_graph_for(options, batch.k)
-        if cuda_graph is not None:
-            outputs = cuda_graph.run(batch_feeds(batch, self._user_rows))
-            if outputs is not None:
-                return _results(outputs)
-        return recommend_with(self.session(sig.RECOMMEND_FILE), batch, options, self._user_rows)
+
+        def captured(batch: ItemBatch) -> ItemResults:
+            outputs = None if cuda_graph is None else cuda_graph.run(batch_feeds(batch, self._user_rows))
+            return usual(batch) if outputs is None else _results(outputs)
+
+        def usual(batch: ItemBatch) -> ItemResults:
+            return recommend_with(self.session(sig.RECOMMEND_FILE), batch, options, self._user_rows)
+
+        if cuda_graph is None:
+            return usual(batch)
+        fits = fits_buckets(batch)
+        return answered_apart(batch, [(np.flatnonzero(fits), captured), (np.flatnonzero(~fits), usual)])
 
     def _cuda_graph_for(self, options: ItemSearchOptions, k: int) -> CudaGraphRecommender | None:
         """The graph for CUDA graphs, where the bundle has one and it does the search that is asked for."""

@@ -92,9 +92,11 @@ class Batch:
         return np.take_along_axis(self.input_ids, last[:, None], axis=1)[:, 0]
 
     def rows(self, chosen: Sequence[int] | npt.NDArray[np.integer]) -> Batch:
-        """Some of the records, padded as they are."""
+        """Some of the records, padded to the longest of them."""
         users, rows = (None if array is None else array[chosen] for array in (self.users, self.user_rows))
-        return Batch(self.input_ids[chosen], self.whole_word_ids[chosen], self.attention_mask[chosen], users, rows)
+        mask = self.attention_mask[chosen]
+        width = int(mask.sum(axis=1).max(initial=0))
+        return Batch(self.input_ids[chosen, :width], self.whole_word_ids[chosen, :width], mask[:, :width], users, rows)
 
 
 def pad_rows(rows: Sequence[npt.NDArray[np.integer] | Sequence[int]], value: int) -> IntArray:

@@ -13,7 +13,14 @@ import pytest
 from podx.bundle import signature as sig
 from podx.bundle.bundle import Bundle
 from podx.decoding.options import CUDA_GRAPH_K, ItemSearchOptions
-from podx.graphs.cuda_graph import ALLOWED_LENGTHS, BATCH_SIZES, SOURCE_LENGTHS, Bucket, CudaGraphRecommender
+from podx.graphs.cuda_graph import (
+    ALLOWED_LENGTHS,
+    BATCH_SIZES,
+    EXCLUDED_LENGTHS,
+    SOURCE_LENGTHS,
+    Bucket,
+    CudaGraphRecommender,
+)
 from podx.graphs.model import GraphModel, batch_feeds
 from podx.graphs.session import SessionOptions
 from podx.requests.batch import ItemBatch
@@ -105,6 +112,30 @@ def test_buckets_hold_what_they_must() -> None:
 def test_a_cpu_does_not_use_it(exported: tuple[Checkpoint, Bundle]) -> None:
     _, bundle = exported
     assert GraphModel(bundle, SessionOptions())._cuda_graph_for(ItemSearchOptions(), CUDA_GRAPH_K) is None
+
+
+def test_only_those_that_no_bucket_holds_go_elsewhere(
+    exported: tuple[Checkpoint, Bundle], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint, bundle = exported
+    sample, task_id = draw(checkpoint, Task.SEQUENTIAL, USERS, 0), bundle.manifest.tasks.index(Task.SEQUENTIAL)
+    long = np.resize(np.arange(1, 30), EXCLUDED_LENGTHS[-1] + 1)
+    denied, allowed = [*sample.denied[:1], long, *sample.denied[2:]], [*sample.allowed[:3], long, *sample.allowed[4:]]
+    batch = ItemBatch(sample.encode(checkpoint), task_id, denied, allowed, CUDA_GRAPH_K)
+    model, captured = (
+        GraphModel(bundle, SessionOptions()),
+        CudaGraphRecommender(bundle.file(sig.CUDA_GRAPH_FILE), SessionOptions()),
+    )
+    expected = model.recommend(batch, ItemSearchOptions())
+    taken: list[int] = []
+    run = captured.run
+    monkeypatch.setattr(captured, "run", lambda feeds: taken.append(len(feeds[sig.INPUT_IDS])) or run(feeds))
+    monkeypatch.setattr(model, "_cuda_graph_for", lambda options, k: captured)
+    found = model.recommend(batch, ItemSearchOptions())
+    assert taken == [USERS - 2]
+    np.testing.assert_array_equal(found.items, expected.items)
+    np.testing.assert_allclose(found.scores, expected.scores, atol=1e-5)
+    assert found.exact is not None and expected.exact is not None and found.exact.tolist() == expected.exact.tolist()
 
 
 def test_at_fixed_sizes_no_shape_is_left_to_compute(exported: tuple[Checkpoint, Bundle], tmp_path: Path) -> None:

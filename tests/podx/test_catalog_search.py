@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from podx.bundle.trie import NO_ITEM
 from podx.decoding.items import ItemResults
 from podx.decoding.options import MAX_RETRY_BEAMS, ItemSearchOptions
 from podx.errors import ConfigError
-from podx.graphs.catalog_search import LONG_LIST, CatalogSearch, SearchGraph
+from podx.graphs.catalog_search import LONG_LIST, LONGEST_LIST, CatalogSearch, SearchGraph
 from podx.graphs.session import SessionOptions
 from podx.requests.batch import ItemBatch
 from podx.text.inputs import Batch
@@ -42,7 +43,8 @@ class OneGraph(FakeGraphModel):
         assert len(batch.denied) == len(batch.allowed) == len(needed)
         assert [len(items) for items in batch.denied] == needed.tolist()  # rows stay with their lists
         self.runs.append((len(needed), options.beams))
-        items = np.stack([needed, np.full(len(needed), options.beams)], axis=1)
+        items = np.zeros((len(needed), batch.k), dtype=np.int64)
+        items[:, 0], items[:, 1] = needed, options.beams
         return ItemResults(items, -items.astype(np.float32), np.asarray(options.beams >= needed))
 
 
@@ -120,6 +122,19 @@ def test_a_long_list_changes_no_neighbours_answer(whole: Bundle, model: OneGraph
         assert together.scores[row].tolist() == alone.scores[0].tolist()
 
 
+@pytest.mark.parametrize(("graph", "options"), [("auto", RETRY), ("one", ItemSearchOptions())])
+def test_where_only_one_graph_will_do_long_lists_run_alone_up_to_a_length(
+    whole: Bundle, model: OneGraph, graph: SearchGraph, options: ItemSearchOptions
+) -> None:
+    chosen = CatalogSearch(whole, model, graph).chosen(replace(options, beams=LONGEST_LIST))  # type: ignore[arg-type]
+    found = chosen(requests([1, LONG_LIST + 1, 3, LONGEST_LIST]))
+    assert [size for size, _ in model.runs] == [2, 1, 1] and model.shapes == []
+    assert found.items[:, 0].tolist() == [1, LONG_LIST + 1, 3, LONGEST_LIST]
+    assert found.exact is not None and found.exact.tolist() == [True] * 4
+    with pytest.raises(ConfigError, match=r"4097 items is too long for recommend\.onnx, which takes 4096: leave out"):
+        chosen(requests([1, LONGEST_LIST + 1]))
+
+
 @pytest.mark.parametrize("graph", ["auto", "steps"])
 def test_a_bundle_without_the_whole_search_is_searched_in_steps(bundle_path: Path, graph: SearchGraph) -> None:
     bundle = Bundle.load(bundle_path)
@@ -191,7 +206,7 @@ def test_asking_ends_at_the_widest_search(
     whole: Bundle, model: OneGraph, beams: int, k: int, widths: list[int]
 ) -> None:
     found = retried(whole, model, [1, 2000], ItemSearchOptions(beams, exact="retry"), k)
-    assert [width for _, width in model.runs] == widths
+    assert [width for _, width in model.runs] == [widths[0], *widths]  # the second has a long list and runs alone
     assert found.exact is not None and found.exact.tolist() == [True, False]
     assert found.items[:, 1].tolist() == [widths[0], widths[-1]]
 
