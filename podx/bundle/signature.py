@@ -52,6 +52,8 @@ ITEM_DECODER_FILE = "decoder_items.onnx"
 RECOMMEND_FILE = "recommend.onnx"
 CUDA_GRAPH_FILE = "recommend_captured.onnx"
 """The whole search for CUDA graphs, under the name that format version 1 gives it."""
+LEAST_ROWS = "least_rows"
+"""Initializer of ``recommend.onnx``, int64 [1]: rows of a step where no beam is alive. CUDA cannot attend over none."""
 WEIGHTS_FILE = "weights.bin"
 USER_PROMPTS_FILE = "user_prompts.bin"
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from podx.bundle import signature as sig
 from podx.errors import BundleError, ConfigError, DependencyError, DeviceError
 
 try:
@@ -27,6 +28,7 @@ CPU, CUDA = "cpu", "cuda"
 _PROVIDERS = {CPU: "CPUExecutionProvider", CUDA: "CUDAExecutionProvider"}
 _DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
 _ERRORS_ONLY = 3
+_ONE_ROW = ort.OrtValue.ortvalue_from_numpy(np.ones(1, dtype=np.int64))
 _ELEMENT_TYPES = {"tensor(int64)": np.int64, "tensor(float)": np.float32, "tensor(bool)": np.bool_}
 _LOAD_ERRORS = (
     ort_state.EPFail,
@@ -124,8 +126,10 @@ def _open(
         BundleError: ONNX Runtime cannot load the file.
         DeviceError: ONNX Runtime fell back to another device.
     """
-    if options.device == CUDA and hasattr(ort, "preload_dlls"):
-        ort.preload_dlls()
+    if options.device == CUDA:
+        if hasattr(ort, "preload_dlls"):
+            ort.preload_dlls()
+        settings.add_initializer(sig.LEAST_ROWS, _ONE_ROW)
     provider = _PROVIDERS[options.device]
     graph: str | bytes = str(path)
     if held is not None:

@@ -266,3 +266,25 @@ def test_the_graph_keeps_its_contract(small: Small) -> None:
     assert set(files) == {sig.WEIGHTS_FILE, CATALOG_FILE}
     assert {"edge_column", "node_item", "item_node"} <= set(files[CATALOG_FILE])
     assert small.bundle.manifest.levels == LEVELS
+
+
+@pytest.mark.parametrize("least", [0, 1])
+def test_a_step_without_live_beams_has_as_many_rows_as_asked(small: Small, least: int) -> None:
+    """None on the CPU, one on CUDA, which cannot attend over none; answers are the same."""
+    model = onnx.load(small.bundle.file(sig.RECOMMEND_FILE), load_external_data=False)
+    widths = [node.output[0] for node in model.graph.node if node.op_type == "Max" and sig.LEAST_ROWS in node.input]
+    model.graph.output.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.INT64, [1]) for name in widths)
+    path = small.bundle.path / f"least_rows_{least}.onnx"
+    onnx.save(model, path)
+    options = onnxruntime.SessionOptions()
+    row = onnxruntime.OrtValue.ortvalue_from_numpy(np.array([least]))
+    options.add_initializer(sig.LEAST_ROWS, row)
+    opened = onnxruntime.InferenceSession(str(path), options)
+    of_one_token = np.flatnonzero(small.catalog.listed & (np.diff(small.catalog.offsets) == 1))[:3] + 1
+    batch = ItemBatch(random_text(np.random.default_rng(0), 2), 0, [of_one_token[:0]] * 2, [of_one_token] * 2, 3)
+    items, scores, *live = opened.run(["items", "scores", *widths], feeds_of(batch))
+    assert len(live) == LEVELS
+    assert live[-1].tolist() == [least]
+    usual = small.search(batch, ItemSearchOptions())
+    np.testing.assert_array_equal(items[:, :3], usual.items)
+    np.testing.assert_allclose(scores[:, :3], usual.scores, atol=1e-5)

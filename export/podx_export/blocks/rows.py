@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+
+from podx.bundle.signature import LEAST_ROWS
 from podx_export.blocks.graph import INT64, GraphBuilder
 
 
@@ -105,6 +108,11 @@ class AllRows:
         return graph.make("Flatten", beams, axis=2)
 
 
+def least_rows(graph: GraphBuilder) -> str:
+    """Rows that a step has at least, int64 [1]: none, so that nothing is computed where no beam is alive."""
+    return graph.weight(LEAST_ROWS, np.zeros(1, dtype=np.int64))
+
+
 @dataclass(frozen=True)
 class LiveRows:
     """Only live beams have a row: [rows, n].
@@ -121,9 +129,12 @@ class LiveRows:
     def of(cls, graph: GraphBuilder, alive: str) -> LiveRows:
         """``alive``: bool [batch, beams].
 
-        Where no beam is alive there must be no beams, for the dead point at row 0.
+        Where no beam is alive there must be no beams, for the dead point at row 0; or, where a row is asked for
+        (:data:`podx.bundle.signature.LEAST_ROWS`), the first place has it.
         """
         kept = graph.reshape(graph.cast(alive, INT64), -1)
+        asked = graph.make("Less", graph.arange(graph.dimension(kept, 0)), least_rows(graph))
+        kept = graph.make("Max", kept, graph.cast(asked, INT64))
         beam = graph.reshape(graph.make("NonZero", kept), -1)
         place = graph.make("Sub", graph.make("CumSum", kept, graph.int_scalar(0)), graph.int_scalar(1))
         row = graph.make("Mul", place, kept)  # row 0 for the dead

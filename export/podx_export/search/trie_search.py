@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from podx.bundle import trie_tables as tables
 from podx_export.blocks.graph import INT64, INT64_MAX, GraphBuilder
+from podx_export.blocks.rows import least_rows
 from podx_export.search.item_filter import FORBIDDEN, Grid, ItemFilter
 
 DEAD = -1
@@ -247,7 +248,8 @@ class TrieSearch:
         if not self._narrow:
             return self._inputs.beams
         graph = self._graph
-        return graph.make("ReduceMax", graph.sum(graph.cast(alive, INT64), 1), axes=[0], keepdims=1)
+        width = graph.make("ReduceMax", graph.sum(graph.cast(alive, INT64), 1), axes=[0], keepdims=1)
+        return graph.make("Max", width, least_rows(graph))
 
     def exact(self, answers: Answers) -> str:
         """Whether the answers are the model's k best for certain: bool [batch].
