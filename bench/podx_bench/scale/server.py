@@ -93,7 +93,7 @@ class Server:
         """Load as a service does, to the first answer."""
         start = time.perf_counter()
         if self._has_graph:
-            recommender = podx.load(self._folder, device="cpu", threads=self._options.threads)
+            recommender = podx.load(self._folder, "cpu", self._options.threads, tasks=["sequential"])
             self._catalog, users = recommender.bundle.catalog, recommender.bundle.users
             raw = self._catalog.items.raw
             recommender.recommend(users.ids.raw(1), history=[raw(1), raw(2)], k=self._options.k)

@@ -38,7 +38,7 @@ class Turn:
 def measure(bundle: Path, asked: list[WorkItem], options: ServingOptions) -> list[ServingRecord]:
     """All records of a bundle on these requests."""
     requests = list_requests(options.task, asked)
-    recommender = podx.load(bundle, cast(Device, options.device), threads=options.threads)
+    recommender = podx.load(bundle, cast(Device, options.device), threads=options.threads, tasks=[options.task])
     return Bench(recommender, requests, options).measure()
 
 
