@@ -22,6 +22,8 @@ from podx.text.tokenizer import Tokenizer
 
 CATALOG_FILE = "catalog.bin"
 USERS_FILE = "users.bin"
+FORMER_USERS_FILE = "users.npz"
+"""In its place in bundles that were written before there was :data:`USERS_FILE`."""
 TOKENIZER_FILE = "spiece.model"
 _VERSION_DIGITS = 12
 
@@ -145,4 +147,6 @@ class Bundle:
     @cached_property
     def users(self) -> UserTable:
         """The users the model knows."""
+        if FORMER_USERS_FILE in self.manifest.files:
+            return UserTable.load_archive(self.file(FORMER_USERS_FILE))
         return UserTable.load(self.file(USERS_FILE))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,3 +56,17 @@ class UserTable:
         if len(users.offsets) != len(users) + 1 or users.offsets[-1] != len(users.items):
             raise CatalogError(f"the tables in {path} do not fit together: copy it anew, or export again")
         return users
+
+    @classmethod
+    def load_archive(cls, path: Path) -> UserTable:
+        """Read the ``.npz`` that bundles used to have; no pickle is read.
+
+        Raises:
+            CatalogError: the file is not such an archive.
+        """
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                without = arrays["without_vectors"] if "without_vectors" in arrays else None
+                return cls(IdTable(arrays["raw_ids"], "user"), arrays["items"], arrays["offsets"], without)
+        except (OSError, EOFError, ValueError, KeyError, AttributeError, zipfile.BadZipFile) as error:
+            raise CatalogError(f"{path} is not a table written by podx ({error}): export again") from error

@@ -7,10 +7,11 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from podx.bundle.bundle import CATALOG_FILE, TOKENIZER_FILE, USERS_FILE, Bundle
-from podx.bundle.manifest import FORMAT_VERSION, MANIFEST_FILE, Manifest
+from podx.bundle.bundle import CATALOG_FILE, FORMER_USERS_FILE, TOKENIZER_FILE, USERS_FILE, Bundle
+from podx.bundle.manifest import FORMAT_VERSION, MANIFEST_FILE, Manifest, file_sha256
 from podx.bundle.signature import DECODER_FILE, ENCODER_FILE, ITEM_DECODER_FILE, WEIGHTS_FILE
 from podx.errors import BundleError, BundleVersionError, CatalogError
 from podx.text.templates import Task
@@ -108,6 +109,21 @@ def test_a_bundle_holds_what_was_exported(bundle_path: Path) -> None:
     assert [bundle.users.ids.raw(n + 1) for n in range(len(bundle.users))] == USER_IDS
     assert [bundle.users.history(n + 1).tolist() for n in range(len(bundle.users))] == stored_histories()
     assert bundle.tokenizer.vocab_size == bundle.manifest.shape.vocab_size
+
+
+def test_the_archive_of_users_in_bundles_made_before_is_read(copy: Path) -> None:
+    users = Bundle.load(copy).users
+    former = copy / FORMER_USERS_FILE
+    np.savez(former, raw_ids=users.ids.raw_ids, items=users.items, offsets=users.offsets)
+    (copy / USERS_FILE).unlink()
+    hashes = {path.name: file_sha256(path) for path in copy.iterdir() if path.name != MANIFEST_FILE}
+    (copy / MANIFEST_FILE).write_text(manifest(hashes).to_json(), encoding="utf-8")
+    read = Bundle.load(copy).users
+    assert [read.ids.raw(n + 1) for n in range(len(read))] == USER_IDS
+    assert [read.history(n + 1).tolist() for n in range(len(read))] == stored_histories()
+    former.write_bytes(former.read_bytes()[:-30])
+    with pytest.raises(CatalogError, match="export again"):
+        _ = Bundle.load(copy, verify=False).users
 
 
 def places_in(length: int) -> list[int]:
