@@ -130,5 +130,8 @@ def test_the_search_finds_the_likeliest_items(kind: str) -> None:
 def test_conflicts_are_named() -> None:
     with pytest.raises(ConfigError, match="--batching mixed"):
         TrainOptions(targets="pass", batching="mixed")
+    for options in ({"skip": 0.25}, {"item_init": "cooccurrence"}):
+        with pytest.raises(ConfigError, match="add --targets pass"):
+            TrainOptions(**options)
     with pytest.raises(ConfigError, match="unknown --recipe"):
         recipe_options("slow")

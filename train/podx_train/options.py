@@ -210,6 +210,10 @@ class TrainOptions:
             raise ConfigError("--targets pass reads one task a batch: leave --batching mixed out")
         if self.one_pass and self.inference == "discrete":
             raise ConfigError("--targets pass reads items and no words: leave --inference discrete out")
+        if not self.one_pass and (self.skip or self.item_init != RANDOM):
+            raise ConfigError(
+                "--skip and --item-init are for one pass over a user: add --targets pass, or leave them out"
+            )
 
     @property
     def one_pass(self) -> bool:
