@@ -66,7 +66,7 @@ class UserTable:
         """
         try:
             with np.load(path, allow_pickle=False) as arrays:
-                without = arrays["without_vectors"] if "without_vectors" in arrays else None
+                without = arrays.get("without_vectors")
                 return cls(IdTable(arrays["raw_ids"], "user"), arrays["items"], arrays["offsets"], without)
         except (OSError, EOFError, ValueError, KeyError, AttributeError, zipfile.BadZipFile) as error:
             raise CatalogError(f"{path} is not a table written by podx ({error}): export again") from error
