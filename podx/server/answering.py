@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
+from concurrent.futures import Future
 
 from fastapi import Request, Response
 from starlette.requests import ClientDisconnect
 
 from podx.errors import BodySizeError, ConfigError, PodxError, RequestError, RequestTimeoutError
-from podx.requests.types import Recommendations
 from podx.server.forms import Form, Items, Many, Sentence
-from podx.server.service import Row, Service
+from podx.server.service import Result, Row, Service
 from podx.server.settings import KILOBYTE
 from podx.server.statuses import failure, json_response
 
@@ -21,7 +20,6 @@ DRAINED = 4 * KILOBYTE**2
 ROWS_AT_A_TIME = 16
 """Looked up before others have their turn on the event loop."""
 
-Result = Recommendations | Sentence
 Outcome = Items | Sentence | PodxError
 
 
@@ -76,39 +74,43 @@ class Answering:
         most = self._service.settings.max_pending
         if len(rows) > most:
             raise RequestError(f"{len(rows)} requests in a body, at most {most} can wait: send fewer at a time")
-        results: list[asyncio.Future[Result] | PodxError] = []
-        waiting: list[asyncio.Future[Result]] = []
+        results: list[Future[Result] | PodxError] = []
         try:
             for number, row in enumerate(rows, start=1):
                 try:
-                    waiting.append(asyncio.wrap_future(self._service.submit(row)))  # type: ignore[arg-type]
-                    results.append(waiting[-1])
+                    results.append(self._service.submit(row))
                 except (RequestError, ConfigError) as error:
                     results.append(error)
                 if number % ROWS_AT_A_TIME == 0:
                     await asyncio.sleep(0)
-            await self._wait(waiting)
+            await self._wait([result for result in results if isinstance(result, Future)])
             return [self._outcome(result) for result in results]
         finally:
-            for future in waiting:
-                if not future.cancel() and not future.cancelled():
-                    future.exception()  # looked at, or asyncio logs it
+            for result in results:
+                if isinstance(result, Future):
+                    result.cancel()  # those that are done stay as they are
 
-    async def _wait(self, waiting: Sequence[asyncio.Future[Result]]) -> None:
+    async def _wait(self, waiting: Sequence[Future[Result]]) -> None:
+        """Return when all are done; raise when the time is over or the client has left before."""
         if not waiting:
             return
-        over = asyncio.get_running_loop().create_future()
-        left = asyncio.ensure_future(self._client_leaves())
+        loop = asyncio.get_running_loop()
+        over = loop.create_future()
         unanswered = set(waiting)
 
-        def look(done: asyncio.Future[Any]) -> None:
-            unanswered.discard(done)
-            if not over.done() and (done is left or not unanswered):
+        def answered(future: Future[Result]) -> None:  # in a worker's thread
+            unanswered.discard(future)
+            if not unanswered:
+                loop.call_soon_threadsafe(end)
+
+        def end(left: object = None) -> None:
+            if not over.done():
                 over.set_result(None)
 
-        watched: list[asyncio.Future[Any]] = [left, *waiting]
-        for future in watched:
-            future.add_done_callback(look)
+        left = asyncio.ensure_future(self._client_leaves())
+        left.add_done_callback(end)
+        for future in waiting:
+            future.add_done_callback(answered)
         try:
             async with asyncio.timeout_at(self._until):
                 await over
@@ -119,7 +121,7 @@ class Answering:
         if unanswered:
             raise ClientDisconnect
 
-    def _outcome(self, result: asyncio.Future[Result] | PodxError) -> Outcome:
+    def _outcome(self, result: Future[Result] | PodxError) -> Outcome:
         if isinstance(result, PodxError):
             return result
         error = result.exception()

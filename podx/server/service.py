@@ -6,6 +6,7 @@ import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from podx.errors import ClosedError, ConfigError, OverloadedError, PodxError
 from podx.recommender import Recommender
@@ -16,6 +17,7 @@ from podx.server.settings import Settings
 from podx.serving.batcher import Batcher
 
 Row = Recommend | Rank | Explain
+Result = Recommendations | Sentence
 
 
 class Explainer:
@@ -100,8 +102,11 @@ class Service:
         self._root = recommender.bundle.path.absolute()
         self.ready = True
 
-    def submit(self, row: Row) -> Future[Recommendations] | Future[Sentence]:
-        """Put a request into the queue; cancelling the future takes it out again.
+    def submit(self, row: Row) -> Future[Any]:
+        """Put a request into the queue.
+
+        Returns:
+            a future of a :data:`Result`; cancelling it takes the request out again.
 
         Raises:
             RequestError, ConfigError: it cannot be answered as asked. OverloadedError: as many wait as may.
@@ -115,7 +120,7 @@ class Service:
         seen = row.exclude_seen if isinstance(row, Recommend) else True
         return self._batcher.submit(row.request(), row.k, seen, timeout_s=self.settings.timeout_s)
 
-    def answer(self, result: Recommendations | Sentence) -> Items | Sentence:
+    def answer(self, result: Result) -> Items | Sentence:
         """A result as clients get it."""
         if isinstance(result, Sentence):
             return result
