@@ -14,7 +14,7 @@ from podx.recommender import Recommender
 from podx.server.gate import Gate
 from podx.server.inference import KINDS, inference_routes
 from podx.server.openapi import document
-from podx.server.routes import BundleInfo, State, Version, routes
+from podx.server.routes import BundleInfo, routes
 from podx.server.service import Service
 from podx.server.settings import Settings
 from podx.server.statuses import HANDLERS
@@ -59,7 +59,7 @@ def create_app(recommender: Recommender, settings: Settings | None = None) -> Fa
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = document(app, settings, (*KINDS, BundleInfo, State, Version))
+            app.openapi_schema = document(app, settings, (*KINDS, BundleInfo))
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]

@@ -17,7 +17,7 @@ from podx.errors import PodxError, RequestError
 from podx.recommender import DEFAULT_K
 from podx.server.answering import Answering
 from podx.server.forms import Items, K, Recommend, read
-from podx.server.openapi import ASKED, Direct, body, reference, responses
+from podx.server.openapi import ANYTHING, ASKED, Direct, body, reference, responses
 from podx.server.service import Service
 from podx.server.statuses import json_response
 
@@ -38,10 +38,8 @@ class Texts(Struct):
         """The ids of each row, without what fills it up."""
         flat = [text for entry in self.data for text in ([entry] if isinstance(entry, str) else entry)]
         rows, width = (*self.shape, 1)[:2]
-        if rows * width != len(flat):
-            raise RequestError(
-                f"input {self.name!r} has {len(flat)} texts: give as many as its shape {self.shape} says"
-            )
+        if rows * width != len(flat) or not width:  # rows of nothing could be any number
+            raise RequestError(f"{self.name!r} has {len(flat)} texts: give as many as its shape says, or leave it out")
         return [[text for text in flat[row * width : (row + 1) * width] if text] for row in range(rows)]
 
 
@@ -152,18 +150,18 @@ def inference_routes(service: Service) -> APIRouter:
     """All of the protocol's routes."""
     router = APIRouter(prefix="/v2", route_class=Direct)
 
-    @router.get("/health/live", **responses({"type": "object"}))
+    @router.get("/health/live", **responses(ANYTHING))
     async def live(request: Request) -> Response:
         """Whether the process runs."""
         return json_response({"live": True})
 
-    @router.get("/health/ready", **responses({"type": "object"}, 503))
-    @router.get(f"/models/{MODEL}/ready", **responses({"type": "object"}, 401, 503))
+    @router.get("/health/ready", **responses(ANYTHING, 503))
+    @router.get(f"/models/{MODEL}/ready", **responses(ANYTHING, 401, 503))
     async def ready(request: Request) -> Response:
         """Whether more requests should be sent here."""
         return json_response({"ready": service.ready}, 200 if service.ready else 503)
 
-    @router.get("", **responses({"type": "object"}, 401))
+    @router.get("", **responses(ANYTHING, 401))
     async def server(request: Request) -> Response:
         """The server."""
         return json_response({"name": "podx", "version": podx.__version__, "extensions": []})

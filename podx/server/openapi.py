@@ -20,6 +20,7 @@ ASKED = (400, 404, 413, 429, 503, 504)
 """Statuses of a refused request for an answer, beside 401."""
 
 Schema = dict[str, Any]
+ANYTHING: Schema = {"type": "object"}
 
 
 class Direct(APIRoute):

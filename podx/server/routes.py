@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -12,7 +11,7 @@ from fastapi.concurrency import run_in_threadpool
 import podx
 from podx.server.answering import Answering
 from podx.server.forms import Explain, Form, Items, Rank, Recommend, Reload, Sentence, read
-from podx.server.openapi import Direct, asks, body, reference, responses
+from podx.server.openapi import ANYTHING, Direct, asks, body, reference, responses
 from podx.server.service import Row, Service
 from podx.server.statuses import json_response
 
@@ -38,18 +37,6 @@ class BundleInfo(msgspec.Struct):
     precision: str
 
 
-class State(msgspec.Struct):
-    """A word for people; probes read the status."""
-
-    status: str
-
-
-class Version(msgspec.Struct):
-    """The bundle that answers."""
-
-    bundle: str
-
-
 def routes(service: Service, admin: bool) -> APIRouter:
     """All of them. ``admin``: with those that change what is served."""
     router = APIRouter(route_class=Direct)
@@ -72,28 +59,23 @@ def routes(service: Service, admin: bool) -> APIRouter:
         """The bundle that answers now."""
         loaded = service.recommender.bundle
         manifest = loaded.manifest
-        return json_response(
-            BundleInfo(
-                bundle=service.recommender.version,
-                podx=podx.__version__,
-                tasks=list(manifest.answered),
-                items=len(loaded.catalog),
-                users=len(loaded.users),
-                max_history=manifest.max_history,
-                max_k=service.settings.max_k,
-                precision=manifest.precision,
-            )
-        )
+        info = BundleInfo(
+            loaded.version, podx.__version__, list(manifest.answered), len(loaded.catalog), len(loaded.users),
+            manifest.max_history, service.settings.max_k, manifest.precision,
+        )  # fmt: skip
+        return json_response(info)
 
-    @router.get("/health/live", **responses(reference(State)))
+    @router.get("/health/live", **responses(ANYTHING))
     async def live(request: Request) -> Response:
         """Whether the process runs."""
-        return json_response(State("live"))
+        return json_response({"status": "live"})
 
-    @router.get("/health/ready", **responses(reference(State), 503))
+    @router.get("/health/ready", **responses(ANYTHING, 503))
     async def ready(request: Request) -> Response:
         """Whether more requests should be sent here."""
-        return json_response(State("ready")) if service.ready else json_response(State("stopping"), 503)
+        return json_response(
+            {"status": "ready"} if service.ready else {"status": "stopping"}, 200 if service.ready else 503
+        )
 
     @router.get("/metrics", include_in_schema=False)
     async def metrics(request: Request) -> Response:
@@ -107,10 +89,10 @@ def routes(service: Service, admin: bool) -> APIRouter:
 
     if admin:
 
-        @router.post("/admin/reload", **body(reference(Reload)), **responses(reference(Version), 400, 401, 413, 504))
+        @router.post("/admin/reload", **body(reference(Reload)), **responses(ANYTHING, 400, 401, 413, 504))
         async def reload(request: Request) -> Response:
             """Answer from another bundle from now on; one that does not load changes nothing."""
             path = read(await Answering(service, request).body() or b"{}", Reload).path
-            return json_response(Version(await run_in_threadpool(partial(service.swap, path))))
+            return json_response({"bundle": await run_in_threadpool(service.swap, path)})
 
     return router

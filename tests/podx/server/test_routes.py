@@ -158,6 +158,7 @@ def test_the_protocol_answers_like_version_1(client: Client, rec: Recommender) -
         ([tensor("exclude", [1, 1], [["B001"]])], 400, "'user' among them"),
         ([tensor("user", [1], [KNOWN]), tensor("allow", [2, 1], ["B001", "B002"])], 400, "same number of rows"),
         ([tensor("age", [1], ["7"])], 400, "$.inputs[0].name"),
+        ([tensor("user", [1], [KNOWN]), tensor("allow", [10**12, 0], [])], 400, "leave it out"),
         ([tensor("user", [1], ["nobody"])], 404, "'nobody' is not among"),
         ([], 200, ""),
     ],
