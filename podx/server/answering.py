@@ -10,7 +10,7 @@ from fastapi import Request, Response
 from starlette.requests import ClientDisconnect
 
 from podx.errors import BodySizeError, ConfigError, PodxError, RequestError, RequestTimeoutError
-from podx.server.forms import Form, Items, Many, Sentence
+from podx.server.forms import Explain, Form, Items, Many, Sentence
 from podx.server.service import Result, Row, Service
 from podx.server.settings import KILOBYTE
 from podx.server.statuses import failure, json_response
@@ -75,6 +75,8 @@ class Answering:
         if len(rows) > most:
             raise RequestError(f"{len(rows)} requests in a body, at most {most} can wait: send fewer at a time")
         results: list[Future[Result] | PodxError] = []
+        of_lists = not any(isinstance(row, Explain) for row in rows[:1])
+        self._service.unanswered += of_lists
         try:
             for number, row in enumerate(rows, start=1):
                 try:
@@ -86,6 +88,7 @@ class Answering:
             await self._wait([result for result in results if isinstance(result, Future)])
             return [self._outcome(result) for result in results]
         finally:
+            self._service.unanswered -= of_lists
             for result in results:
                 if isinstance(result, Future):
                     result.cancel()  # those that are done stay as they are

@@ -36,6 +36,9 @@ class Metrics:
             registry=self._registry,
         )  # fmt: skip
         self._sizes = Histogram("podx_batch_size", "Requests of a call.", buckets=SIZES, registry=self._registry)
+        self._batch_seconds = Histogram(
+            "podx_batch_seconds", "That a call took.", buckets=SECONDS, registry=self._registry
+        )
         self._answers = Counter(
             "podx_answers", "Lists of items: certainly the best ones? of a cold-start user?", ("exact", "user"),
             registry=self._registry,
@@ -49,9 +52,10 @@ class Metrics:
         self._requests.labels(route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
-    def batch(self, size: int) -> None:
-        """The model has been called."""
+    def batch(self, size: int, seconds: float) -> None:
+        """The model has answered a batch."""
         self._sizes.observe(size)
+        self._batch_seconds.observe(seconds)
 
     def answer(self, answer: Recommendations) -> None:
         """A list of items goes out."""

@@ -90,6 +90,7 @@ class Service:
 
     Attributes:
         ready: whether more requests should be sent here.
+        unanswered: HTTP requests for lists of items that have not been responded to; of the event loop alone.
     """
 
     def __init__(self, recommender: Recommender, settings: Settings) -> None:
@@ -100,7 +101,15 @@ class Service:
         )
         self._explainer = Explainer(recommender, settings)
         self._root = recommender.bundle.path.absolute()
-        self.ready = True
+        self.ready, self.unanswered = True, 0
+
+    @property
+    def full(self) -> bool:
+        """Whether as many requests are here as may, or so many that one more would be answered too late."""
+        stats, settings = self._batcher.stats, self.settings
+        late = stats.waiting >= settings.max_batch and stats.expected_s > settings.timeout_s
+        many = self.unanswered >= settings.max_pending + settings.max_batch
+        return late or many or stats.waiting >= settings.max_pending
 
     def submit(self, row: Row) -> Future[Any]:
         """Put a request into the queue.

@@ -20,6 +20,10 @@ from podx.text.batches import DEFAULT_BATCH_SIZE
 DEFAULT_MAX_WAIT_MS = 2.0
 DEFAULT_MAX_PENDING = 256
 MILLISECONDS = 1e3
+LATEST_SHARE = 0.3
+"""Of the batch just done in the moving average of how long one takes."""
+OWN_AND_HALF = 1.5
+"""Batches that take a request's time beside those ahead of it: its own, and what is left of the one under way."""
 TOO_LATE = "no answer in time: allow more time, or let fewer requests wait with max_pending"
 
 
@@ -31,12 +35,14 @@ class BatcherStats:
         answered: requests answered, errors included. batches: calls of the model that took.
         dropped: requests that were never run, because they were cancelled or past their time while they waited.
         waiting: requests that wait for a batch now.
+        expected_s: seconds, about, until one that came now would be answered, as long as the last batches took.
     """
 
     answered: int
     batches: int
     dropped: int
     waiting: int
+    expected_s: float
 
 
 class Batcher:
@@ -63,7 +69,7 @@ class Batcher:
             ``max_pending`` ÷ (requests answered per second), so choose it by the latency that is still of use.
         workers: batches under way at a time. One call uses all cores already, so more help only where a session was
             given few threads.
-        on_batch: told the size of every batch when it is done, by the worker; for metrics.
+        on_batch: told the size of every batch and the seconds it took, by the worker; for metrics.
 
     Raises:
         ConfigError: a number is out of range.
@@ -76,7 +82,7 @@ class Batcher:
         max_wait_ms: float = DEFAULT_MAX_WAIT_MS,
         max_pending: int = DEFAULT_MAX_PENDING,
         workers: int = 1,
-        on_batch: Callable[[int], None] | None = None,
+        on_batch: Callable[[int, float], None] | None = None,
     ) -> None:
         for name, value in (("max_batch", max_batch), ("max_pending", max_pending), ("workers", workers)):
             if value < 1:
@@ -85,7 +91,7 @@ class Batcher:
             raise ConfigError(f"max_wait_ms must be 0 or a number of milliseconds, not {max_wait_ms}")
         self._recommender = recommender
         self._max_batch, self._max_pending, self._max_wait_s = max_batch, max_pending, max_wait_ms / MILLISECONDS
-        self._on_batch = on_batch
+        self._on_batch, self._batch_s = on_batch, 0.0
         self._changed = threading.Condition()  # guards everything below
         self._line = Line()
         self._closed = False
@@ -189,7 +195,8 @@ class Batcher:
     def stats(self) -> BatcherStats:
         """What was done so far."""
         with self._changed:
-            return BatcherStats(self._answered, self._batches, self._dropped, len(self._line))
+            ahead = len(self._line) / self._max_batch + OWN_AND_HALF
+            return BatcherStats(self._answered, self._batches, self._dropped, len(self._line), ahead * self._batch_s)
 
     def close(self, drain: bool = True) -> None:
         """Take no more requests and return when the workers have ended. May be called again.
@@ -272,6 +279,7 @@ class Batcher:
 
     def _answer(self, batch: Sequence[Waiting]) -> None:
         """Run a batch and hand the answers out. Should that fail, one by one: to each its own answer or error."""
+        start = time.monotonic()
         try:
             answered = list(zip(batch, self._run(batch), strict=True))
         except Exception as error:  # of whatever kind: who waits for the answer must hear of it
@@ -279,10 +287,10 @@ class Batcher:
                 for waiting in batch:
                     self._answer([waiting])
                 return
-            self._note(batch)
+            self._note(batch, time.monotonic() - start)
             batch[0].future.set_exception(error)
             return
-        self._note(batch)
+        self._note(batch, time.monotonic() - start)
         for waiting, answer in answered:
             waiting.future.set_result(answer)
 
@@ -292,15 +300,16 @@ class Batcher:
             [waiting.request for waiting in batch], kind.k, kind.search, batch_size=len(batch)
         )
 
-    def _note(self, batch: Sequence[Waiting]) -> None:
+    def _note(self, batch: Sequence[Waiting], seconds: float) -> None:
         """Before the answers go out, so that no client is back yet and counted twice."""
         with self._changed:
             self._answered += len(batch)
             self._batches += 1
+            self._batch_s += LATEST_SHARE * (seconds - self._batch_s)
             self._expected = min(self._max_batch, len(batch) + len(self._line))
             self._leave_at = time.monotonic() + self._max_wait_s
         if self._on_batch is not None:
-            self._on_batch(len(batch))
+            self._on_batch(len(batch), seconds)
 
 
 def _fail(requests: Sequence[Waiting], error: type[PodxError], message: str) -> None:

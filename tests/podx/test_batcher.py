@@ -544,3 +544,16 @@ def test_removing_frees_a_place_once() -> None:
     line.add(other)
     assert line.remove(one) and not line.remove(one)
     assert line.clear() == [other] and len(line) == 0
+
+
+def test_it_says_how_long_a_request_would_take(rec: Recommender) -> None:
+    """A moving average of what batches took; a request waits for those ahead, half of one, and its own."""
+    seen: list[tuple[int, float]] = []
+    with podx.Batcher(rec, max_batch=4, on_batch=lambda size, seconds: seen.append((size, seconds))) as batcher:
+        assert batcher.stats.expected_s == 0
+        batcher.recommend(USER_IDS[1])
+        batcher.recommend(USER_IDS[2])
+        (_, first), (_, second) = seen
+        average = 0.3 * second + 0.7 * 0.3 * first
+        assert batcher.stats.expected_s == pytest.approx(1.5 * average)
+    assert [size for size, _ in seen] == [1, 1]

@@ -11,6 +11,7 @@ import pytest
 
 from podx.errors import ConfigError
 from podx.server import Settings
+from podx.serving.batcher import Batcher, BatcherStats
 from tests.podx.bundles import USER_IDS
 from tests.podx.server.client import Client, until
 from tests.podx.server.conftest import HeldModel, Start
@@ -79,6 +80,27 @@ def test_a_full_queue_refuses_at_once(start: Start, held: type[HeldModel]) -> No
     assert client.metric("podx_queue_waiting") == 2
     held.going.set()
     assert [future.result().status for future in waiting] == [200, 200]
+
+
+@pytest.mark.parametrize(
+    ("waiting", "expected_s", "status"), [(32, 1.1, 429), (31, 1.1, 200), (32, 0.9, 200), (256, 0.1, 429)]
+)
+def test_what_would_be_answered_too_late_is_refused(
+    client: Client, monkeypatch: pytest.MonkeyPatch, waiting: int, expected_s: float, status: int
+) -> None:
+    """With batches of 32, a second for each request and places for 256."""
+    monkeypatch.setattr(Batcher, "stats", property(lambda _: BatcherStats(0, 0, 0, waiting, expected_s)))
+    assert client.ask(RECOMMEND, ASK).status == status
+
+
+def test_who_has_no_answer_yet_counts_although_it_waits_no_more(client: Client) -> None:
+    client.service.unanswered = 256 + 32
+    assert client.ask(RECOMMEND, ASK).json["type"] == "OverloadedError"
+    client.service.unanswered -= 1
+    for _ in range(2):
+        assert client.ask(RECOMMEND, ASK).status == 200
+    assert client.ask(RECOMMEND, {"user": "nobody"}).status == 404
+    assert client.service.unanswered == 256 + 32 - 1, "those that are answered are not counted any more"
 
 
 def test_many_requests_find_places_together_or_not_at_all(start: Start, held: type[HeldModel]) -> None:
