@@ -26,7 +26,7 @@ KEEP_ALIVE_S = 75
 """An idle connection is kept; longer than the 60 s after which common load balancers let go of it."""
 LEAVE_S = 2.0
 """After SIGTERM clients have this long to see that they are answered with the end of their connection."""
-LOOK_S = 0.02
+LAST_S, LOOK_S = 0.3, 0.02
 MOST_HEAD = 64 * KILOBYTE
 """Bytes of a request before its body that are waited with."""
 
@@ -75,11 +75,19 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Answer who is there; from now on every answer closes its connection."""
         self._service.ready = False
+        await self._nobody_left(LEAVE_S)
+        for listening in sockets or []:
+            listening.listen(1)  # who still comes waits outside, and finds the door closed instead of being cut off
+        await self._nobody_left(LAST_S)
+        await super().shutdown(sockets)
+
+    async def _nobody_left(self, seconds: float) -> None:
+        """Wait until there are no connections, so many seconds at most."""
         loop = asyncio.get_running_loop()
-        end = loop.time() + LEAVE_S
+        end = loop.time() + seconds
+        await asyncio.sleep(LOOK_S)
         while self.server_state.connections and loop.time() < end and not self.force_exit:
             await asyncio.sleep(LOOK_S)
-        await super().shutdown(sockets)
 
 
 @with_flags(settings=Settings, reading=ReadingFlags, load=LoadFlags)
