@@ -14,7 +14,7 @@ from podx.errors import CatalogError, ConfigError
 from podx.text.templates import Task
 from podx_train.model import one_pass
 from podx_train.model.config import PodConfig, backbone_fields
-from podx_train.model.one_pass import SiblingScores
+from podx_train.model.one_pass import SiblingScores, start_copying
 from podx_train.model.pod_t5 import ITEM_START, ModelBatch, PodT5
 from podx_train.model.wide_softmax import wide_cross_entropy
 
@@ -127,6 +127,47 @@ def test_a_wide_catalog_is_scored_as_a_narrow_one(monkeypatch: pytest.MonkeyPatc
     plain = model.position_losses(batch)
     monkeypatch.setattr(one_pass, "WIDE", 1)
     torch.testing.assert_close(model.position_losses(batch), plain)
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("kind", CODES)
+def test_label_smoothing_spreads_over_siblings_alone(kind: str, wide: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(one_pass, "WIDE", 1 if wide else 2048)
+    codes, items = CODES[kind], torch.tensor([1, 4, 6])
+    siblings, table = SiblingScores(trie_of(codes)), torch.randn(VOCABULARY, 16)
+    states = torch.randn(3, siblings.depth, 16)
+    expected = []
+    for row, item in enumerate(items.tolist()):
+        of_tokens = []
+        for level, token in enumerate(tokens := codes[item - 1]):
+            choices = sorted({code[level] for code in codes if code[:level] == tokens[:level] and len(code) > level})
+            surprise = -(states[row, level] @ table[choices].T).log_softmax(dim=0)
+            of_tokens.append(0.7 * surprise[choices.index(token)] + 0.3 * surprise.mean())
+        expected.append(torch.stack(of_tokens).sum())
+    torch.testing.assert_close(siblings.losses(states, items, table, 0.3), torch.stack(expected))
+
+
+def test_labels_are_smoothed_in_training_alone() -> None:
+    codes = CODES["three"]
+    model = make_model(codes)
+    batch = batch_of(codes, [[1, 4, 2]], [[1, 4, 2, 6]])
+    plain = model.position_losses(batch)
+    model.label_smoothing = 0.3
+    torch.testing.assert_close(model.position_losses(batch), plain)
+    assert not torch.allclose(model.train().position_losses(batch), plain)
+
+
+def test_layers_that_start_by_copying_put_every_state_near_the_last_item() -> None:
+    codes = CODES["three"]
+    model = make_model(codes)
+    model.start_small()
+    model.start_items(codes, torch.eye(9, 16))
+    start_copying(model.backbone)
+    with torch.no_grad():
+        states, _, _, _ = model.position_states(batch_of(codes, [[1, 4, 2], [5, 9]], [[0, 0, 0, 8], [0, 0, 6]]))
+    items = model.backbone.shared.weight[[of_item[-1] for of_item in codes]]
+    likeness = torch.nn.functional.cosine_similarity(states[:, :, None], items, dim=-1)  # [targets, depth, items]
+    assert (likeness.argmax(dim=-1) + 1).tolist() == [[2, 2, 2], [9, 9, 9]]
 
 
 def test_an_item_that_begins_another_is_refused() -> None:

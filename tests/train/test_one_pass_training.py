@@ -101,7 +101,7 @@ def test_resuming_gives_the_same_result(world: Dataset, tmp_path: Path, trained:
 def test_items_written_as_codes_stay_as_they_are(world: Dataset, tmp_path: Path) -> None:
     codes = tuple((f"<a_{n % 10}>", f"<i_{n}>") for n in range(world.item_count))
     coded = dataclasses.replace(world, item_codes=codes, scheme="own")
-    result = train_model(coded, tmp_path / "coded", options(epochs=1), SOURCE)
+    result = train_model(coded, tmp_path / "coded", options(epochs=1, layer_init="copy", label_smoothing=0.3), SOURCE)
     checkpoint = load_checkpoint(tmp_path / "coded")
     assert checkpoint.config.scheme == "own" and checkpoint.catalog().trie.depth == 2
     assert result.curve[0]["validation_ranking"]["ndcg_10"] >= 0
@@ -130,8 +130,9 @@ def test_the_search_finds_the_likeliest_items(kind: str) -> None:
 def test_conflicts_are_named() -> None:
     with pytest.raises(ConfigError, match="--batching mixed"):
         TrainOptions(targets="pass", batching="mixed")
-    for options in ({"skip": 0.25}, {"item_init": "cooccurrence"}):
+    one_pass = ({"skip": 0.25}, {"item_init": "cooccurrence"}, {"layer_init": "copy"}, {"label_smoothing": 0.1})
+    for options in one_pass:
         with pytest.raises(ConfigError, match="add --targets pass"):
-            TrainOptions(**options)
+            TrainOptions(**options)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="unknown --recipe"):
         recipe_options("slow")

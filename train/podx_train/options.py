@@ -30,8 +30,8 @@ RANDOM_EMBEDDING_LR = 30.0
 """AdamW moves every weight by about the learning rate, but T5 starts its token embedding at deviation 1, ten times that
 of its matrices and more: at one rate for all, a random embedding hardly moves in the few updates a small model gets."""
 
-RANDOM, COOCCURRENCE = "random", "cooccurrence"
-"""Where items start, ``--item-init``."""
+RANDOM, COOCCURRENCE, COPY = "random", "cooccurrence", "copy"
+"""Where items start (``--item-init``) and where layers do (``--layer-init``)."""
 
 MODEL_OPTIONS = frozenset(
     {
@@ -69,7 +69,8 @@ _ONE_PASS: Mapping[str, Any] = {
     "epochs": 60,
     "validation_users": 5000,
 }
-RECIPES: Mapping[str, Mapping[str, Any]] = {FAST: _ONE_PASS, PAPER: {}, LARGE_CATALOG: _ONE_PASS}
+_CODES: Mapping[str, Any] = {"layer_init": COPY, "label_smoothing": 0.35}
+RECIPES: Mapping[str, Mapping[str, Any]] = {FAST: _ONE_PASS, PAPER: {}, LARGE_CATALOG: {**_ONE_PASS, **_CODES}}
 """What each recipe sets of :class:`TrainOptions`; that of the paper is their defaults."""
 RECIPE_SOURCES: Mapping[str, Mapping[str, Any]] = {
     FAST: {"preset": "flat", "pieces": 512},
@@ -144,6 +145,15 @@ class TrainOptions:
         "training (--targets pass).",
         choices=(RANDOM, COOCCURRENCE),
     )
+    layer_init: str = _recipe(
+        RANDOM,
+        "Where layers of random weights start: random, or copy: attention hands on the last items, so that their "
+        "neighbours are recommended from the first update on (--targets pass).",
+        choices=(RANDOM, COPY),
+    )
+    label_smoothing: float = _recipe(
+        0.0, "Share of a token's target spread over its siblings (--targets pass).", least=0, most=0.9
+    )
     adapter: str = _recipe(
         NO_ADAPTER,
         "none: all weights learn; lora: low-rank matrices; prompt-only: nothing of the backbone.",
@@ -210,9 +220,11 @@ class TrainOptions:
             raise ConfigError("--targets pass reads one task a batch: leave --batching mixed out")
         if self.one_pass and self.inference == "discrete":
             raise ConfigError("--targets pass reads items and no words: leave --inference discrete out")
-        if not self.one_pass and (self.skip or self.item_init != RANDOM):
+        started = self.item_init != RANDOM or self.layer_init != RANDOM
+        if not self.one_pass and (self.skip or self.label_smoothing or started):
             raise ConfigError(
-                "--skip and --item-init are for one pass over a user: add --targets pass, or leave them out"
+                "--skip, --label-smoothing, --item-init and --layer-init are for one pass over a user: "
+                "add --targets pass, or leave them out"
             )
 
     @property

@@ -14,11 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
+from transformers import T5ForConditionalGeneration
 
 from podx.bundle.trie import ROOT, Trie
 from podx.bundle.trie_tables import most_children
@@ -31,6 +33,13 @@ FULL_PRODUCT = 8
 matrices is faster than gathering rows, until it is this much larger."""
 WIDE = 2048
 """From so many choices on, :func:`wide_cross_entropy` is faster on a CPU."""
+
+SMALL_START = 0.1
+"""What :func:`start_copying` leaves of the layers that are to add little at first."""
+LOOK_BACK = 2.0
+"""Rise of the decoder's attention score at first, a token back: every token of an item looks at the last item most."""
+SOFT_START = 0.6
+"""Factor of the decoder's states at first: how sure a model is that has learned nothing."""
 
 
 def additive(visible: Tensor) -> Tensor:
@@ -57,6 +66,32 @@ def target_bias(targets: int, length: int, device: torch.device) -> Tensor:
     place = torch.arange(targets * length, device=device)
     same = place[:, None] // length == place[None] // length
     return additive(same & (place[None] <= place[:, None]))[None, None]
+
+
+@torch.no_grad()
+def start_copying(t5: T5ForConditionalGeneration) -> None:
+    """Let a T5 of random weights begin as a recommender of what lies near the items read, of the last above all.
+
+    The decoder's attention hands on what it sees, most of all the token it starts from, which is the last item; the
+    encoder's attention and all feed-forward layers add little. So each decoder state begins near the embeddings of the
+    last items, at every token of the next.
+
+    Args:
+        t5: as the decoder of :meth:`PodT5.position_states` uses it; changed in place.
+    """
+    encoder: Any = t5.encoder.block  # its attention and layers are attributes that no type checker sees
+    decoder: Any = t5.decoder.block
+    for block in (*encoder, *decoder):
+        block.layer[-1].DenseReluDense.wo.weight.mul_(SMALL_START)
+    for block in encoder:
+        block.layer[0].SelfAttention.o.weight.mul_(SMALL_START)
+    for block in decoder:
+        for attention in (block.layer[0].SelfAttention, block.layer[1].EncDecAttention):
+            nn.init.orthogonal_(attention.v.weight)
+            attention.o.weight.copy_(attention.v.weight.T)
+    by_distance = decoder[0].layer[0].SelfAttention.relative_attention_bias.weight  # [buckets, heads]
+    by_distance.copy_(LOOK_BACK * torch.arange(len(by_distance), device=by_distance.device)[:, None])
+    t5.decoder.final_layer_norm.weight.fill_(SOFT_START)
 
 
 class SiblingScores(nn.Module):
@@ -106,20 +141,21 @@ class SiblingScores(nn.Module):
         ):
             self.register_buffer(name, torch.from_numpy(np.asarray(values, dtype=np.int64)), persistent=False)
 
-    def losses(self, states: Tensor, items: Tensor, table: Tensor) -> Tensor:
+    def losses(self, states: Tensor, items: Tensor, table: Tensor, smoothing: float = 0.0) -> Tensor:
         """Negative log-likelihood of each item.
 
         Args:
             states: [rows, depth, d], decoder states, scaled for the output layer, one per token of an item.
             items: int64 [rows], item numbers.
             table: output layer, [vocabulary, d].
+            smoothing: share of each token's target that is spread evenly over its siblings, itself among them.
 
         Returns:
             float32 [rows], the sum over the item's tokens.
         """
         total = torch.zeros(len(items), device=states.device)
         for level, rows, node, child in self._steps(items):
-            loss = self._level_losses(states[rows, level], node, child, level, table)
+            loss = self._level_losses(states[rows, level], node, child, level, table, smoothing)
             total = total.index_add(0, rows, loss)
         return total
 
@@ -150,12 +186,22 @@ class SiblingScores(nn.Module):
             rows = every[self.nodes[items, level + 1] > ROOT] if level else every
             yield level, rows, self.nodes[items[rows], level], self.nodes[items[rows], level + 1]
 
-    def _level_losses(self, states: Tensor, node: Tensor, child: Tensor, level: int, table: Tensor) -> Tensor:
+    def _level_losses(
+        self, states: Tensor, node: Tensor, child: Tensor, level: int, table: Tensor, smoothing: float
+    ) -> Tensor:
         if level == 0 and states.device.type == "cpu" and self._widest[0] >= WIDE:
             own = functional.embedding(self._level_tokens_at(0), table)
-            return wide_cross_entropy(states, own, child - 1)
-        logits = self.child_logits(states, node, level, table)
-        return functional.cross_entropy(logits, child - 1 - self._child_start[node], reduction="none")
+            loss = wide_cross_entropy(states, own, child - 1)
+            if smoothing:
+                loss = loss + smoothing * ((states * own[child - 1]).sum(dim=1) - states @ own.mean(dim=0)).float()
+            return loss
+        logits, target = self.child_logits(states, node, level, table), child - 1 - self._child_start[node]
+        loss = functional.cross_entropy(logits, target, reduction="none")
+        if smoothing:  # torch's own label_smoothing is infinite where a node has fewer children than the widest
+            absent = logits == -torch.inf
+            mean = logits.masked_fill(absent, 0.0).sum(dim=1) / (~absent).sum(dim=1)
+            loss = loss + smoothing * (logits.gather(1, target[:, None])[:, 0] - mean)
+        return loss
 
     def child_logits(self, states: Tensor, node: Tensor, level: int, table: Tensor) -> Tensor:
         """Logits of the children of nodes, in their order: float32 [rows, widest], -inf where a node has fewer.

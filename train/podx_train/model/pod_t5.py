@@ -64,6 +64,7 @@ class PodT5(nn.Module):
         whole_word: whole-word table, rows [whole_word_rows, d].
         trained_rows: how many rows of :meth:`token_tables` are trained; None: all.
         user_prompts: makes P vectors of each user; None where P is 0.
+        label_smoothing: what :attr:`smoothing` is in one-pass training; no part of the model.
         siblings: scores items of one-pass models; set it (:meth:`read_catalog`) before they learn or are searched.
     """
 
@@ -88,6 +89,12 @@ class PodT5(nn.Module):
         if config.one_pass:  # T5 drops inputs and outputs of its stacks: here the text alone, not what is scored
             self.backbone.encoder.dropout = self.backbone.decoder.dropout = nn.Dropout(0.0)
         self.siblings: SiblingScores | None = None
+        self.label_smoothing = 0.0
+
+    @property
+    def smoothing(self) -> float:
+        """Label smoothing of :meth:`SiblingScores.losses`: none in evaluation."""
+        return self.label_smoothing if self.training else 0.0
 
     def start_small(self) -> None:
         """Shrink random embeddings: T5 begins them at deviation 1, which makes rare items as loud as frequent ones."""
@@ -163,7 +170,7 @@ class PodT5(nn.Module):
     def position_losses(self, batch: ModelBatch) -> Tensor:
         """One pass over users: negative log-likelihood of the items that follow, summed by row, float [batch]."""
         states, items, rows, siblings = self.position_states(batch)
-        losses = siblings.losses(states, items, self.backbone.lm_head.weight)
+        losses = siblings.losses(states, items, self.backbone.lm_head.weight, self.smoothing)
         return losses.new_zeros(len(batch.input_ids)).index_add(0, rows, losses)
 
     def position_states(self, batch: ModelBatch) -> tuple[Tensor, Tensor, Tensor, SiblingScores]:

@@ -97,7 +97,7 @@ class Distillation(nn.Module):
         """The loss of each row of a one-pass batch, [batch]."""
         states, items, rows, siblings = self.student.position_states(batch)
         table, teacher = self.student.backbone.lm_head.weight, self._teacher[0]
-        losses = (1 - self._weight) * siblings.losses(states, items, table)
+        losses = (1 - self._weight) * siblings.losses(states, items, table, self.student.smoothing)
         if self._weight:
             with torch.no_grad():
                 wanted, *_ = teacher.position_states(batch)
@@ -230,7 +230,7 @@ def _as_the_teacher(options: TrainOptions, config: PodConfig) -> TrainOptions:
     """The options that make a model are not chosen but the teacher's."""
     of_teacher = {name: getattr(config, name) for name in MODEL_OPTIONS if hasattr(config, name)}
     of_teacher |= {"inference": kind_of_inference(config), "user_vectors": None}
-    of_teacher |= {"item_init": RANDOM} | ({"targets": "pass"} if config.one_pass else {})
+    of_teacher |= {"item_init": RANDOM, "layer_init": RANDOM} | ({"targets": "pass"} if config.one_pass else {})
     of_teacher |= {"adapter": NO_ADAPTER, "lora_rank": options.lora_rank}  # what an adapter learnt is merged by now
     return dataclasses.replace(options, **of_teacher)
 

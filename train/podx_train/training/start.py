@@ -25,6 +25,7 @@ from podx_train.data.dataset import Dataset
 from podx_train.model.adapters import LORA, PROMPT_ONLY, add_adapter, load_peft
 from podx_train.model.config import NO_ADAPTER, PodConfig, backbone_fields
 from podx_train.model.item_tokens import with_codes
+from podx_train.model.one_pass import start_copying
 from podx_train.model.pod_t5 import PodT5
 from podx_train.model.presets import (
     backbone_tokenizer,
@@ -35,7 +36,7 @@ from podx_train.model.presets import (
     special_ids,
 )
 from podx_train.model.tokenizer_training import train_tokenizer
-from podx_train.options import COOCCURRENCE, RANDOM_EMBEDDING_LR, TRAIN_TOKENIZER, Source, TrainOptions
+from podx_train.options import COOCCURRENCE, COPY, RANDOM_EMBEDDING_LR, TRAIN_TOKENIZER, Source, TrainOptions
 from podx_train.training.ranking import Judge
 from podx_train.users.user_vectors import user_fields
 
@@ -201,6 +202,8 @@ def new_model(
     model = PodT5(config, backbone)
     if options.one_pass and backbone is None:
         model.start_small()
+        if options.layer_init == COPY:
+            start_copying(model.backbone)
         if options.item_init == COOCCURRENCE:
             places = item_places(dataset.items, dataset.offsets, dataset.item_count, t5.d_model, options.seed)
             model.start_items(tokenizer.encode_many(dataset.item_texts or []), torch.from_numpy(places))

@@ -111,6 +111,7 @@ def make_trainer(
     facts["user_vectors"] = attach_users(model, folder, options, dataset, began_with)
     parts = make_parts(model.config, options, dataset, tokenizer, templates)
     model.read_catalog(parts.trie)
+    model.label_smoothing = options.label_smoothing
     model.to(processes.device)
     if processes.device.type == "cpu":
         tune_for_cpu(model.backbone)
