@@ -36,8 +36,8 @@ ROOMS = {
 """Rooms of each package, in order; ``podx`` is the package's own ``__init__.py``."""
 MOST_MODULES = 13
 """In a folder, beside ``__init__.py``."""
-ONE_PASS_LINES = 1_800
-"""What one-pass models brought (training, export, search and its speed), beside which the rest keeps its limit."""
+ONE_PASS_LINES = 1_870
+"""What one-pass models brought (training and its start, export, search and its speed); the rest keeps its limit."""
 SERVICE_LINES = 450
 """What a service needs beside answers: one snapshot of a bundle, another under way, limits, deadlines."""
 GPU_LINES = 40
