@@ -1,5 +1,5 @@
 #!/bin/sh
-# Speed, precision, serving, scale and exactness: everything that bench/results/fast holds.
+# Speed, precision, scale and exactness: everything that bench/results/fast holds.
 #
 #   sh bench/fast.sh CHECKPOINT DATA TRAINED TRAINED_DATA RUNS RESULTS
 #
@@ -30,9 +30,7 @@ $quick --tasks sequential --source-length 41 --engines encode-once,podx,optimum,
 podx bench "$runs/trained-fp32" --variant int8="$runs/trained-int8" --data "$trained_data" --no-speed \
     --engines podx,podx-steps,podx-int8 --tasks sequential,topn --out "$results/precision" --label "trained model"
 podx bench exactness "$runs/trained-fp32" --data "$trained_data" --out "$results/exactness"
-podx bench serving "$runs/int8" --data "$data" --clients 1,8,32,64 --requests 512 --rounds 2 --out "$results/serving"
 podx bench scale --items 1e4,1e5,1e6,1e7 --checkpoint "$checkpoint" --precision int8 --rounds 8 --out "$results/scale"
 
-python -m podx_bench.report "$results"/*/results.json --serving "$results/serving/serving.json" \
-    --scale "$results/scale/scale.json" --out "$results"
+python -m podx_bench.report "$results"/*/results.json --scale "$results/scale/scale.json" --out "$results"
 python -m podx_bench.report --ratios "$results"/*/results.json

@@ -10,7 +10,7 @@ from pathlib import Path
 from podx.bundle.bundle import Bundle
 from podx.bundle.manifest import Manifest
 from podx.decoding.options import ItemSearchOptions, TextSearchOptions
-from podx.errors import ConfigError, PodxError, SwapError
+from podx.errors import BundleError, ConfigError, PodxError, SwapError
 from podx.graphs.catalog_search import SearchGraph
 from podx.graphs.session import Device, SessionOptions, resolve_device
 from podx.requests.encoder import EncodedRequest, common_task, task_of
@@ -115,8 +115,14 @@ class Recommender:
             unknown_user=unknown_user,
             tasks=tasks,
         )
-        self._snapshot = self._open(bundle)  # every call reads it once, and so is answered from one bundle
-        self._snapshot.try_out()
+        try:
+            self._snapshot = self._open(bundle)  # every call reads it once, and so is answered from one bundle
+            self._snapshot.try_out()
+        except PodxError:
+            raise
+        except Exception as error:  # files that fit their checksums and not one another
+            reason = f"{type(error).__name__}: {error}"
+            raise BundleError(f"{bundle.path} does not answer ({reason}): export the model again") from error
         self._swapping = threading.Lock()
 
     @property

@@ -18,10 +18,9 @@ from podx_bench.harness.records import BENCH_FILE, GemmRecord, Results, Roofline
 from podx_bench.pages.render import html_report, markdown_report, write_report
 from podx_bench.pages.table import TextTable
 from podx_bench.report.__main__ import main
-from podx_bench.report.bench import bench_report, extra_sections
+from podx_bench.report.bench import bench_report, scale_sections
 from podx_bench.report.tables import ACCURACY, SPEED, all_tables, grouped
 from podx_bench.scale.records import SCALE_FILE, ScaleRecord, ScaleResults
-from podx_bench.serving.records import SERVING_FILE, ServingRecord, ServingResults
 from tests.bench.records import invoke, ranking_record, speed_record, stream_record
 
 
@@ -128,14 +127,7 @@ def test_engines_that_only_time_have_no_row_of_accuracy(canned: Results, monkeyp
     assert [row[0] for row in accuracy.rows] == ["popularity", "encode-once", "podx"]
 
 
-def test_other_benches_join_a_report(canned: Results, tmp_path: Path) -> None:
-    service = ServingResults(
-        canned.environment,
-        {"task": "sequential", "max_batch": 32, "max_wait_ms": 2.0, "beams": 20, "k": 10},
-        canned.model,
-        canned.dataset,
-        tuple(ServingRecord("batcher", clients, 64, 2, 30.0, 40.0, 50.0, 60.0, 1.5, 0.9) for clients in (1, 8)),
-    )
+def test_the_scale_bench_joins_a_report(canned: Results, tmp_path: Path) -> None:
     scale = ScaleResults(
         canned.environment,
         {"rounds": 2, "batch": 32, "beams": 20},
@@ -143,23 +135,17 @@ def test_other_benches_join_a_report(canned: Results, tmp_path: Path) -> None:
         tuple(ScaleRecord(n, 1, 1, 3, 1, 9, 9, 1.0, 1.0) for n in (1000, 10000)),
     )
     BENCH_FILE.write(tmp_path, canned)
-    options = [
-        "--serving",
-        str(SERVING_FILE.write(tmp_path, service)),
-        "--scale",
-        str(SCALE_FILE.write(tmp_path, scale)),
-    ]
+    options = ["--scale", str(SCALE_FILE.write(tmp_path, scale))]
     for command in (
         [str(tmp_path / BENCH_FILE.name)],
         [str(tmp_path / BENCH_FILE.name), "--out", str(tmp_path / "compared")],
     ):
         done = invoke(main, [*command, *options])
         page = Path(done.stdout.strip())
-        assert page.read_text().count("<svg") > 2 + 2 and "Scale of the catalog" in page.read_text()
-        assert "Serving, sequential" in page.with_name("report.md").read_text()
-    assert extra_sections(None, None) == ()
+        assert page.read_text().count("<svg") > 2 and "Scale of the catalog" in page.read_text()
+    assert scale_sections(None) == ()
     with pytest.raises(DataError):
-        extra_sections(tmp_path / BENCH_FILE.name, None)
+        scale_sections(tmp_path / BENCH_FILE.name)
 
 
 def test_streams_are_compared_and_lengths_kept_apart(full: Results) -> None:

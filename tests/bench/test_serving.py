@@ -1,11 +1,13 @@
-"""The serving bench: its records, its arithmetic, and the command on a tiny bundle."""
+"""The campaigns of ``podx bench serving``: clients, what is judged, damaged bundles, and all short forms at once."""
 
 from __future__ import annotations
 
 import dataclasses
+import http.server
+import json
 import threading
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,180 +17,254 @@ import pytest
 from typer.testing import CliRunner
 
 import podx
-from podx.errors import BundleError, ConfigError, DataError
-from podx.requests.types import Recommendation, RecommendRequest
-from podx.text.templates import Task
+from podx.bundle.bundle import Bundle
+from podx.errors import BundleError, ConfigError, DataError, PodxError
+from podx.requests.types import RankRequest, Recommendation, RecommendRequest
 from podx_bench.cli.app import app
-from podx_bench.harness.child import EngineError, run_in_child
 from podx_bench.harness.environment import describe
 from podx_bench.pages.render import html_report
-from podx_bench.serving.records import (
-    BATCHER,
-    DIRECT,
-    FULL_BATCHES,
-    SERVING_FILE,
-    ServingOptions,
-    ServingRecord,
-    ServingResults,
+from podx_bench.serving.bundles import damaged, linked, renamed
+from podx_bench.serving.client import (
+    NO_ANSWER,
+    OK,
+    REFUSED,
+    Connection,
+    Log,
+    closed_loop,
+    lasting,
+    open_loop,
+    run,
+    written,
 )
-from podx_bench.serving.report import serving_charts, serving_report, serving_table
-from podx_bench.serving.run import MEASURE, run_serving
-from podx_bench.serving.server import Bench, Turn, closed_loop, record_of
-from podx_bench.workload.work import WorkItem
+from podx_bench.serving.fuzzing import Faults, answered, look
+from podx_bench.serving.records import (
+    CAMPAIGNS,
+    FULL,
+    SERVING_FILE,
+    SHORT,
+    CampaignRecord,
+    Check,
+    LoadRecord,
+    ServingOptions,
+    ServingResults,
+    at_least,
+    at_most,
+    none,
+    parse_campaigns,
+)
+from podx_bench.serving.report import serving_report, serving_tables
+from podx_bench.serving.run import RUN, run_serving
+from podx_bench.serving.swapping import Judged
 from podx_export.pipeline import export_checkpoint
 from podx_train.data.dataset import Dataset
 from podx_train.options import Source, TrainOptions
 from podx_train.training.train import train_model
 
 USERS, ITEMS, LENGTH = 20, 40, 5
-NAMES = {"name": "the served recommender", "advice": "ask with fewer clients"}
 Answer = list[Recommendation]
 
 
-@dataclasses.dataclass(frozen=True)
-class Encoded:
-    """In place of :class:`podx.requests.encoder.EncodedRequest`: the request itself."""
-
-    request: RecommendRequest
-    task: Task = Task.SEQUENTIAL
-    text: tuple[int, ...] = ()
+# --- clients ----------------------------------------------------------------------------------------------------------
 
 
-class Recommender:
-    """Answers with the user's name; every call takes ``call_s``."""
+class Stub(http.server.BaseHTTPRequestHandler):
+    """Answers with the status and body that a request asks for; status 0: closes the connection."""
 
-    def __init__(self, call_s: float = 0.0) -> None:
-        self.call_s = call_s
-        self.sizes: list[int] = []
+    protocol_version = "HTTP/1.1"
 
-    def check_k(self, k: int) -> None:
-        """Any will do."""
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if not asked["status"]:
+            self.close_connection = True
+            return
+        self.send_response(asked["status"])
+        content = json.dumps(asked.get("body")).encode()
+        for name, value in {"Content-Length": str(len(content)), **asked.get("headers", {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
 
-    def encode(self, requests: Sequence[RecommendRequest], exclude_seen: bool = True) -> list[Encoded]:
-        return [Encoded(request) for request in requests]
-
-    def recommend_encoded(self, requests: Sequence[Encoded], k: int, *_: Any, **__: Any) -> list[list[Recommendation]]:
-        return self.recommend_batch([encoded.request for encoded in requests], k)
-
-    def recommend_batch(
-        self,
-        requests: Sequence[RecommendRequest],
-        k: int,
-        exclude_seen: bool = True,
-        search: Any = None,
-        batch_size: int = 32,
-    ) -> list[list[Recommendation]]:
-        self.sizes.append(len(requests))
-        time.sleep(self.call_s)
-        return [[Recommendation(f"for {request.user}", -float(request.user))] for request in requests]
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
 
 
-def bench(recommender: Recommender, **options: Any) -> Bench:
-    requests = [RecommendRequest(str(number), ["item"]) for number in range(50)]
-    made = Bench(recommender, requests, ServingOptions(**options))  # type: ignore[arg-type]
-    recommender.sizes.clear()
-    return made
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    """Of a stub."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Stub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server.server_address[1]
+    server.shutdown()
 
 
-# --- the measuring process ------------------------------------------------------------------------------------------
+def asking(status: int, **more: Any) -> bytes:
+    return written("/", {"status": status, **more})
 
 
-def test_every_question_is_asked_once_by_so_many_threads() -> None:
-    asked: list[int] = []
-    meet = threading.Barrier(4)
+def test_a_connection_is_used_again_until_the_server_ends_it(port: int) -> None:
+    async def several() -> list[tuple[int, bytes, bool]]:
+        connection, asked = Connection(port), []
+        for request in (asking(OK, body=1), asking(429), asking(OK, headers={"Connection": "close"}), asking(0)):
+            asked.append((*await connection.ask(request), connection.closing))
+        return asked
 
-    def ask(number: int) -> None:
-        if number < 4:
-            meet.wait(10)  # passes only while four threads ask at the same time
-        asked.append(number)
-
-    ms, seconds = closed_loop(ask, 100, 4)
-    assert sorted(asked) == list(range(100))
-    assert len(ms) == 100 and 0 < max(ms) <= seconds * 1000
+    first, refused, last, lost = run(several())
+    assert first == (OK, b"1", False) and refused == (429, b"null", False)
+    assert last == (OK, b"null", True) and lost[0] == NO_ANSWER
 
 
-def test_an_error_of_a_client_ends_the_loop() -> None:
-    def ask(number: int) -> None:
-        raise ConfigError("no")
-
-    with pytest.raises(ConfigError, match="no"):
-        closed_loop(ask, 10, 2)
-
-
-def test_the_ways_of_asking_differ_in_their_calls() -> None:
-    recommender = Recommender(call_s=0.003)
-    several = bench(recommender, requests=90, max_batch=16, max_wait_ms=50)
-    full, merged, direct = (several.take_turn(mode, 8) for mode in (FULL_BATCHES, BATCHER, DIRECT))
-    assert (full.requests, full.calls, len(full.ms)) == (96, 6, 6)
-    assert (direct.requests, direct.calls, len(direct.ms)) == (90, 90, 90)
-    assert (merged.requests, len(merged.ms)) == (90, 90) and 12 <= merged.calls < 45
-    assert len(recommender.sizes) == 6 + 90 + merged.calls
-    assert sum(recommender.sizes) == 96 + 90 + 90
+def test_clients_ask_in_turns_and_are_told_of_every_answer(port: int) -> None:
+    told: list[tuple[int, int]] = []
+    requests = [asking(OK), asking(REFUSED)]
+    log = run(closed_loop(port, requests, 3, lambda: len(told) < 40, lambda n, status, _: told.append((n, status))))
+    assert len(log) == len(told) >= 40 and set(told) == {(0, OK), (1, REFUSED)}
+    assert (log.count(OK), log.errors) == (told.count((0, OK)), told.count((1, REFUSED)))
+    assert log.rate == pytest.approx(log.count(OK) / log.seconds)
+    cut = run(closed_loop(port, [asking(0)], 3, lasting(60)))
+    assert len(cut) == cut.errors == cut.count(NO_ANSWER) == 3, "who is cut off does not ask again"
 
 
-def test_ratios_are_taken_turn_by_turn() -> None:
-    turns = [Turn((10.0, 20.0), 1.0, 100, 10), Turn((30.0, 40.0), 2.0, 100, 30), Turn((50.0,), 4.0, 100, 10)]
-    beside = [Turn((1.0,), 0.5, 100, 4), Turn((1.0,), 1.0, 100, 4), Turn((1.0,), 4.0, 100, 4)]
-    record = record_of(BATCHER, 8, turns, beside)
-    assert record.users_per_s == pytest.approx(300 / 7)
-    assert (record.ratio, record.p50_ms, record.mean_batch, record.requests) == (0.5, 30.0, 6.0, 300)
-    assert record_of(FULL_BATCHES, 1, beside, None).ratio is None
+def test_questions_come_at_their_own_times(port: int) -> None:
+    log = run(open_loop(port, [asking(OK)], rate=200, seconds=0.5, connections=50))
+    assert 60 < len(log) + log.unsent < 140 and log.count(OK) == len(log)
+    one = run(open_loop(port, [asking(OK)], rate=5000, seconds=0.2, connections=1))
+    assert one.unsent > 0 and one.errors == one.unsent
 
 
-def test_there_is_a_record_of_every_cell() -> None:
-    records = bench(Recommender(0.001), requests=16, rounds=2, max_batch=4, clients=(1, 4)).measure()
-    cells = [(record.mode, record.clients) for record in records]
-    assert cells == [(BATCHER, 1), (DIRECT, 1), (BATCHER, 4), (DIRECT, 4), (FULL_BATCHES, 1)]
-    assert all(record.users_per_s > 0 and record.p50_ms <= record.p95_ms <= record.p99_ms for record in records)
-    assert records[-1].requests == 2 * 2 * 16
+def test_percentiles_are_of_a_status_and_a_part_of_the_time() -> None:
+    log = Log()
+    for second, (ms, status) in enumerate([(10, OK), (20, OK), (500, REFUSED), (40, OK), (80, OK)]):
+        log.add(log.begun + second, status)
+        log._ms[-1] = ms
+    log.seconds = 4.0
+    assert log.percentile(50) == 30 and log.percentile(99, REFUSED) == 500
+    assert log.percentile(100, before=0.3) == 20 and log.percentile(0, after=0.7) == 40
+    assert log.percentile(50, NO_ANSWER) == 0.0
 
 
-# --- options, files and drawings ------------------------------------------------------------------------------------
+# --- what is judged ---------------------------------------------------------------------------------------------------
+
+
+def test_an_answer_must_be_of_the_bundle_that_it_names() -> None:
+    lists = {"a": [[Recommendation("x", -1.0)]], "b": [[Recommendation("y", -2.0)]]}
+    judged = Judged(lists)
+
+    def said(item: str, score: float, bundle: str, status: int = OK) -> tuple[int, int]:
+        judged(0, status, json.dumps({"items": [{"item": item, "score": score}], "bundle": bundle}).encode())
+        return judged.mixed, judged.dropped
+
+    assert said("x", -1.0, "a") == said("y", -2.00001, "b") == (0, 0)
+    assert said("x", -1.0, "b") == (1, 0)
+    assert said("x", -1.1, "a") == (2, 0)
+    assert said("x", -1.0, "c") == (3, 0)
+    assert said("x", -1.0, "a", 504) == (3, 1)
+    assert judged.by_version == {"a": 2, "b": 2, "c": 1}
+
+
+LISTED = {"a", "b", "c", "d"}
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("request_", "items", "fault"),
     [
-        {"clients": ()},
-        {"clients": (0, 4)},
-        {"requests": 0},
-        {"max_wait_ms": -1.0},
-        {"task": Task.EXPLANATION},
-        {"device": "tpu"},
+        (RecommendRequest("u", ["a"]), ["b", "c"], None),
+        (RecommendRequest("u", ["a"]), ["a", "b"], "seen"),
+        (RecommendRequest("u", ["a"], ["b"]), ["b", "c"], "excluded"),
+        (RecommendRequest("u", ["a"]), ["b", "b"], "repeated"),
+        (RecommendRequest("u", ["a"]), ["b", "?"], "invalid"),
+        (RecommendRequest("u", ["a"], allow=["b", "c"]), ["b", "d"], "invalid"),
+        (RecommendRequest("u", ["a"]), ["b"], "missing"),
+        (RecommendRequest("u", ["a"], allow=["b", "a"]), ["b"], None),
+        (RankRequest("u", ["b", "c"]), ["b", "d"], "invalid"),
+        (RankRequest("u", ["b", "c"], ["b"], ["c"]), ["c"], None),
     ],
+)
+def test_every_fault_of_a_list_is_seen(request_: Any, items: list[str], fault: str | None) -> None:
+    faults = Faults()
+    look(faults, request_, [Recommendation(item, -float(n)) for n, item in enumerate(items)], 2, True, LISTED)
+    counts = dataclasses.asdict(faults)
+    assert (counts.pop("requests"), counts.pop("items")) == (1, len(items))
+    assert {name for name, count in counts.items() if count} == ({fault} if fault else set())
+
+
+def test_scores_must_descend() -> None:
+    faults, answers = Faults(), [Recommendation("b", -2.0), Recommendation("c", -1.0)]
+    look(faults, RecommendRequest("u", ["a"]), answers, 2, True, LISTED)
+    look(faults, RecommendRequest("u", ["a"]), [Recommendation("b", float("nan"))] * 2, 2, True, LISTED)
+    assert faults.unordered == 2
+
+
+@dataclasses.dataclass
+class Case:
+    """In place of a case of schemathesis."""
+
+    body: dict[str, Any]
+
+    def as_transport_kwargs(self, base_url: str) -> dict[str, Any]:
+        return {"method": "POST", "url": base_url, "json": self.body}
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "wrong"),
+    [
+        (200, {}, False),
+        (404, {"type": "UnknownUserError"}, False),
+        (504, {"type": "RequestTimeoutError"}, True),
+        (400, {"type": "ValueError"}, True),
+        (400, {}, True),
+        (0, {}, True),
+    ],
+)
+def test_only_named_errors_pass(port: int, status: int, body: dict[str, Any], wrong: bool) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    found, said = answered(connection, Case({"status": status, "body": body}))
+    assert found == status and bool(said) == wrong
+
+
+# --- options, files and pages -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options", [{"clients": ()}, {"clients": (0, 4)}, {"soak_minutes": 0.0}, {"max_batch": 0}, {"device": "tpu"}]
 )
 def test_options_out_of_range_are_named(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=f"--{next(iter(options)).replace('_', '-')}"):
         ServingOptions(**options)
 
 
-def test_options_read_back() -> None:
-    options = ServingOptions(clients=(1, 8), task=Task.TOPN, max_wait_ms=0.5)
-    assert msgspec.json.decode(msgspec.json.encode(options), type=ServingOptions) == options
+def test_campaigns_are_chosen_by_name() -> None:
+    assert parse_campaigns("stop, load") == ("load", "stop")
+    for wrong in ("", "walk", "load,walk"):
+        with pytest.raises(ConfigError, match="--campaigns must name some of load,soak"):
+            parse_campaigns(wrong)
+    assert tuple(RUN) == tuple(CAMPAIGNS) == ServingOptions().campaigns
+    assert ServingOptions().size is FULL and ServingOptions(short=True).size is SHORT
 
 
-def canned() -> ServingResults:
-    records = [ServingRecord(FULL_BATCHES, 1, 512, 2, 100.0, 320.0, 330.0, 340.0, 32.0)]
-    for mode, factor in ((BATCHER, 1.0), (DIRECT, 0.5)):
-        for place, clients in enumerate((1, 8, 64)):
-            rate = factor * (40.0, 80.0, 95.0)[place]
-            ms = 1000 * clients / rate
-            records.append(ServingRecord(mode, clients, 512, 2, rate, ms, 1.2 * ms, 1.5 * ms, 8.0, rate / 100))
+def test_bounds() -> None:
+    assert at_most("x", 20, 20).passed and not at_most("x", 20.1, 20).passed
+    assert at_least("x", 0.9, 0.9).passed and not at_least("x", 0.89, 0.9).passed
+    assert none("x", 0).passed and not none("x", 1).passed
+    assert at_most("x", 99, 1, judged=False).passed is None
+
+
+def canned(ratio: float = 0.9, short: bool = False) -> ServingResults:
+    bound = at_least("answers of 64 clients ÷ full batches", ratio, 0.85, not short)
+    loads = tuple(LoadRecord(n, 100, 80.0 + n, ratio, 9.0, 12.0, n / 2, 0.1) for n in (1, 64))
     return ServingResults(
         environment=describe("cpu", 2),
-        options=msgspec.to_builtins(ServingOptions(clients=(1, 8, 64))),
+        options=msgspec.to_builtins(ServingOptions(short=short)) | {"beams": 20},
         model={"precision": "fp32", "parameters": 1000, "prompts": 3, "best_epoch": 4, "parity": {}},
         dataset={"name": "Beauty <b>", "scheme": "paper", "users": 22363, "items": 12101, "interactions": 198502},
-        records=tuple(records),
+        records=(
+            CampaignRecord("load", 12.0, (bound, none("errors", 0)), loads),
+            CampaignRecord("bundles", 3.0, (Check("damaged bundles", 40),), notes=("bundle 7: odd",)),
+        ),
     )
 
 
 def test_results_read_back_as_written(tmp_path: Path) -> None:
-    path = SERVING_FILE.write(tmp_path / "out", canned())
-    assert [file.name for file in path.parent.iterdir()] == [SERVING_FILE.name]
-    read = SERVING_FILE.read(path)
-    assert read.records == canned().records
-    assert msgspec.convert(read.options, ServingOptions).clients == (1, 8, 64)
+    assert SERVING_FILE.read(SERVING_FILE.write(tmp_path, canned())).records == canned().records
 
 
 @pytest.mark.parametrize(
@@ -196,42 +272,29 @@ def test_results_read_back_as_written(tmp_path: Path) -> None:
     [
         ("{", "cannot read"),
         ("[]", "no results of podx bench serving"),
-        ('{"format": "podx-serving", "format_version": 9}', "format version 9"),
-        ('{"format": "podx-serving", "format_version": 1, "records": [{}]}', "damaged"),
+        ('{"format": "podx-serving", "format_version": 1}', "format version 1"),
+        ('{"format": "podx-serving", "format_version": 2, "records": [{}]}', "damaged"),
     ],
 )
 def test_foreign_files_are_named_errors(text: str, message: str, tmp_path: Path) -> None:
-    path = tmp_path / SERVING_FILE.name
-    path.write_text(text)
+    (tmp_path / SERVING_FILE.name).write_text(text)
     with pytest.raises(DataError, match=message):
-        SERVING_FILE.read(path)
+        SERVING_FILE.read(tmp_path / SERVING_FILE.name)
 
 
-def test_the_table_has_the_yardstick_first() -> None:
-    table = serving_table(canned())
-    assert table.rows[0][:4] == ("full batches", "1", "100", "–")
-    assert [(row[0], row[1]) for row in table.rows[1:4]] == [("podx.Batcher", c) for c in ("1", "8", "64")]
-    assert table.rows[3][3] == "0.95×"
-    assert {len(row) for row in table.rows} == {len(table.header)}
+def test_the_report_says_which_bound_is_missed() -> None:
+    assert serving_report(canned()).headline == "All bounds of 2 campaigns are kept."
+    missed = serving_report(canned(ratio=0.7))
+    assert missed.headline == "Of 2 campaigns, 1 miss a bound: load."
+    assert "times are shown and not judged" in serving_report(canned(0.7, short=True)).headline
+    tables = serving_tables(canned(ratio=0.7))
+    assert [table.title for table in tables] == ["Load", "Load by number of clients", "Bundles"]
+    assert tables[0].rows[0][1:] == ("0.7", "≥ 0.85", "NO") and tables[2].notes[-1] == "bundle 7: odd"
+    page = html_report(missed)
+    assert page.count("<svg") == 1 and "Beauty &lt;b&gt;" in page
 
 
-def test_charts_stand_for_themselves_and_are_the_same_every_time() -> None:
-    charts = serving_charts(canned().records)
-    assert charts == serving_charts(canned().records)
-    for svg, title in zip(charts, ("Throughput against clients", "Throughput against p99 latency"), strict=True):
-        assert title in svg
-        assert svg.startswith("<svg")
-        assert all(name in svg for name in ("podx.Batcher", "direct calls", "full batches"))
-
-
-def test_the_report_opens_with_the_answer() -> None:
-    report = serving_report(canned())
-    assert report.headline.startswith("64 clients get 0.95 times the rate of full batches")
-    text = html_report(report)
-    assert text.count("<svg") == 2 and "Beauty &lt;b&gt;" in text and "<script" not in text
-
-
-# --- the command ----------------------------------------------------------------------------------------------------
+# --- bundles, and the command -----------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -254,20 +317,46 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return folder / "bundle", folder / "data"
 
 
-def test_the_command_measures_and_writes(folders: tuple[Path, Path], tmp_path: Path) -> None:
-    bundle, data = folders
-    sizes = ("--clients", "1,8", "--requests", "64", "--rounds", "1", "--max-batch", "8", "--threads", "1", "-k", "5")
-    arguments = ["serving", str(bundle), "--data", str(data), "--out", str(tmp_path / "out"), *sizes]
-    done = CliRunner().invoke(app, arguments, catch_exceptions=False)
-    assert done.exit_code == 0
-    results = SERVING_FILE.read(tmp_path / "out" / SERVING_FILE.name)
-    assert {(r.mode, r.clients) for r in results.records} == {
-        (FULL_BATCHES, 1), (BATCHER, 1), (BATCHER, 8), (DIRECT, 1), (DIRECT, 8)
-    }  # fmt: skip
-    merged = next(r for r in results.records if (r.mode, r.clients) == (BATCHER, 8))
-    assert merged.mean_batch > 2 and merged.ratio is not None and merged.ratio > 0
-    assert (tmp_path / "out" / "report.html").exists() and "podx.Batcher" in done.output
-    assert str(tmp_path) not in (tmp_path / "out" / SERVING_FILE.name).read_text()
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_bundle_with_other_ids_answers_with_other_items(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    before = contents(folders[0])
+    other = podx.load(renamed(folders[0], tmp_path / "other"), threads=1)
+    same = podx.load(folders[0], threads=1)
+    history = ["item-3", "item-10"]
+    assert other.version != same.version
+    ours, theirs = (each.recommend("user-1", history, k=5) for each in (same, other))
+    assert [answer.item for answer in ours] != [answer.item for answer in theirs]
+    assert contents(folders[0]) == before
+
+
+def test_damaged_bundles_have_one_fault_and_the_whole_one_none(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    before, manifest = contents(folders[0]), "manifest.json"
+    found = set()
+    for number in range(60):
+        spoilt = damaged(folders[0], tmp_path / str(number), np.random.default_rng(number))
+        changed = {name for name, content in before.items() if contents(spoilt).get(name) != content}
+        found |= changed
+        assert len(changed - {manifest}) <= 1
+        try:
+            Bundle.load(spoilt)
+        except PodxError:
+            continue
+        assert not changed or manifest in changed, "only what was signed anew passes its checksums"
+    assert found == set(before)
+    assert contents(folders[0]) == before
+
+
+def test_a_graph_that_fits_its_checksum_and_not_the_bundle_is_named(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    from podx_bench.serving.bundles import put, sign
+
+    odd = linked(folders[0], tmp_path / "odd")
+    put(odd / "recommend.onnx", (odd / "encoder.onnx").read_bytes())
+    sign(odd)
+    with pytest.raises(BundleError, match="export"):
+        podx.load(odd, threads=1)
 
 
 def test_threads_share_one_recommender_and_its_graphs(folders: tuple[Path, Path]) -> None:
@@ -285,19 +374,12 @@ def test_threads_share_one_recommender_and_its_graphs(folders: tuple[Path, Path]
     shared = podx.load(folders[0], "cpu", threads=1)
     with podx.Batcher(shared) as batcher:
         for asked, clients in ((shared, 16), (batcher, 64)):
-            given: dict[int, tuple[Answer, Answer]] = {}
-            closed_loop(lambda n, asked=asked, given=given: given.update({n: ask(asked, n)}), 200, clients)
-            for number, lists in enumerate(expected):
-                for right, found in zip(lists, given[number], strict=True):
+            with ThreadPoolExecutor(clients) as pool:
+                given = list(pool.map(lambda number, asked=asked: ask(asked, number), range(200)))
+            for lists, found_lists in zip(expected, given, strict=True):
+                for right, found in zip(lists, found_lists, strict=True):
                     assert np.allclose([r.score for r in right], [f.score for f in found], rtol=0, atol=1e-5)
                     assert [r.item for r in right] == [f.item for f in found]
-
-
-def test_candidates_are_ranked_through_the_batcher_too(folders: tuple[Path, Path], tmp_path: Path) -> None:
-    bundle, data = folders
-    options = ServingOptions(clients=(4,), requests=32, rounds=1, threads=1, task=Task.TOPN)
-    results = run_serving(bundle, data, tmp_path, options)
-    assert [record.mode for record in results.records] == [BATCHER, DIRECT, FULL_BATCHES]
 
 
 def test_what_cannot_be_measured_is_named(folders: tuple[Path, Path], tmp_path: Path) -> None:
@@ -309,11 +391,23 @@ def test_what_cannot_be_measured_is_named(folders: tuple[Path, Path], tmp_path: 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_error_of_the_process_is_raised_here() -> None:
-    with pytest.raises(BundleError, match="nowhere"):
-        run_in_child(MEASURE, Path("nowhere"), [WorkItem("user", ("item",))], ServingOptions(), returns=None, **NAMES)
-
-
-def test_a_process_that_dies_is_told_with_its_last_words(tmp_path: Path) -> None:
-    with pytest.raises(EngineError, match=r"(?s)died with status 1 .*Expected `object`"):
-        run_in_child(MEASURE, tmp_path, ["no request"], ServingOptions(), returns=None, **NAMES)
+@pytest.mark.slow
+def test_all_campaigns_in_short_keep_their_bounds(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    bundle, data = folders
+    arguments = ["serving", str(bundle), "--data", str(data), "--out", str(tmp_path / "out"), "--short"]
+    done = CliRunner().invoke(app, [*arguments, "--clients", "1,8"], catch_exceptions=False)
+    results = SERVING_FILE.read(tmp_path / "out" / SERVING_FILE.name)
+    wrong = [(record.name, check) for record in results.records for check in record.checks if check.passed is False]
+    assert done.exit_code == 0 and not wrong, (wrong, [record.notes for record in results.records])
+    assert [record.name for record in results.records] == list(CAMPAIGNS)
+    figures = {record.name: {check.name: check.value for check in record.checks} for record in results.records}
+    assert [load.clients for load in results.records[0].load] == [1, 8]
+    assert figures["swap"]["broken bundles refused"] == SHORT.swaps // 10
+    assert figures["swap"]["of them from the second bundle"] > 0
+    assert figures["vanish"]["clients that left"] == SHORT.bursts * 76
+    assert figures["bundles"]["damaged bundles"] == SHORT.bundles
+    assert figures["library"]["requests"] == SHORT.library
+    assert figures["schema"]["requests"] >= 0.8 * SHORT.cases
+    assert "All bounds of 9 campaigns are kept" in (tmp_path / "out" / "report.md").read_text()
+    assert str(tmp_path) not in (tmp_path / "out" / SERVING_FILE.name).read_text()
+    assert not list(bundle.parent.glob("podx-*")), "what campaigns make is removed"

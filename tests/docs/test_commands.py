@@ -33,7 +33,7 @@ LIMITS: tuple[tuple[str, str, str], ...] = (
     ("podx export", "", "--parity-users 2"),
     ("podx bench accuracy", "", f"{FEW_USERS} --timed-users 2 --rounds 1"),
     ("podx bench exactness", "", "--users 8 --beams 10,20"),
-    ("podx bench serving", "", "--clients 1,2 --requests 8 --rounds 1"),
+    ("podx bench serving", "", "--campaigns library --cases 100"),
     ("podx bench scale", "", "--items 1e3 --rounds 1 --calls 1"),
     ("podx bench ", "", "--engines podx --users 8 --speed-users 4 --batch-sizes 2 --rounds 1"),
 )

@@ -30,7 +30,7 @@ from podx_bench.scale.records import SCALE_FILE, ScaleOptions
 from podx_bench.scale.report import scale_table
 from podx_bench.scale.run import run_scale
 from podx_bench.serving.records import SERVING_FILE, ServingOptions
-from podx_bench.serving.report import serving_report, serving_table
+from podx_bench.serving.report import serving_report, serving_tables
 from podx_bench.serving.run import run_serving
 
 INTERRUPTED_STATUS = 130
@@ -123,11 +123,16 @@ def serving(
     out: Annotated[Path, typer.Option("--out", help=f"Folder for {SERVING_FILE.name} and its report.")],
     options: Options,
 ) -> None:
-    """Measure throughput and latency of a bundle against the number of clients that ask at the same time."""
+    """Put `podx serve` under load, beyond its capacity, through changes of its bundle, ends and nonsense.
+
+    Exit status 1: a bound is not kept.
+    """
     with telling("serving") as (console, tell):
         results = run_serving(bundle, data, out, ServingOptions(**options), tell)
     report = write_report(serving_report(results), out)
-    show(console, [serving_table(results)], results=out / SERVING_FILE.name, report=report)
+    show(console, serving_tables(results), results=out / SERVING_FILE.name, report=report)
+    if not all(record.passed for record in results.records):
+        raise typer.Exit(1)
 
 
 @with_flags(options=ScaleOptions)

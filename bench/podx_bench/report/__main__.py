@@ -15,7 +15,7 @@ from podx.errors import ConfigError
 from podx_bench.harness.records import BENCH_FILE
 from podx_bench.harness.terminal import run_command
 from podx_bench.pages.render import markdown_table, write_report
-from podx_bench.report.bench import bench_report, extra_sections
+from podx_bench.report.bench import bench_report, scale_sections
 from podx_bench.report.ratios import DEFAULT_AGAINST, ratio_table
 
 
@@ -24,7 +24,6 @@ def main(
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder for the report; default for one file: its own.")
     ] = None,
-    serving: Annotated[Path | None, typer.Option("--serving", help="File of podx bench serving to put in.")] = None,
     scale: Annotated[Path | None, typer.Option("--scale", help="File of podx bench scale to put in.")] = None,
     ratios: Annotated[bool, typer.Option("--ratios", help="Print the table of ratios and write nothing.")] = False,
     against: Annotated[str, typer.Option("--against", help="Engines of that table.")] = ",".join(DEFAULT_AGAINST),
@@ -37,7 +36,7 @@ def main(
         return
     if len(runs) > 1 and out is None:
         raise ConfigError("several runs need --out: the folder for their report")
-    typer.echo(write_report(bench_report(runs, extra_sections(serving, scale)), out or results[0].parent))
+    typer.echo(write_report(bench_report(runs, scale_sections(scale)), out or results[0].parent))
 
 
 if __name__ == "__main__":

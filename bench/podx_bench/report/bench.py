@@ -16,8 +16,6 @@ from podx_bench.report.ratios import ratio_headline, ratio_table
 from podx_bench.report.tables import ACCURACY, SPEED, STREAM, all_tables, grouped, overview_tables, short_tables
 from podx_bench.scale.records import SCALE_FILE
 from podx_bench.scale.report import scale_charts, scale_table
-from podx_bench.serving.records import SERVING_FILE
-from podx_bench.serving.report import serving_charts, serving_table
 
 SEVERAL_TITLE = "podx bench: runs compared"
 NO_SPEED = "Speed was not measured in this run."
@@ -31,7 +29,7 @@ def bench_report(runs: Sequence[Results], extra: Sequence[Section] = ()) -> Repo
     Runs of one label, as of several seeds, are put together; charts and machine are those of the first.
 
     Args:
-        extra: what other benches measured, see :func:`extra_sections`.
+        extra: what other benches measured, see :func:`scale_sections`.
 
     Raises:
         ConfigError: there are several runs and nothing to compare.
@@ -113,17 +111,13 @@ def _accuracy(record: AccuracyRecord) -> str:
     return f"{said}, {PERCENT * record.overlap:.1f} % of its top 10 shared with {record.overlap_with or NONE}"
 
 
-def extra_sections(serving: Path | None, scale: Path | None) -> tuple[Section, ...]:
-    """What ``podx bench serving`` and ``podx bench scale`` measured; None: that one is left out.
+def scale_sections(scale: Path | None) -> tuple[Section, ...]:
+    """What ``podx bench scale`` measured; None: it is left out.
 
     Raises:
-        DataError: a file is not what its bench writes.
+        DataError: the file is not what that bench writes.
     """
-    sections = []
-    if serving is not None:
-        served = SERVING_FILE.read(serving)
-        sections.append(Section(serving_charts(served.records), (serving_table(served),)))
-    if scale is not None:
-        grown = SCALE_FILE.read(scale)
-        sections.append(Section(tuple(scale_charts(grown)), (scale_table(grown),)))
-    return tuple(sections)
+    if scale is None:
+        return ()
+    grown = SCALE_FILE.read(scale)
+    return (Section(tuple(scale_charts(grown)), (scale_table(grown),)),)

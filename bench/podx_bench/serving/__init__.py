@@ -1,1 +1,1 @@
-"""A bundle in a service: throughput and latency against the number of clients that ask at the same time."""
+"""``podx serve`` under load, beyond its capacity, while bundles change, at its end, and given nonsense: campaigns."""

@@ -1,10 +1,4 @@
-"""What is measured of a bundle in a service, and the file it is kept in.
-
-The clients are threads of one process, each with one request under way (a closed loop), which is how a Python service
-meets the runtime. Three ways of asking take turns on the same requests: full batches one after another (the yardstick:
-what the model can give), single requests through :class:`podx.Batcher`, and single requests straight to the
-recommender. Rates are divided only by the yardstick of the same turn.
-"""
+"""What campaigns show of a server, against which bounds, and the file it is kept in."""
 
 from __future__ import annotations
 
@@ -13,73 +7,157 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from podx.decoding.options import DEFAULT_BEAMS
+from podx.errors import ConfigError
 from podx.flags import option
-from podx.serving.batcher import DEFAULT_MAX_WAIT_MS
 from podx.text.batches import DEFAULT_BATCH_SIZE
-from podx.text.templates import Task
 from podx_bench.harness.options import DEFAULT_K, DEVICES, BaseOptions, parse_numbers
 from podx_bench.harness.record_file import RecordFile
 
-FULL_BATCHES, BATCHER, DIRECT = "full batches", "batcher", "direct"
+CAMPAIGNS = {
+    "load": "clients that ask at the same time, each its next question when it has an answer",
+    "soak": "80 % of what the server can answer, at random times, for half an hour",
+    "overload": "five times what it can answer",
+    "swap": "500 other bundles under load, every tenth broken",
+    "stop": "SIGTERM and kill -9 under load, and starts anew",
+    "vanish": "30 % of the clients leave while their requests wait",
+    "schema": "10⁵ requests made up from the server's own OpenAPI document",
+    "bundles": "10⁴ damaged bundles, one fault in each, in half of them under checksums that are right",
+    "library": "10⁶ random requests through the library",
+}
+"""Name on the command line, and what is done."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How long campaigns take, or how much they do."""
+
+    load_s: float
+    rounds: int
+    soak_s: float
+    overload_s: float
+    swaps: int
+    stops: int
+    bursts: int
+    cases: int
+    bundles: int
+    library: int
+
+
+FULL = Size(8, 3, 1800, 30, 500, 10, 20, 10**5, 10**4, 10**6)
+SHORT = Size(0.5, 1, 2, 1, 10, 1, 2, 200, 40, 2000)
+
+
+def parse_campaigns(text: str) -> tuple[str, ...]:
+    """Names from a comma-separated list, in the order of :data:`CAMPAIGNS`.
+
+    Raises:
+        ConfigError: one is unknown, or there is none.
+    """
+    names = {name.strip() for name in text.split(",") if name.strip()}
+    if not names or not names <= set(CAMPAIGNS):
+        raise ConfigError(f"--campaigns must name some of {','.join(CAMPAIGNS)}, not {text!r}")
+    return tuple(name for name in CAMPAIGNS if name in names)
 
 
 @dataclass(frozen=True)
 class ServingOptions(BaseOptions):
-    """What is measured. ``max_batch`` is also the size of the yardstick's batches."""
+    """What is done. Clients share the machine with the server."""
 
+    campaigns: tuple[str, ...] = option(
+        tuple(CAMPAIGNS), f"Comma-separated: {','.join(CAMPAIGNS)}.", parse=parse_campaigns
+    )
+    short: bool = option(False, "A minute or two for all; times are shown and not judged.", flag="--short")
     clients: tuple[int, ...] = option(
-        (1, 2, 4, 8, 16, 32, 64),
-        "Numbers of threads that ask at the same time.",
+        (1, 8, 32, 64, 128),
+        "Numbers of clients that ask at the same time.",
         parse=partial(parse_numbers, flag="--clients"),
         least=1,
     )
-    requests: int = option(256, "Requests of each turn.", least=1)
-    rounds: int = option(2, "Turns of each way of asking.", least=1)
-    max_batch: int = option(
-        DEFAULT_BATCH_SIZE, "Most requests that are merged; also the size of full batches.", least=1
-    )
-    max_wait_ms: float = option(DEFAULT_MAX_WAIT_MS, "Longest pause of the batcher after a batch.", least=0)
-    task: Task = option(Task.SEQUENTIAL, "sequential or topn.", choices=(Task.SEQUENTIAL, Task.TOPN))
-    beams: int = option(DEFAULT_BEAMS, "Width of the item search.", least=1)
+    soak_minutes: float | None = option(None, "Length of the soak; default: 30.", above=0)
+    cases: int | None = option(None, "Requests of schema and library, and damaged bundles; default: theirs.", least=1)
+    max_batch: int = option(DEFAULT_BATCH_SIZE, "Most requests of one call of the model.", least=1)
     k: int = option(DEFAULT_K, "Answers per request.", flag="-k,--count", least=1)
     device: str = option("cpu", "cpu or cuda.", choices=DEVICES)
 
+    @property
+    def size(self) -> Size:
+        """How much is done."""
+        return SHORT if self.short else FULL
+
 
 @dataclass(frozen=True)
-class ServingRecord:
-    """One way of asking, by one number of clients.
+class Check:
+    """A figure against what it must be.
 
     Attributes:
-        mode: ``full batches`` (the yardstick), ``batcher`` or ``direct``. clients: threads that ask; 1 for batches.
-        requests: single requests timed, all rounds together. rounds: turns.
-        users_per_s: requests ÷ time, over all turns.
-        p50_ms, p95_ms, p99_ms: from a client's question to its answer; for full batches of a whole call.
-        mean_batch: requests per call of the model.
-        ratio: users_per_s ÷ that of full batches in the same turn, median over the turns; None for these themselves.
+        name: what it is of, its unit included. bound: what it must be, in words.
+        passed: None: it is only shown.
     """
 
-    mode: str
+    name: str
+    value: float
+    bound: str = ""
+    passed: bool | None = None
+
+
+def at_most(name: str, value: float, bound: float, judged: bool = True) -> Check:
+    """A figure that must not be larger."""
+    return Check(name, value, f"≤ {bound:g}", value <= bound if judged else None)
+
+
+def at_least(name: str, value: float, bound: float, judged: bool = True) -> Check:
+    """A figure that must not be smaller."""
+    return Check(name, value, f"≥ {bound:g}", value >= bound if judged else None)
+
+
+def none(name: str, count: int) -> Check:
+    """Something that must not happen."""
+    return Check(name, count, "0", count == 0)
+
+
+@dataclass(frozen=True)
+class LoadRecord:
+    """The server with so many clients. ``ratio``: to full batches in the same turn, median over the turns.
+
+    ``users_per_s``: answers a second. ``batch``: requests of a call of the model. ``client_cores``: that all clients
+    together kept busy.
+    """
+
     clients: int
     requests: int
-    rounds: int
     users_per_s: float
+    ratio: float
     p50_ms: float
-    p95_ms: float
     p99_ms: float
-    mean_batch: float
-    ratio: float | None = None
+    batch: float
+    client_cores: float
+
+
+@dataclass(frozen=True)
+class CampaignRecord:
+    """A campaign. ``seconds``: that it took. ``load``: of the campaign of that name. ``notes``: what went wrong."""
+
+    name: str
+    seconds: float
+    checks: tuple[Check, ...]
+    load: tuple[LoadRecord, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        """Whether every bound is kept."""
+        return all(check.passed is not False for check in self.checks)
 
 
 @dataclass(frozen=True)
 class ServingResults:
-    """A run: where and on what it was made, what was asked for and what was measured."""
+    """A run: where and on what it was made, what was asked for and what was shown."""
 
     environment: Mapping[str, Any]
     options: Mapping[str, Any]
     model: Mapping[str, Any]
     dataset: Mapping[str, Any]
-    records: tuple[ServingRecord, ...]
+    records: tuple[CampaignRecord, ...]
 
 
-SERVING_FILE = RecordFile("serving.json", "podx-serving", 1, "podx bench serving", ServingResults)
+SERVING_FILE = RecordFile("serving.json", "podx-serving", 2, "podx bench serving", ServingResults)

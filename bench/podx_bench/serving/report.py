@@ -2,62 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from operator import attrgetter
 
 from podx_bench.pages.about import machine_rows, model_rows
-from podx_bench.pages.drawing import OTHER_COLOUR, OURS_COLOUR, Line, line_chart, lines_through
+from podx_bench.pages.drawing import OURS_COLOUR, Line, line_chart
 from podx_bench.pages.render import Report, Section
-from podx_bench.pages.table import PERCENTILES, Column, TextTable, figures_table
-from podx_bench.serving.records import BATCHER, DIRECT, FULL_BATCHES, ServingRecord, ServingResults
+from podx_bench.pages.table import NONE, Column, TextTable, figures_table, short
+from podx_bench.serving.records import CAMPAIGNS, CampaignRecord, LoadRecord, ServingResults
 
-YARDSTICK_COLOUR = "#5a6772"
-LINES = {BATCHER: ("podx.Batcher", OURS_COLOUR), DIRECT: ("direct calls", OTHER_COLOUR)}
+KEPT = {True: "yes", False: "NO", None: NONE}
+SHARED = "Server and clients share the processor's cores."
 COLUMNS = (
-    Column("users/s", attrgetter("users_per_s")),
+    Column("answers/s", attrgetter("users_per_s")),
     Column("× full batches", attrgetter("ratio"), "{:.2f}×".format),
-    *PERCENTILES,
-    Column("requests per call", attrgetter("mean_batch"), "{:.1f}".format),
+    Column("p50 ms", attrgetter("p50_ms")),
+    Column("p99 ms", attrgetter("p99_ms")),
+    Column("requests per call", attrgetter("batch"), "{:.1f}".format),
+    Column("cores of the clients", attrgetter("client_cores"), "{:.2f}".format),
 )
 
 
-def serving_table(results: ServingResults) -> TextTable:
-    """A row per way of asking and number of clients, the yardstick first."""
-    order = (FULL_BATCHES, BATCHER, DIRECT)
-    ordered = sorted(results.records, key=lambda record: (order.index(record.mode), record.clients))
-    rows = [((LINES.get(r.mode, (r.mode,))[0], str(r.clients)), [r]) for r in ordered]
-    options = results.options
+def serving_tables(results: ServingResults) -> list[TextTable]:
+    """A table of each campaign: what was shown, and what it had to be."""
+    tables = []
+    for record in results.records:
+        rows = tuple((c.name, _figure(c.value), c.bound or NONE, KEPT[c.passed]) for c in record.checks)
+        notes = (f"{CAMPAIGNS[record.name].capitalize()}. {record.seconds:,.0f} s.", *record.notes)
+        tables.append(TextTable(record.name.capitalize(), ("of", "figure", "bound", "kept"), rows, notes))
+        if record.load:
+            tables.append(_load_table(record.load, results.options["max_batch"]))
+    return tables
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if value == int(value) else short(value)
+
+
+def _load_table(records: tuple[LoadRecord, ...], max_batch: int) -> TextTable:
     note = (
-        "Each client is a thread that asks its next question when it has an answer. p50, p95, p99: from question to "
-        f"answer; for full batches of a call of {options['max_batch']}. ×: against full batches in the same turn. "
-        f"The batcher merges at most {options['max_batch']} and pauses at most {options['max_wait_ms']:g} ms."
+        "Each client asks its next question when it has an answer; p50, p99: from the one to the other. ×: against "
+        f"recommend_batch on batches of {max_batch} in the same turn, without a server. {SHARED}"
     )
-    return figures_table(f"Serving, {options['task']}", ("asked through", "clients"), rows, COLUMNS, (note,))
+    rows = [((str(record.clients),), [record]) for record in records]
+    return figures_table("Load by number of clients", ("clients",), rows, COLUMNS, (note,))
 
 
-def serving_charts(records: Sequence[ServingRecord]) -> tuple[str, ...]:
-    """Throughput against the number of clients, and against p99 latency, with the rate of full batches as a bound."""
-    asked = sorted((record for record in records if record.mode in LINES), key=lambda record: record.clients)
-    counts = ", ".join(map(str, sorted({record.clients for record in asked})))
-    charts = []
-    for title, name, field in (
-        ("clients", "clients that ask at the same time", "clients"),
-        (f"p99 latency of {counts} clients", "p99, ms, less is better", "p99_ms"),
-    ):
-        points = [(LINES[record.mode][0], (getattr(record, field), record.users_per_s)) for record in asked]
-        lines = lines_through(points, dict(LINES.values()))
-        places = [x for _, (x, _) in points]
-        for bound in (record.users_per_s for record in records if record.mode == FULL_BATCHES):
-            ends = ((min(places), bound), (max(places), bound))
-            lines.append(Line(FULL_BATCHES, ends, YARDSTICK_COLOUR, dashed=True))
-        charts.append(line_chart(f"Throughput against {title}", (name, "users per second"), lines))
-    return tuple(charts)
+def serving_charts(records: tuple[CampaignRecord, ...]) -> tuple[str, ...]:
+    """Answers a second against the number of clients; none where there was no such campaign."""
+    measured = [load for record in records for load in record.load]
+    if not measured:
+        return ()
+    line = Line("podx serve", tuple((load.clients, load.users_per_s) for load in measured), OURS_COLOUR)
+    return (
+        line_chart("Throughput against clients", ("clients that ask at the same time", "answers per second"), [line]),
+    )
 
 
 def serving_report(results: ServingResults) -> Report:
     """The report of a run."""
-    facts = [*model_rows(results), *machine_rows(results.environment)]
-    best = max((record for record in results.records if record.mode == BATCHER), key=lambda record: record.clients)
-    headline = f"{best.clients} clients get {best.ratio or 0:.2f} times the rate of full batches through podx.Batcher."
-    section = Section(serving_charts(results.records), (serving_table(results),))
-    return Report("podx bench serving", headline, (section,), (("Model, data and machine", facts),))
+    failed = [record.name for record in results.records if not record.passed]
+    count = len(results.records)
+    said = f"All bounds of {count} campaigns are kept." if not failed else (
+        f"Of {count} campaigns, {len(failed)} miss a bound: {', '.join(failed)}."
+    )  # fmt: skip
+    if results.options["short"]:
+        said += " This is the short form: times are shown and not judged."
+    sections = (Section(serving_charts(results.records), tuple(serving_tables(results))),)
+    facts = (("Model, data and machine", [*model_rows(results), *machine_rows(results.environment)]),)
+    return Report("podx bench serving", said, sections, facts, (SHARED,))

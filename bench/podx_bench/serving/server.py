@@ -1,110 +1,129 @@
-"""The measured process: clients that ask one recommender."""
+"""``podx serve`` as a process of its own, and full batches in another to compare it with."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+import contextlib
+import re
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
-import numpy as np
+import psutil
 
 import podx
-from podx.decoding.options import ItemSearchOptions
 from podx.graphs.session import Device
-from podx_bench.engines.runtime import batch_method, list_requests
-from podx_bench.harness.child import tell
-from podx_bench.harness.resources import MILLISECONDS, timed
-from podx_bench.serving.records import BATCHER, DIRECT, FULL_BATCHES, ServingOptions, ServingRecord
+from podx.requests.types import RecommendRequest
+from podx.text.templates import Task
+from podx_bench.engines.runtime import list_requests
+from podx_bench.harness.child import EngineError, thread_environment
+from podx_bench.harness.resources import MEGABYTE
+from podx_bench.serving.client import OK, Connection, run, written
 from podx_bench.workload.work import WorkItem
 
-REQUEST_TIMEOUT_S = 600.0
-
-Request = podx.RecommendRequest | podx.RankRequest
-
-
-@dataclass(frozen=True)
-class Turn:
-    """One way of asking, once through all requests. ``ms``: of each question; ``calls``: of the model."""
-
-    ms: tuple[float, ...]
-    seconds: float
-    requests: int
-    calls: int
+COMMAND = (sys.executable, "-c", "from podx.cli import main; main()", "serve")
+KEY = secrets.token_hex()
+QUIT_S = 60.0
 
 
-def measure(bundle: Path, asked: list[WorkItem], options: ServingOptions) -> list[ServingRecord]:
-    """All records of a bundle on these requests."""
-    requests = list_requests(options.task, asked)
-    recommender = podx.load(bundle, cast(Device, options.device), threads=options.threads, tasks=[options.task])
-    return Bench(recommender, requests, options).measure()
+class Served:
+    """A server on a port of its own.
 
+    Args:
+        bundle: what it answers from.
+        flags: of ``podx serve``.
 
-class Bench:
-    """Asks a recommender in every way. Question ``n`` is request ``n`` modulo their number."""
+    Attributes:
+        start_s: from the start of the process to its first answer.
 
-    def __init__(self, recommender: podx.Recommender, requests: Sequence[Request], options: ServingOptions) -> None:
-        self._recommender, self._requests, self._options = recommender, requests, options
-        self._search = ItemSearchOptions(beams=options.beams)
-        self.batch(range(options.max_batch))  # nothing is left to be loaded later
-
-    def batch(self, numbers: Sequence[int]) -> None:
-        """One call for all."""
-        asked: list[Any] = [self._requests[number % len(self._requests)] for number in numbers]
-        answer = batch_method(self._recommender, self._options.task)
-        answer(asked, self._options.k, search=self._search, batch_size=len(asked))
-
-    def take_turn(self, mode: str, clients: int) -> Turn:
-        """One way of asking, once through the requests of a turn."""
-        requests, size = self._options.requests, self._options.max_batch
-        if mode == FULL_BATCHES:
-            calls = -(-requests // size)
-            timed = closed_loop(lambda n: self.batch(range(n * size, (n + 1) * size)), calls, 1)
-            return Turn(*timed, calls * size, calls)
-        if mode == DIRECT:
-            return Turn(*closed_loop(lambda number: self.batch([number]), requests, clients), requests, requests)
-        batcher = podx.Batcher(self._recommender, size, self._options.max_wait_ms, max_pending=clients)
-
-        def ask(number: int) -> None:
-            request = self._requests[number % len(self._requests)]
-            batcher.submit(request, self._options.k, search=self._search).result(REQUEST_TIMEOUT_S)
-
-        with batcher:
-            return Turn(*closed_loop(ask, requests, clients), requests, batcher.stats.batches)
-
-    def measure(self) -> list[ServingRecord]:
-        """A record of every way of asking by every number of clients, and last of full batches, over all turns."""
-        rounds, records, full = self._options.rounds, list[ServingRecord](), list[Turn]()
-        for clients in self._options.clients:
-            turns: dict[str, list[Turn]] = {FULL_BATCHES: [], BATCHER: [], DIRECT: []}
-            for number, mode in itertools.product(range(rounds), turns):
-                tell(f"{clients} clients, {mode}, round {number + 1} of {rounds}")
-                turns[mode].append(self.take_turn(mode, clients))
-            full += turns[FULL_BATCHES]
-            records += [record_of(mode, clients, turns[mode], turns[FULL_BATCHES]) for mode in (BATCHER, DIRECT)]
-        return [*records, record_of(FULL_BATCHES, 1, full, None)]
-
-
-def closed_loop(ask: Callable[[int], Any], requests: int, clients: int) -> tuple[tuple[float, ...], float]:
-    """Let ``clients`` threads ask questions 0 … requests-1, each its next one when it has an answer.
-
-    Returns:
-        milliseconds of each question, and the seconds from the first question to the last answer.
+    Raises:
+        EngineError: it does not start.
     """
-    with ThreadPoolExecutor(clients) as pool:
-        ms, all_ms = timed(lambda: tuple(pool.map(lambda number: timed(lambda: ask(number))[1], range(requests))))
-        return ms, all_ms / MILLISECONDS
+
+    def __init__(self, bundle: Path, flags: Sequence[str], first: bytes, port: int = 0) -> None:
+        self._files = tempfile.TemporaryDirectory(prefix="podx-serving-")
+        keys, self._log = Path(self._files.name, "keys"), Path(self._files.name, "stderr")
+        keys.write_text(KEY)
+        start = time.perf_counter()
+        command = [*COMMAND, str(bundle), "--port", str(port), "--api-key-file", str(keys), *flags]
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=log, text=True, env=thread_environment(0)
+            )
+        assert self._process.stdout is not None
+        said = re.search(r":(\d+)/", self._process.stdout.readline())
+        if said is None:
+            raise EngineError(f"podx serve does not start: {self.close() or 'it says nothing'}")
+        self.port = int(said[1])
+        if self.ask(first)[0] != OK:
+            raise EngineError(f"podx serve does not answer {first!r}: {self.ask(first)[1]!r}; {self.close()}")
+        self.start_s = time.perf_counter() - start
+
+    def ask(self, request: bytes) -> tuple[int, bytes]:
+        """Status and body of one answer."""
+        return run(Connection(self.port).ask(request))
+
+    def metrics(self) -> dict[str, float]:
+        """What ``/metrics`` says, by name and labels."""
+        lines = self.ask(written("/metrics", key=KEY))[1].decode().splitlines()
+        return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")}
+
+    @property
+    def rss_mb(self) -> float:
+        """Resident memory of the process now, MB."""
+        return float(psutil.Process(self._process.pid).memory_info().rss) / MEGABYTE
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self._process.send_signal(number)
+
+    def wait(self) -> int:
+        """Its exit status, when it has ended."""
+        return self._process.wait(QUIT_S)
+
+    def close(self) -> str:
+        """End it, and return what it wrote on stderr."""
+        if self._process.poll() is None:
+            self._process.terminate()
+            try:
+                self.wait()
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self.wait()
+        self._process.stdout.close()  # type: ignore[union-attr] # a pipe
+        said = self._log.read_text(errors="replace") if self._log.exists() else ""
+        self._files.cleanup()
+        return said
 
 
-def record_of(mode: str, clients: int, turns: Sequence[Turn], yardstick: Sequence[Turn] | None) -> ServingRecord:
-    """The figures of some turns, and of the yardstick's turns beside them."""
-    ratio = None
-    if yardstick is not None:
-        rates, others = ([turn.requests / turn.seconds for turn in each] for each in (turns, yardstick))
-        ratio = float(np.median(np.divide(rates, others)))
-    requests = sum(turn.requests for turn in turns)
-    p50, p95, p99 = np.percentile([ms for turn in turns for ms in turn.ms], (50, 95, 99)).tolist()
-    rate, calls = requests / sum(turn.seconds for turn in turns), sum(turn.calls for turn in turns)
-    return ServingRecord(mode, clients, requests, len(turns), rate, p50, p95, p99, requests / calls, ratio)
+@contextlib.contextmanager
+def serving(bundle: Path, flags: Sequence[str], first: bytes) -> Iterator[Served]:
+    """A server that is ended afterwards."""
+    served = Served(bundle, flags, first)
+    try:
+        yield served
+    finally:
+        served.close()
+
+
+class FullBatches:
+    """What the model gives with no server around it: ``recommend_batch``, one full batch after another."""
+
+    def __init__(self, bundle: Path, device: str, threads: int, asked: list[WorkItem], size: int, k: int) -> None:
+        self._recommender = podx.load(bundle, cast(Device, device), threads=threads, tasks=[Task.SEQUENTIAL])
+        self._requests: list[RecommendRequest] = list_requests(Task.SEQUENTIAL, asked)
+        self._size, self._k = size, k
+
+    def rate(self, seconds: float) -> float:
+        """Answers a second, over so many seconds."""
+        start, done = time.perf_counter(), 0
+        while time.perf_counter() < start + seconds:
+            batch = [self._requests[(done + place) % len(self._requests)] for place in range(self._size)]
+            self._recommender.recommend_batch(batch, self._k, batch_size=self._size)
+            done += self._size
+        return done / (time.perf_counter() - start)

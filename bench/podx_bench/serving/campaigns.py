@@ -1,0 +1,285 @@
+"""What is done to a server by clients that ask well-formed questions."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from statistics import median
+
+from podx_bench.harness.child import Child, Tell, thread_environment
+from podx_bench.serving.client import (
+    NO_ANSWER,
+    OK,
+    REFUSED,
+    Connection,
+    Log,
+    closed_loop,
+    lasting,
+    open_loop,
+    run,
+    written,
+)
+from podx_bench.serving.records import (
+    CampaignRecord,
+    Check,
+    LoadRecord,
+    ServingOptions,
+    Size,
+    at_least,
+    at_most,
+    none,
+)
+from podx_bench.serving.server import KEY, Served, serving
+from podx_bench.workload.work import WorkItem
+
+FULL_BATCHES = "podx_bench.serving.server:FullBatches"
+RECOMMEND = "/v1/recommend"
+USUAL_CLIENTS = 64
+"""By whom capacity is measured, and the throughput that has a bound."""
+CLIENTS_AT_THE_END = 32
+SOAK, OVERLOAD = 0.8, 5.0
+"""Questions a second ÷ what the server can answer."""
+WARM_UP_S = 60.0
+CONNECTIONS = 1024
+LATE = 504
+GROWTH = "growth of memory after warm-up, MB"
+MOST_GROWTH_MB = 20.0
+BURST, LEAVING = 256, 0.3
+"""Clients that ask at once, and the share that leaves."""
+LEAVE_AFTER_S = 0.2
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What every campaign needs.
+
+    Attributes:
+        asked: the requests that clients take turns with.
+        tell: told what is being done.
+    """
+
+    bundle: Path
+    asked: Sequence[WorkItem]
+    options: ServingOptions
+    tell: Tell
+
+    @property
+    def size(self) -> Size:
+        """How much is done."""
+        return self.options.size
+
+    @property
+    def judged(self) -> bool:
+        """Whether times count."""
+        return not self.options.short
+
+    @cached_property
+    def requests(self) -> list[bytes]:
+        """For ``/v1/recommend``."""
+        return [written(RECOMMEND, self.body(item), KEY) for item in self.asked]
+
+    def body(self, item: WorkItem) -> dict[str, object]:
+        """A request as JSON."""
+        lists = {"history": item.items, "exclude": item.exclude}
+        return {"user": item.user, "k": self.options.k, **lists}
+
+    def served(self, *flags: str, bundle: Path | None = None) -> AbstractContextManager[Served]:
+        """A server of the bundle."""
+        asked = self.options
+        usual = ("--device", asked.device, "--threads", str(asked.threads), "--max-batch", str(asked.max_batch))
+        return serving(bundle or self.bundle, [*usual, *flags], self.requests[0])
+
+    def capacity(self, server: Served) -> float:
+        """Answers a second that :data:`USUAL_CLIENTS` clients get, when the server is warm."""
+        self.tell("capacity")
+        loads = [run(closed_loop(server.port, self.requests, USUAL_CLIENTS, lasting(self.size.load_s))) for _ in "12"]
+        return loads[-1].rate
+
+
+def load(ground: Ground) -> CampaignRecord:
+    """Numbers of clients, each beside full batches of ``recommend_batch`` in the same turn."""
+    options, size, requests = ground.options, ground.size, ground.requests
+    turns: dict[int, list[LoadRecord]] = {clients: [] for clients in options.clients}
+    full = Child(
+        FULL_BATCHES, ground.bundle, options.device, options.threads, ground.asked, options.max_batch, options.k,
+        name="full batches", advice="make room", environment=thread_environment(options.threads),
+    )  # fmt: skip
+    errors = 0
+    with ground.served() as server, full:
+        ground.capacity(server)
+        for _ in range(size.rounds):
+            for clients, records in turns.items():
+                ground.tell(f"load: {clients} clients")
+                rate: float = full.call("rate", size.load_s / 2, returns=float)
+                before, busy = server.metrics(), time.process_time()
+                log = run(closed_loop(server.port, requests, clients, lasting(size.load_s)))
+                cores, after = (time.process_time() - busy) / log.seconds, server.metrics()
+                calls, rows = (
+                    after[f"podx_batch_size_{of}"] - before[f"podx_batch_size_{of}"] for of in ("count", "sum")
+                )
+                errors += log.errors
+                p50, p99 = log.percentile(50), log.percentile(99)
+                records.append(LoadRecord(clients, len(log), log.rate, log.rate / rate, p50, p99, rows / calls, cores))
+    measured = tuple(_median(records) for records in turns.values())
+    usual = next((record for record in measured if record.clients == USUAL_CLIENTS), measured[-1])
+    bound = at_least(f"answers of {usual.clients} clients ÷ full batches", usual.ratio, 0.85, ground.judged)
+    return CampaignRecord("load", 0, (bound, none("errors", errors)), measured)
+
+
+def _median(records: Sequence[LoadRecord]) -> LoadRecord:
+    """Of several turns, figure by figure; requests are those of all."""
+    columns = {name: median(getattr(r, name) for r in records) for name in LoadRecord.__annotations__}
+    total = sum(record.requests for record in records)
+    return LoadRecord(**{**columns, "clients": records[0].clients, "requests": total})
+
+
+def soak(ground: Ground) -> CampaignRecord:
+    """A long time at 80 % of capacity."""
+    seconds = ground.size.soak_s if ground.options.soak_minutes is None else 60 * ground.options.soak_minutes
+    with ground.served() as server:
+        rate = SOAK * ground.capacity(server)
+        _questions(ground, server, rate, min(seconds, WARM_UP_S))
+        before = server.rss_mb
+        ground.tell(f"soak: {seconds:.0f} s")
+        log = _questions(ground, server, rate, seconds)
+        growth = server.rss_mb - before
+    first, last = log.percentile(99, before=0.2), log.percentile(99, after=0.8)
+    checks = (
+        Check("minutes", seconds / 60),
+        Check("questions a second", rate),
+        none("errors", log.errors),
+        at_most(GROWTH, growth, MOST_GROWTH_MB, ground.judged),
+        Check("p99 of the first fifth, ms", first),
+        at_most("p99 of the last fifth ÷ the first", last / first if first else 0.0, 1.2, ground.judged),
+    )
+    return CampaignRecord("soak", 0, checks)
+
+
+def overload(ground: Ground) -> CampaignRecord:
+    """Five times the capacity."""
+    with ground.served() as server:
+        peak = ground.capacity(server)
+        _questions(ground, server, OVERLOAD * peak, ground.size.overload_s / 3)
+        before = server.rss_mb
+        ground.tell("overload")
+        log = _questions(ground, server, OVERLOAD * peak, ground.size.overload_s)
+        growth = server.rss_mb - before
+    sent, refused = len(log), log.count(REFUSED)
+    checks = (
+        Check("peak, answers a second", peak),
+        Check("questions a second ÷ peak", (sent + log.unsent) / log.seconds / peak),
+        Check("of them, never sent for want of a free connection", log.unsent / (sent + log.unsent)),
+        at_least("answers a second ÷ peak", log.rate / peak, 0.9, ground.judged),
+        Check("p99 of answers, ms", log.percentile(99)),
+        at_most("p99 of refusals, ms", log.percentile(99, REFUSED), 20, ground.judged),
+        Check("refused of those sent", refused / sent),
+        none("answered with anything but 200, 429 and 504", sent - log.count(OK) - refused - log.count(LATE)),
+        at_most(GROWTH, growth, MOST_GROWTH_MB, ground.judged),
+    )  # fmt: skip
+    return CampaignRecord("overload", 0, checks)
+
+
+def _questions(ground: Ground, server: Served, rate: float, seconds: float) -> Log:
+    return run(open_loop(server.port, ground.requests, rate, seconds, CONNECTIONS, ground.options.seed))
+
+
+def stop(ground: Ground) -> CampaignRecord:
+    """SIGTERM and kill -9 in turns under load, and each time a server that takes the port again."""
+    lost, wrong, statuses, starts, cut = 0, 0, set[int](), list[float](), 0
+    for number in range(2 * ground.size.stops):
+        ground.tell(f"stop {number + 1} of {2 * ground.size.stops}")
+        chosen = (signal.SIGTERM, signal.SIGKILL)[number % 2]
+        with ground.served() as server:
+            log = run(_ended(server, ground.requests, chosen, 0.5 + 0.1 * number))
+            status = server.wait()
+            with ground.served("--port", str(server.port)) as again:
+                starts.append(again.start_s)
+        wrong += len(log) - log.count(OK) - log.count(NO_ANSWER)
+        if chosen is signal.SIGTERM:
+            lost += log.count(NO_ANSWER)
+            statuses.add(status)
+        else:
+            cut += log.count(NO_ANSWER)
+    checks = (
+        Check("servers ended under load", 2 * ground.size.stops),
+        none("SIGTERM: accepted and not answered", lost),
+        none("SIGTERM: exit status", max(statuses)),
+        Check("kill -9: cut off", cut),
+        none("answered with anything but 200", wrong),
+        at_most("slowest start to the first answer, s", max(starts), 3, ground.judged),
+    )
+    return CampaignRecord("stop", 0, checks)
+
+
+async def _ended(server: Served, requests: Sequence[bytes], number: signal.Signals, after_s: float) -> Log:
+    clients = asyncio.create_task(closed_loop(server.port, requests, CLIENTS_AT_THE_END, lambda: True))
+    await asyncio.sleep(after_s)
+    server.signal(number)
+    return await clients
+
+
+def vanish(ground: Ground) -> CampaignRecord:
+    """Clients that ask behind a long queue; 30 % of them leave before it is their turn."""
+    room = ("--max-pending", "1000000", "--timeout-ms", "60000", "--max-body-kb", str(10**6))
+    bursts, noticed = list[_Burst](), 0
+    with ground.served(*room) as server:
+        ahead = int(ground.capacity(server))
+        while len(bursts) < ground.size.bursts:
+            ground.tell(f"vanish: burst {len(bursts) + 1} of {ground.size.bursts} behind {ahead} questions")
+            before = server.metrics()
+            burst = run(_burst(ground, server.port, ahead))
+            after = server.metrics()
+            if burst.in_time:
+                left = f'podx_requests_total{{route="{RECOMMEND}",status="499"}}'
+                noticed += int(after.get(left, 0) - before.get(left, 0))
+                burst.computed = int(after["podx_batch_size_sum"] - before["podx_batch_size_sum"])
+                bursts.append(burst)
+            else:
+                ahead *= 2
+    left, answered = (sum(getattr(burst, of) for burst in bursts) for of in ("left", "answered"))
+    checks = (
+        Check("clients that left", left),
+        none("left, and not noticed", left - noticed),
+        none("computed for nobody", sum(burst.computed for burst in bursts) - answered),
+        none("stayed, and not answered", sum(burst.stayed for burst in bursts) - answered),
+    )
+    return CampaignRecord("vanish", 0, checks)
+
+
+@dataclass
+class _Burst:
+    """Questions, by what became of them. ``in_time``: those who left did so before it was their turn."""
+
+    left: int
+    stayed: int
+    answered: int
+    in_time: bool
+    computed: int = 0
+
+
+async def _burst(ground: Ground, port: int, ahead: int) -> _Burst:
+    requests, items = ground.requests, ground.asked
+    queue = written(RECOMMEND, {"requests": [ground.body(items[n % len(items)]) for n in range(ahead)]}, KEY)
+    before = asyncio.create_task(Connection(port).ask(queue))
+    await asyncio.sleep(LEAVE_AFTER_S)
+    leaving = [Connection(port) for _ in range(int(LEAVING * BURST))]
+    asked = [requests[number % len(requests)] for number in range(BURST)]
+    staying = [asyncio.create_task(Connection(port).ask(request)) for request in asked[len(leaving) :]]
+    for connection, request in zip(leaving, asked, strict=False):
+        await connection.send(request)
+    await asyncio.sleep(LEAVE_AFTER_S)
+    for connection in leaving:
+        connection.close()
+    await asyncio.sleep(LEAVE_AFTER_S)
+    in_time = not before.done()
+    status, body = await before
+    answered = sum("items" in row for row in json.loads(body)["answers"]) if status == OK else 0
+    answered += sum([(await answer)[0] == OK for answer in staying])
+    return _Burst(len(leaving), ahead + len(staying), answered, in_time)

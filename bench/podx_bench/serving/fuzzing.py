@@ -1,0 +1,282 @@
+"""Nonsense for the server, damaged bundles, and random requests for the library."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise, product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import podx
+from podx import errors
+from podx.errors import DependencyError, PodxError, SwapError
+from podx.recommender import Recommender
+from podx.requests.types import RankRequest, Recommendation, RecommendRequest
+from podx.text.templates import Task
+from podx_bench.harness.child import ChildDiedError, run_in_child, tell, thread_environment
+from podx_bench.serving.bundles import damaged
+from podx_bench.serving.campaigns import Ground
+from podx_bench.serving.client import HOST, OK, PATIENCE_S, written
+from podx_bench.serving.records import CampaignRecord, Check, none
+from podx_bench.serving.server import KEY, Served
+
+HERE = "podx_bench.serving.fuzzing"
+CHUNK = 500
+BATCH, LONGEST = 256, 20
+"""Requests of a call, and items of a history."""
+SHARES = {"recommend": 0.4, "rank": 0.3, "explain": 0.12, "infer": 0.08, "reload": 0.01}
+IDLE = 0.011
+"""Of the requests, the share of each route that takes something, half of them right by the schema and half wrong; and
+of each that takes nothing."""
+BAD_REQUEST, FAILED = 400, 500
+NAMED = {name for name, kind in vars(errors).items() if isinstance(kind, type)} | {"NotFound", "MethodNotAllowed"}
+MOST_NOTES = 5
+SWAPPED = 10
+"""One damaged bundle of so many is given to ``swap`` and not to ``load``."""
+
+
+def schema(ground: Ground) -> CampaignRecord:
+    """Made-up requests for the server, right and wrong ones."""
+    with ground.served("--timeout-ms", "60000") as server:
+        statuses, notes = ask_nonsense(server, ground)
+        alive = server.ask(ground.requests[0])[0] == OK
+        said = server.close()
+    checks = (
+        Check("requests", sum(statuses.values())),
+        *(Check(f"of them with status {status}", count) for status, count in sorted(statuses.items())),
+        none("status 500 and above, errors without a name, and no answer", len(notes)),
+        none("tracebacks in the server's log", said.count("Traceback")),
+        none("servers that did not go on", int(not alive)),
+    )
+    return CampaignRecord("schema", 0, checks, notes=tuple(notes[:MOST_NOTES]))
+
+
+def ask_nonsense(server: Served, ground: Ground) -> tuple[Counter[int], list[str]]:
+    """Requests that schemathesis makes of ``/openapi.json``.
+
+    Returns:
+        how many responses had each status, and what no response may be.
+    """
+    try:
+        import schemathesis
+        from hypothesis import HealthCheck, Phase, given, seed, settings
+    except ImportError as error:
+        raise DependencyError("the campaign schema needs schemathesis: pip install 'podx[bench]'") from error
+    document = json.loads(server.ask(written("/openapi.json", key=KEY))[1])
+    connection = http.client.HTTPConnection(HOST, server.port, timeout=PATIENCE_S)
+    statuses, notes, count = Counter[int](), list[str](), ground.options.cases or ground.size.cases
+
+    def ask(case: Any) -> None:
+        status, said = answered(connection, case)
+        statuses[status] += 1
+        if said:
+            notes.append(f"{case.method} {case.path}: {said}")
+
+    results: Any = schemathesis.openapi.from_dict(document).get_all_operations()
+    for operation in (result.ok() for result in results):
+        share = SHARES.get(operation.path.rpartition("/")[2])
+        modes = list(schemathesis.GenerationMode) if share else [schemathesis.GenerationMode.POSITIVE]
+        wanted = max(1, round(count * (share or IDLE) / len(modes)))
+        for mode, first in product(modes, range(0, wanted, CHUNK)):
+            ground.tell(f"schema: {operation.path}, {first} of {wanted}")
+            few = settings(
+                max_examples=min(CHUNK, wanted - first), phases=[Phase.generate], deadline=None, database=None,
+                suppress_health_check=list(HealthCheck),
+            )  # fmt: skip
+            seed(ground.options.seed + first)(few(given(case=operation.as_strategy(generation_mode=mode))(ask)))()
+    return statuses, notes
+
+
+def answered(connection: http.client.HTTPConnection, case: Any) -> tuple[int, str]:
+    """Status of the response to a made-up request, 0: there was none; and what is wrong with it, empty: nothing."""
+    import requests
+
+    made = requests.Request(**case.as_transport_kwargs(base_url=f"http://{HOST}")).prepare()
+    headers = {**made.headers, "Authorization": f"Bearer {KEY}"}
+    try:
+        connection.request(made.method or "GET", made.path_url, made.body, headers)  # type: ignore[arg-type]
+        response = connection.getresponse()
+        status, body = response.status, response.read()
+    except (OSError, http.client.HTTPException) as error:
+        connection.close()
+        return 0, repr(error)
+    if status < BAD_REQUEST:
+        return status, ""
+    try:
+        named = status < FAILED and json.loads(body)["type"] in NAMED
+    except (ValueError, LookupError, TypeError):
+        named = False
+    return status, "" if named else f"{status}, {body[:300]!r}"
+
+
+# --- damaged bundles --------------------------------------------------------------------------------------------------
+
+
+def bundles(ground: Ground) -> CampaignRecord:
+    """Damaged bundles are loaded, in processes of their own, which a fault may end."""
+    outcomes, faults = Counter[str](), list[str]()
+    count = ground.options.cases or ground.size.bundles
+    for first in range(0, count, CHUNK):
+        ground.tell(f"damaged bundles: {first} of {count}")
+        numbers = list(range(first, min(first + CHUNK, count)))
+        while numbers:
+            done: list[str] = []
+            try:
+                run_in_child(
+                    f"{HERE}:try_damaged", ground.bundle, numbers, ground.options.seed, returns=None,
+                    name="damaged bundles", advice="report it", environment=thread_environment(1), tell=done.append,
+                )  # fmt: skip
+            except ChildDiedError as error:
+                done.append(f"!the process of bundle {numbers[len(done)]} died: {error}")
+            outcomes.update(outcome for outcome in done if outcome[0] != "!")
+            faults += [outcome[1:] for outcome in done if outcome[0] == "!"]
+            numbers = numbers[len(done) :]
+    checks = (
+        Check("damaged bundles", sum(outcomes.values()) + len(faults)),
+        *(Check(f"of them: {outcome}", count) for outcome, count in sorted(outcomes.items())),
+        none("bundles that ended otherwise", len(faults)),
+    )
+    return CampaignRecord("bundles", 0, checks, notes=tuple(faults[:MOST_NOTES]))
+
+
+def try_damaged(bundle: Path, numbers: list[int], seed: int) -> None:
+    """Load damaged bundles and ask each once; tells of each what came of it, after a ``!`` where it should not."""
+    whole = podx.load(bundle, threads=1)
+    for number in numbers:
+        with tempfile.TemporaryDirectory(prefix="podx-damaged-", dir=bundle.parent) as folder:
+            broken = damaged(bundle, Path(folder, "b"), np.random.default_rng([seed, number]))
+            try:
+                outcome = _tried(whole, broken, swapped=number % SWAPPED == 0)
+            except PodxError as error:
+                outcome = type(error).__name__
+            except Exception as error:
+                outcome = f"!bundle {number}: {error!r}"
+        tell(outcome)
+
+
+def _tried(whole: Recommender, broken: Path, swapped: bool) -> str:
+    """What came of a damaged bundle that loads."""
+    if swapped:
+        taker = podx.load(whole.bundle.path, threads=1, verify=False)
+        version = taker.version
+        try:
+            taker.swap(broken)
+        except SwapError:
+            answers = taker.recommend(*_question(whole)) == whole.recommend(*_question(whole))
+            return "SwapError" if answers and taker.version == version else "!the old bundle does not go on"
+    else:
+        taker = podx.load(broken, threads=1)
+    catalog = taker.bundle.catalog.items
+    items = [answer.item for answer in taker.recommend(*_question(taker))]
+    right = 0 < len(items) == len(set(items)) and None not in map(catalog.number, items)
+    return "answers" if right else f"!answers {items}"
+
+
+def _question(recommender: Recommender) -> tuple[str, list[str]]:
+    bundle = recommender.bundle
+    return bundle.users.ids.raw(1), [bundle.catalog.items.raw(1)]
+
+
+# --- the library ------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Faults:
+    """Of answers: how many there were, and how many of them are what."""
+
+    requests: int = 0
+    items: int = 0
+    invalid: int = 0
+    repeated: int = 0
+    excluded: int = 0
+    seen: int = 0
+    missing: int = 0
+    unordered: int = 0
+
+
+def library(ground: Ground) -> CampaignRecord:
+    """Random requests: histories, exclusions, allowed items and candidates of every length, and numbers of answers."""
+    count = ground.options.cases or ground.size.library
+    faults: Faults = run_in_child(
+        f"{HERE}:ask_library", ground.bundle, count, ground.options.seed, returns=Faults,
+        name="the library", advice="report it", environment=thread_environment(ground.options.threads),
+        tell=ground.tell, timeout=24 * 3600.0,
+    )  # fmt: skip
+    checks = (
+        Check("requests", faults.requests),
+        Check("items that came back", faults.items),
+        none("not of the catalog, the allowed or the candidates", faults.invalid),
+        none("repeated", faults.repeated),
+        none("excluded", faults.excluded),
+        none("seen", faults.seen),
+        none("fewer items than wanted and permitted", faults.missing),
+        none("scores not numbers, or not descending", faults.unordered),
+    )
+    return CampaignRecord("library", 0, checks)
+
+
+def ask_library(bundle: Path, count: int, seed: int) -> Faults:
+    """Ask ``count`` random requests, in batches, and look at every answer."""
+    recommender = podx.load(bundle)
+    random, faults, loaded = np.random.default_rng(seed), Faults(), recommender.bundle
+    items, users = ([bytes(raw).decode() for raw in ids.raw_ids] for ids in (loaded.catalog.items, loaded.users.ids))
+    listed = {item for item, there in zip(items, loaded.catalog.listed.tolist(), strict=True) if there}
+    longest = min(LONGEST, loaded.manifest.max_history)
+    ranks, one_pass = Task.TOPN in loaded.manifest.answered, loaded.manifest.one_pass
+
+    def some(least: int, most: int, of: Sequence[str] = items) -> list[str]:
+        """So many different ones."""
+        chosen = random.choice(len(of), min(int(random.integers(least, most + 1)), len(of)), replace=False)
+        return [of[place] for place in chosen.tolist()]
+
+    def recommendation() -> RecommendRequest:
+        allow = some(0, 2 * LONGEST) if random.random() < 0.3 else None
+        return RecommendRequest(some(1, 1, users)[0], some(1, longest), some(0, LONGEST), allow)
+
+    def ranking() -> RankRequest:
+        candidates, history = some(1, 20), some(1, longest) if one_pass else None
+        return RankRequest(some(1, 1, users)[0], candidates, some(0, 5, candidates), history)
+
+    while faults.requests < count:
+        tell(f"library: {faults.requests:,} of {count:,}")
+        rows, k, seen = range(min(BATCH, count - faults.requests)), int(random.integers(1, 31)), random.random() < 0.8
+        if ranks and random.random() < 0.5:
+            rankings = [ranking() for _ in rows]
+            pairs: list[Any] = list(zip(rankings, recommender.rank_batch(rankings, k), strict=True))
+        else:
+            wanted = [recommendation() for _ in rows]
+            pairs = list(zip(wanted, recommender.recommend_batch(wanted, k, exclude_seen=seen), strict=True))
+        for request, answer in pairs:
+            look(faults, request, answer, k, seen, listed)
+    return faults
+
+
+def look(
+    faults: Faults,
+    request: RecommendRequest | RankRequest,
+    answer: Sequence[Recommendation],
+    k: int,
+    exclude_seen: bool,
+    listed: set[str],
+) -> None:
+    """Count what is wrong with an answer of up to ``k`` items. ``listed``: items that may be recommended."""
+    ranked = isinstance(request, RankRequest)
+    among = request.candidates if isinstance(request, RankRequest) else request.allow
+    allowed = listed if among is None else listed & set(among)
+    excluded, seen = set(request.exclude), set() if ranked or not exclude_seen else set(request.history or ())
+    items, scores = [each.item for each in answer], [each.score for each in answer]
+    faults.requests += 1
+    faults.items += len(items)
+    faults.invalid += sum(item not in allowed for item in items)
+    faults.repeated += len(items) - len(set(items))
+    faults.excluded += len(excluded.intersection(items))
+    faults.seen += len(seen.intersection(items))
+    faults.missing += min(k, len(allowed - excluded - seen)) - len(items)
+    faults.unordered += not (np.isfinite(scores).all() and all(a >= b for a, b in pairwise(scores)))
