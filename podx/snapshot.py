@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from podx.bundle.bundle import Bundle
-from podx.bundle.signature import DECODER_FILE, ENCODER_FILE
+from podx.bundle.signature import ENCODER_FILE
 from podx.decoding.generated_items import ItemReader
 from podx.decoding.items import ItemResults
-from podx.decoding.options import ItemSearchOptions, TextSearchOptions
+from podx.decoding.options import EXPLANATIONS, ItemSearchOptions, TextSearchOptions
 from podx.decoding.text import Hypothesis, TextSearch
 from podx.errors import BundleError
 from podx.graphs.catalog_search import CatalogSearch, SearchGraph
@@ -25,7 +25,6 @@ from podx.text.inputs import EncodedInput
 from podx.text.templates import Task, parse_tasks
 
 TRIAL_USERS, TRIAL_K = 3, 10
-TEXT_GRAPHS = ENCODER_FILE, DECODER_FILE
 
 
 class Snapshot:
@@ -59,7 +58,8 @@ class Snapshot:
         graphs: set[str] = set()
         for task in self.tasks:
             self.requests.lookup.task_id(task)
-            graphs.update(TEXT_GRAPHS if task is Task.EXPLANATION else self._search.graphs)
+            texts = ENCODER_FILE, self.model.text_graph(explanations_only=True)
+            graphs.update(texts if task is Task.EXPLANATION else self._search.graphs)
         self.model.open(graphs)
 
     def encode(
@@ -108,11 +108,12 @@ class Snapshot:
     ) -> list[list[Hypothesis]]:
         """What the model writes when it may write anything, best first, for each record."""
         start, eos = self.bundle.manifest.start_token, self.bundle.tokenizer.eos_id
+        only = task is Task.EXPLANATION and options.score_over == EXPLANATIONS
 
         def run(rows: Sequence[int]) -> list[list[Hypothesis]]:
             batch = self.requests.inputs.collate([records[row] for row in rows])
             memory = self.model.encode(batch, self.requests.lookup.task_id(task))
-            stepper = self.model.stepper(memory, batch.size, None)
+            stepper = self.model.text_stepper(memory, batch.size, only)
             return TextSearch(stepper, batch.size, options, start, eos).run()
 
         return in_batches(records, batch_size, run)

@@ -26,7 +26,8 @@ from podx.bundle.tables import TableFile
 from podx.bundle.users import UserTable
 from podx.errors import ExportError
 from podx.graphs.session import CPU
-from podx_export.blocks.decoder import build_decoder
+from podx.text.templates import Task
+from podx_export.blocks.decoder import build_decoder, build_text_decoder
 from podx_export.blocks.encoder import build_encoder
 from podx_export.blocks.graph import BF16, FP32, INT8, GraphBuilder
 from podx_export.blocks.quantize import LARGEST
@@ -136,6 +137,9 @@ def write_bundle(
     progress("build the decoder graphs")
     _save_graph(build_decoder(model, weights, False, precision), folder / sig.DECODER_FILE)
     _save_graph(build_decoder(model, weights, True, precision), folder / sig.ITEM_DECODER_FILE)
+    _save_graph(build_text_decoder(model, weights, precision), folder / sig.TEXT_DECODER_FILE)
+    if Task.EXPLANATION in source.config.tasks and (only := source.explanation_tokens) is not None:
+        _save_graph(build_text_decoder(model, weights, precision, only), folder / sig.EXPLANATION_DECODER_FILE)
     progress("build the graph of the whole search")
     tables = TableFile(folder / CATALOG_FILE)
     _save_graph(build_recommender(model, weights, tables, levels, precision), folder / sig.RECOMMEND_FILE)

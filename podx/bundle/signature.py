@@ -6,6 +6,9 @@ Axes: ``batch`` users · ``source`` tokens of the longest input · ``memory`` = 
 ``user_neighbours`` rows that a user's own prompt vectors are the mean of · ``beams`` live beams per user · ``past``
 cache slots filled before this step · ``slots`` = past + beams · ``output_tokens`` tokens that are scored.
 
+Of the text decoders: ``users`` and ``width``, users and slots of the cache as the step before left it; of these slots
+``past`` are read again · ``candidates`` best tokens that are given for each beam.
+
 The decoder's cache keeps one **slot** per beam and step and never moves it. Which slots lie on a beam's path is said
 by :data:`DISTANCE`, so reordering beams moves a few integers instead of the cache.
 """
@@ -13,7 +16,7 @@ by :data:`DISTANCE`, so reordering beams moves a few integers instead of the cac
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 ElementType = Literal["int64", "float32", "bool"]
@@ -29,6 +32,10 @@ TOKENS = "tokens"
 DISTANCE = "distance"
 OUTPUT_TOKENS = "output_tokens"
 LOG_PROBS = "log_probs"
+KEPT_USERS = "kept_users"
+KEPT_SLOTS = "kept_slots"
+CANDIDATES = "candidates"
+BEST_TOKENS = "best_tokens"
 
 EXCLUDED_ITEMS = "excluded_items"
 ALLOWED_ITEMS = "allowed_items"
@@ -49,6 +56,10 @@ NOT_ON_PATH = -1
 ENCODER_FILE = "encoder.onnx"
 DECODER_FILE = "decoder.onnx"
 ITEM_DECODER_FILE = "decoder_items.onnx"
+TEXT_DECODER_FILE = "decoder_text.onnx"
+"""Scores every token and gives the best."""
+EXPLANATION_DECODER_FILE = "decoder_explanations.onnx"
+"""The same for the tokens of explanations alone."""
 RECOMMEND_FILE = "recommend.onnx"
 CUDA_GRAPH_FILE = "recommend_captured.onnx"
 """The whole search for CUDA graphs, under the name that format version 1 gives it."""
@@ -161,6 +172,35 @@ def log_probs_tensor(shape: ModelShape, items_only: bool) -> TensorSpec:
     """Log-probabilities of the next token, over the output tokens."""
     last: Axis = "output_tokens" if items_only else shape.vocab_size
     return TensorSpec(LOG_PROBS, "float32", ("batch", "beams", last))
+
+
+def text_step_inputs() -> list[TensorSpec]:
+    """What changes from step to step of a text decoder.
+
+    ``kept_users``: which row of the cache is each user's. ``kept_slots``: which slots of it are read again.
+    ``candidates``: how many tokens are wanted for each beam.
+    """
+    return [
+        *step_inputs(False),
+        TensorSpec(KEPT_USERS, "int64", ("batch",)),
+        TensorSpec(KEPT_SLOTS, "int64", ("batch", "past")),
+        TensorSpec(CANDIDATES, "int64", (1,)),
+    ]
+
+
+def text_cache(shape: ModelShape) -> list[TensorSpec]:
+    """A text decoder's cache as the step before left it: :func:`present_tensors` of that step."""
+    return [replace(spec, axes=("users", *spec.axes[1:2], "width", *spec.axes[3:])) for spec in past_tensors(shape)]
+
+
+def text_step_outputs() -> list[TensorSpec]:
+    """What a text decoder gives beside the cache: the most probable next tokens of each beam, best first.
+
+    Of equal ones that of the lowest number comes first. There are fewer than ``candidates`` only where fewer tokens are
+    scored.
+    """
+    axes: tuple[Axis, ...] = ("batch", "beams", "candidates")
+    return [TensorSpec(LOG_PROBS, "float32", axes), TensorSpec(BEST_TOKENS, "int64", axes)]
 
 
 def filter_inputs() -> list[TensorSpec]:

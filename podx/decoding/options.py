@@ -28,6 +28,8 @@ MAX_RETRY_BEAMS = 320
 
 ScoreOver = Literal["catalog", "siblings", "vocabulary"]
 SIBLINGS: Final = "siblings"
+EXPLANATIONS: Final = "explanations"
+TextScoreOver = Literal["explanations", "vocabulary"]
 Exact = Literal["report", "retry"]
 
 
@@ -75,7 +77,7 @@ class ItemSearchOptions:
 
 @dataclass(frozen=True)
 class TextSearchOptions:
-    """Search over the whole vocabulary.
+    """Search of texts.
 
     Attributes:
         beams: width, all groups together.
@@ -85,6 +87,9 @@ class TextSearchOptions:
             step; what is taken stays in the hypothesis's score.
         min_length, max_length: of the whole sequence, start token and end of sequence counted, as in ``transformers``.
         length_penalty: as in :class:`ItemSearchOptions`.
+        score_over: what p is a distribution over, and what is written. ``explanations``: the tokens that occur in the
+            explanations of the training part, and end of sequence; a bundle of a checkpoint that does not know them
+            takes all tokens, and so do searches that are not of explanations. ``vocabulary``: every token of the model.
     """
 
     beams: int = DEFAULT_TEXT_BEAMS
@@ -93,6 +98,7 @@ class TextSearchOptions:
     min_length: int = DEFAULT_MIN_LENGTH
     max_length: int = DEFAULT_MAX_LENGTH
     length_penalty: float = 1.0
+    score_over: TextScoreOver = EXPLANATIONS
 
     def __post_init__(self) -> None:
         if self.beams < 1 or self.groups < 1 or self.beams % self.groups:
@@ -100,6 +106,8 @@ class TextSearchOptions:
         if not 0 <= self.diversity_penalty < math.inf:
             raise ConfigError(f"diversity_penalty must be 0 or a positive number, not {self.diversity_penalty}")
         _check_length_penalty(self.length_penalty)
+        if self.score_over not in get_args(TextScoreOver):
+            raise ConfigError(f"score_over must be 'explanations' or 'vocabulary', not {self.score_over!r}")
         if self.max_length < 2 or self.min_length > self.max_length:
             raise ConfigError(
                 f"max_length ({self.max_length}) must be at least 2 and not below min_length ({self.min_length})"

@@ -3,6 +3,9 @@
 One group is the beam search of ``transformers`` with ``early_stopping="never"``. With several, the groups of a user
 take turns in every step, and a token's log-probability is lowered by ``diversity_penalty`` for each beam of an earlier
 group that took that token in this step (Vijayakumar et al. 2018, Hamming diversity).
+
+A step gives the best tokens of each beam alone. They hold all that can be chosen: 2·beams of the best continuations of
+a group, as many more as earlier groups may have made worse, and one for an end of sequence that comes too early.
 """
 
 from __future__ import annotations
@@ -12,12 +15,13 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from podx.decoding.options import COMPACT_BELOW, TextSearchOptions
+from podx.decoding.options import TextSearchOptions
 from podx.decoding.paths import BeamPaths
 from podx.decoding.select import NEVER, best_columns, best_of_wide_rows
-from podx.decoding.stepper import FloatArray, IntArray, Stepper
+from podx.decoding.stepper import BestTokens, FloatArray, IntArray, Stepper, TextStepper
 
 LOOKAHEAD = 2
+NO_TOKEN = -1
 
 
 @dataclass(frozen=True)
@@ -68,65 +72,67 @@ class TextSearch:
     """One search for a batch of users.
 
     Args:
-        stepper: the model, holding this batch's memory, scoring the whole vocabulary.
+        stepper: the model, holding this batch's memory.
         start_token, eos_token: as in the model's configuration.
     """
 
     def __init__(
-        self, stepper: Stepper, batch: int, options: TextSearchOptions, start_token: int, eos_token: int
+        self, stepper: TextStepper, batch: int, options: TextSearchOptions, start_token: int, eos_token: int
     ) -> None:
         self._stepper, self._options, self._eos, self._start = stepper, options, eos_token, start_token
         self._rows = np.arange(batch)
         width = options.beams_per_group
         self._groups = [_Group(batch, width) for _ in range(options.computed_groups)]
+        self._candidates = (LOOKAHEAD + len(self._groups) - 1) * width + 1
 
     def run(self) -> list[list[Hypothesis]]:
         """Hypotheses of each user, best first, all groups together."""
         options, batch = self._options, len(self._rows)
-        paths = BeamPaths(batch)
         tokens = np.full((batch, 1), self._start, dtype=np.int64)
+        parents = None
         for length in range(1, options.max_length):
-            log_probs = self._stepper.step(tokens, paths.advance())
-            self._advance_groups(log_probs, length, first=length == 1)
+            best = self._stepper.step(tokens, parents, self._candidates)
+            self._advance_groups(best, length, first=length == 1)
             live = self._live(length)
             if length + 1 == options.max_length or not live.any():
                 break
-            paths.follow(np.concatenate([group.parent for group in self._groups], axis=1))
+            if not live.all():
+                self._keep(np.flatnonzero(live))
+            parents = np.concatenate([group.parent for group in self._groups], axis=1)
             tokens = np.concatenate([group.tokens[:, :, -1] for group in self._groups], axis=1)
-            if live.mean() <= COMPACT_BELOW:
-                kept = np.flatnonzero(live)
-                tokens = tokens[kept]
-                self._keep(kept, paths)
         return self._answers(batch)
 
-    def _advance_groups(self, log_probs: FloatArray, length: int, first: bool) -> None:
+    def _advance_groups(self, found: BestTokens, length: int, first: bool) -> None:
         """One turn of every group. In the first step all groups read the same single row."""
+        order = np.argsort(found.tokens, axis=2)  # so that of equal scores that of the lowest token is chosen
+        tokens = np.take_along_axis(found.tokens, order, axis=2)
+        log_probs = np.take_along_axis(found.log_probs, order, axis=2)
         if length < self._options.min_length:
-            log_probs = log_probs.copy()
-            log_probs[:, :, self._eos] = NEVER
-        taken = np.zeros((len(log_probs), log_probs.shape[2]), dtype=np.float32) if len(self._groups) > 1 else None
+            log_probs[tokens == self._eos] = NEVER
+        taken = np.zeros((len(tokens), 0), dtype=np.int64)
         last = length + 1 == self._options.max_length
         next_row = 0
         for group in self._groups:
             first_row, live = next_row, 1 if first else group.score.shape[1]
             next_row = 0 if first else first_row + live
+            mine = tokens[:, first_row : first_row + live]
             scores = log_probs[:, first_row : first_row + live] + group.score[:, :live, None]
-            if taken is not None:
-                scores = scores - np.float32(self._options.diversity_penalty) * taken[:, None, :]
-            best = self._best(scores, group.beams)
+            if taken.shape[1]:
+                times = (mine[:, :, :, None] == taken[:, None, None, :]).sum(axis=3, dtype=np.float32)
+                scores = scores - np.float32(self._options.diversity_penalty) * times
+            best = self._best(scores, mine, group.beams)
             ends = (best.token == self._eos) | last
             self._collect(group, best, ends, length)
             group.advance(best, ends, first_row)
-            if taken is not None:
-                user, beam = np.nonzero(group.score > NEVER)
-                np.add.at(taken, (user, group.tokens[user, beam, -1]), np.float32(1))
+            chosen = np.where(group.score > NEVER, group.tokens[:, :, -1], NO_TOKEN)
+            taken = np.concatenate([taken, chosen], axis=1)
 
-    def _best(self, scores: FloatArray, beams: int) -> _Step:
-        batch, rows, vocabulary = scores.shape
-        flat = scores.reshape(batch, rows * vocabulary)
-        columns = best_of_wide_rows(flat, LOOKAHEAD * beams)
+    def _best(self, scores: FloatArray, tokens: IntArray, beams: int) -> _Step:
+        batch, _, candidates = scores.shape
+        flat = scores.reshape(batch, -1)
+        columns = best_columns(flat, LOOKAHEAD * beams)
         score = np.take_along_axis(flat, columns, axis=1)
-        return _Step(score, columns // vocabulary, columns % vocabulary)
+        return _Step(score, columns // candidates, np.take_along_axis(tokens.reshape(batch, -1), columns, axis=1))
 
     def _collect(self, group: _Group, best: _Step, ends: npt.NDArray[np.bool_], length: int) -> None:
         """Continuations that end among the first ``beams`` become hypotheses; the best ``beams`` of them are kept."""
@@ -155,13 +161,34 @@ class TextSearch:
             live |= (group.score[:, 0] > NEVER) & (bound > worst)
         return live
 
-    def _keep(self, kept: IntArray, paths: BeamPaths) -> None:
+    def _keep(self, kept: IntArray) -> None:
         self._rows = self._rows[kept]
         self._stepper.keep(kept)
-        paths.keep(kept)
         for group in self._groups:
             group.keep(kept)
 
     def _answers(self, batch: int) -> list[list[Hypothesis]]:
         merged = [[h for group in self._groups for h in group.finished[row]] for row in range(batch)]
         return [sorted(hypotheses, key=lambda h: -h.score) for hypotheses in merged]
+
+
+class WholeRows:
+    """A stepper that scores every token, for a search that wants the best. Bundles of older versions have no other."""
+
+    def __init__(self, stepper: Stepper, batch: int) -> None:
+        self._stepper, self._paths = stepper, BeamPaths(batch)
+
+    def step(self, tokens: IntArray, parents: IntArray | None, count: int) -> BestTokens:
+        """See :class:`podx.decoding.stepper.TextStepper`."""
+        if parents is not None:
+            self._paths.follow(parents)
+        log_probs = self._stepper.step(tokens, self._paths.advance())
+        rows = log_probs.reshape(-1, log_probs.shape[2])
+        best = best_of_wide_rows(rows, count)
+        shape = (*tokens.shape, -1)
+        return BestTokens(np.take_along_axis(rows, best, axis=1).reshape(shape), best.reshape(shape))
+
+    def keep(self, users: IntArray) -> None:
+        """See :class:`podx.decoding.stepper.TextStepper`."""
+        self._stepper.keep(users)
+        self._paths.keep(users)

@@ -13,7 +13,9 @@ from podx.bundle import signature as sig
 from podx.bundle.bundle import Bundle
 from podx.decoding.items import ItemResults
 from podx.decoding.options import CUDA_GRAPH_K, DEFAULT_BEAMS, DEFAULT_LENGTH_PENALTY, ItemSearchOptions
-from podx.decoding.stepper import FloatArray, IntArray
+from podx.decoding.paths import LiveSlots
+from podx.decoding.stepper import BestTokens, FloatArray, IntArray, TextStepper
+from podx.decoding.text import WholeRows
 from podx.graphs.apart import answered_apart
 from podx.graphs.cuda_graph import CudaGraphRecommender, fits_buckets
 from podx.graphs.int8_check import require_exact_products
@@ -63,6 +65,46 @@ class GraphStepper:
         device = self._decoder.device
         self._memory = {name: select_rows(value, users, device) for name, value in self._memory.items()}
         self._past = {name: select_rows(value, users, device) for name, value in self._past.items()}
+
+
+class GraphTextStepper:
+    """A decoder graph that gives the best tokens, as a text search's stepper. The cache stays on the device.
+
+    Args:
+        decoder: the graph.
+        memory: what the encoder graph gave for this batch.
+        batch: users in it.
+    """
+
+    def __init__(self, decoder: GraphSession, shape: sig.ModelShape, memory: Mapping[str, Any], batch: int) -> None:
+        self._decoder, self._memory, self._slots = decoder, dict(memory), LiveSlots(batch)
+        self._present = [spec.name for spec in sig.present_tensors(shape)]
+        self._past_names = [spec.name for spec in sig.text_cache(shape)]
+        empty = np.zeros((batch, shape.heads, 0, shape.head_dim), dtype=np.float32)
+        self._past: dict[str, Any] = dict.fromkeys(self._past_names, empty)
+
+    def step(self, tokens: IntArray, parents: IntArray | None, count: int) -> BestTokens:
+        """See :class:`podx.decoding.stepper.TextStepper`."""
+        if parents is not None:
+            self._slots.follow(parents)
+        users, slots, distance = self._slots.advance()
+        feeds = {
+            sig.TOKENS: tokens,
+            sig.DISTANCE: distance,
+            sig.KEPT_USERS: users,
+            sig.KEPT_SLOTS: slots,
+            sig.CANDIDATES: np.array([count], dtype=np.int64),
+            **self._memory,
+            **self._past,
+        }
+        outputs = self._decoder.run(feeds, to_host=[sig.LOG_PROBS, sig.BEST_TOKENS])
+        self._past = {past: outputs[present] for past, present in zip(self._past_names, self._present, strict=True)}
+        return BestTokens(outputs[sig.LOG_PROBS], outputs[sig.BEST_TOKENS])
+
+    def keep(self, users: IntArray) -> None:
+        """See :class:`podx.decoding.stepper.TextStepper`. The cache follows in the next step."""
+        self._memory = {name: select_rows(value, users, self._decoder.device) for name, value in self._memory.items()}
+        self._slots.keep(users)
 
 
 def _user_rows(batch: Batch) -> npt.NDArray[np.int64]:
@@ -214,3 +256,21 @@ class GraphModel:
         """A stepper over this memory. ``output_tokens``: score only these; None: the whole vocabulary."""
         name = sig.DECODER_FILE if output_tokens is None else sig.ITEM_DECODER_FILE
         return GraphStepper(self.session(name), self._bundle.manifest.shape, memory, batch, output_tokens)
+
+    def text_graph(self, explanations_only: bool) -> str:
+        """The graph file that steps through texts: of the tokens of explanations alone, or of all tokens.
+
+        Bundles whose checkpoint does not know the former have only the latter, and older ones the one that gives the
+        scores of all tokens.
+        """
+        able = [sig.TEXT_DECODER_FILE, sig.DECODER_FILE]
+        if explanations_only:
+            able.insert(0, sig.EXPLANATION_DECODER_FILE)
+        return next(name for name in able if name in self._bundle.manifest.files)
+
+    def text_stepper(self, memory: Mapping[str, Any], batch: int, explanations_only: bool) -> TextStepper:
+        """A stepper over this memory that gives the best tokens, see :meth:`text_graph`."""
+        name = self.text_graph(explanations_only)
+        if name == sig.DECODER_FILE:
+            return WholeRows(self.stepper(memory, batch, None), batch)
+        return GraphTextStepper(self.session(name), self._bundle.manifest.shape, memory, batch)

@@ -75,7 +75,7 @@ def random_model(source: Checkpoint, seed: int, sharpness: float = 1.0, decoder_
     model = PodT5(PodConfig(backbone=backbone_fields(config), prompts=2)).eval()
     with torch.no_grad():
         model.backbone.decoder.final_layer_norm.weight *= sharpness
-    return replace(source, model=model, config=model.config)
+    return replace(source, model=model, config=model.config, explanation_tokens=None)
 
 
 def random_text(random: np.random.Generator, rows: int, longest: int = 5) -> Batch:

@@ -10,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from podx.bundle.bundle import Bundle
+from podx.bundle.signature import DECODER_FILE
 from podx.decoding.stepper import FloatArray, IntArray
+from podx.decoding.text import WholeRows
 from podx.graphs.session import SessionOptions
 from podx.text.inputs import Batch
 
@@ -114,6 +116,12 @@ class FakeGraphModel:
     def stepper(self, memory: Mapping[str, SeedArray], batch: int, output_tokens: IntArray | None) -> HashStepper:
         assert len(memory["seeds"]) == batch
         return HashStepper(memory["seeds"], self._vocabulary if output_tokens is None else output_tokens)
+
+    def text_graph(self, explanations_only: bool) -> str:
+        return DECODER_FILE
+
+    def text_stepper(self, memory: Mapping[str, SeedArray], batch: int, explanations_only: bool) -> WholeRows:
+        return WholeRows(self.stepper(memory, batch, None), batch)
 
 
 def input_seeds(batch: Batch, task_id: int) -> SeedArray:

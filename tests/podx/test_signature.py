@@ -14,6 +14,9 @@ from podx.bundle.signature import (
     past_tensors,
     present_tensors,
     step_inputs,
+    text_cache,
+    text_step_inputs,
+    text_step_outputs,
 )
 
 SHAPE = ModelShape(decoder_layers=3, heads=2, head_dim=4, vocab_size=50)
@@ -23,7 +26,15 @@ def test_names_are_distinct_within_a_graph() -> None:
     encoder = [spec.name for spec in (*encoder_inputs(), *memory_tensors(SHAPE))]
     decoder_specs = (*step_inputs(True), *memory_tensors(SHAPE), *past_tensors(SHAPE), *present_tensors(SHAPE))
     decoder = [LOG_PROBS, *(spec.name for spec in decoder_specs)]
-    assert len(set(encoder)) == len(encoder) and len(set(decoder)) == len(decoder)
+    text_inputs = (*text_step_inputs(), *memory_tensors(SHAPE), *text_cache(SHAPE))
+    text = [spec.name for spec in (*text_inputs, *text_step_outputs(), *present_tensors(SHAPE))]
+    for names in (encoder, decoder, text):
+        assert len(set(names)) == len(names)
+
+
+def test_a_text_decoder_reads_the_cache_as_the_step_before_left_it() -> None:
+    assert [spec.name for spec in text_cache(SHAPE)] == [spec.name for spec in past_tensors(SHAPE)]
+    assert [spec.axes for spec in text_cache(SHAPE)] == [("users", 2, "width", 4)] * 6
 
 
 def test_only_models_with_vectors_of_users_read_their_rows() -> None:

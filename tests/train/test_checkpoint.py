@@ -19,6 +19,7 @@ from podx_train.batches.batching import BatchBuilder
 from podx_train.batches.samplers import evaluation_pool
 from podx_train.checkpoint.checkpoint import Checkpoint, load_checkpoint, publish, save_dataset
 from podx_train.data.dataset import Dataset
+from podx_train.data.explanations import EXPLANATION_TOKENS
 from podx_train.model.pod_t5 import PodT5
 from podx_train.training.evaluate import pool_losses
 
@@ -46,6 +47,23 @@ def test_round_trip(folder: Path, make_model, world: Dataset, encoder) -> None:
     record = (Task.SEQUENTIAL, 1, [2, 3])
     assert loaded.encoder().encode(*record).input_ids.tolist() == encoder.encode(*record).input_ids.tolist()
     assert len(loaded.catalog()) == world.item_count
+
+
+def test_tokens_of_explanations_come_from_training_alone(folder: Path, world: Dataset, tokenizer) -> None:
+    tokens = load_checkpoint(folder).explanation_tokens
+    expected = {tokenizer.eos_id}
+    for record in world.explanations["train"]:
+        expected |= set(tokenizer.encode(record.explanation)[:EXPLANATION_TOKENS])
+    assert tokens is not None and tokens.tolist() == sorted(expected)
+    (folder / "explanation_tokens.json").unlink()
+    assert load_checkpoint(folder).explanation_tokens is None  # as older versions wrote it
+
+
+@pytest.mark.parametrize("content", ["", "[1, 2", '["a"]', "[2, 3]", "[3, 1]", "[1, 99999]", "[-1, 1]"])
+def test_damaged_tokens_of_explanations_are_named(folder: Path, content: str) -> None:
+    (folder / "explanation_tokens.json").write_text(content)
+    with pytest.raises(CheckpointError, match=r"explanation_tokens\.json .*: copy the checkpoint again"):
+        load_checkpoint(folder)
 
 
 def test_tied_weights_are_stored_once(folder: Path) -> None:

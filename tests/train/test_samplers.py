@@ -9,7 +9,6 @@ import pytest
 from podx.errors import ConfigError
 from podx.text.templates import Task
 from podx_train.batches.samplers import (
-    EXPLANATION_TOKENS,
     NEGATIVES,
     ItemTargets,
     draw_negatives,
@@ -20,6 +19,7 @@ from podx_train.batches.samplers import (
     training_pool,
 )
 from podx_train.data.dataset import Dataset, ExplanationRecord
+from podx_train.data.explanations import EXPLANATION_TOKENS
 
 
 def rng(seed: int = 0) -> np.random.Generator:

@@ -23,8 +23,9 @@ from podx.errors import ConfigError, DataError
 from podx.text.templates import ALL_TASKS, Task
 from podx.text.tokenizer import Tokenizer
 from podx_bench.workload.work import RequestReader, WorkItem
-from podx_train.batches.samplers import EXPLANATION_TOKENS, evaluation_topn
+from podx_train.batches.samplers import evaluation_topn
 from podx_train.data.dataset import Dataset
+from podx_train.data.explanations import EXPLANATION_TOKENS
 from podx_train.data.folder import ExplanationRecord
 
 TEST: Final = "test"

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from podx.bundle import signature as sig
 from podx_export.blocks.graph import INT8, GraphBuilder
@@ -19,7 +20,7 @@ from podx_export.blocks.integer import integer_output
 from podx_export.blocks.layers import add_and_norm, additive_mask, attention, embed, feed_forward, linear, rms_norm
 from podx_export.blocks.rows import Grid, Rows
 from podx_export.blocks.self_attention import SelfAttention, SlotAttention
-from podx_export.blocks.source import DecoderLayer, SourceModel
+from podx_export.blocks.source import DecoderLayer, Float32Array, SourceModel
 from podx_export.blocks.weights import WeightStore
 
 
@@ -69,11 +70,61 @@ def build_decoder(model: SourceModel, weights: WeightStore, items_only: bool, pr
     attention = SlotAttention(graph, model, step[1], past, grid)
     mask = memory_bias(graph, memory[0], graph.dimension(step[0], 1))
     final = decode_step(graph, model, tokens, grid, attention, memory[1:], mask)
-    log_probs = grid.spread(graph, _output_layer(graph, model, final, step[2] if items_only else None))
+    output = _output_name(model)
+    if items_only:
+        logits = graph.make("Gemm", final, embed(graph, output, model.output, step[2]), transB=1)
+    else:
+        logits = _logits(graph, final, output, model.output)
+    log_probs = grid.spread(graph, graph.make("LogSoftmax", logits, axis=-1))
     graph.output(sig.log_probs_tensor(model.shape, items_only), log_probs)
     for spec, value in zip(sig.present_tensors(model.shape), attention.present, strict=True):
         graph.output(spec, value)
     return graph
+
+
+def build_text_decoder(
+    model: SourceModel, weights: WeightStore, precision: str, only: npt.NDArray[np.int64] | None = None
+) -> GraphBuilder:
+    """Graph of one decoding step of a text, which gives the best tokens of each beam.
+
+    Args:
+        only: tokens that are scored, ascending, int64 [tokens]; None: all.
+    """
+    graph = GraphBuilder("decoder_text" if only is None else "decoder_explanations", weights, precision)
+    tokens, distance, kept_users, kept_slots, wanted = (graph.input(spec) for spec in sig.text_step_inputs())
+    memory = [graph.input(spec) for spec in sig.memory_tensors(model.shape)]
+    cache = [graph.input(spec) for spec in sig.text_cache(model.shape)]
+    past = _kept(graph, cache, kept_users, kept_slots, model.shape.heads)
+    hidden = embed(graph, "embedding", model.embedding, tokens)
+    grid = Grid.of(graph, hidden)
+    rows = TokenRows.of(graph, model, grid.pack(graph, hidden))
+    attention = SlotAttention(graph, model, distance, past, grid)
+    mask = memory_bias(graph, memory[0], graph.dimension(tokens, 1))
+    final = decode_step(graph, model, rows, grid, attention, memory[1:], mask)
+    if only is None:
+        logits = _logits(graph, final, _output_name(model), model.output)
+    else:
+        logits = _logits(graph, final, "explanation_output", model.output[only])
+    log_probs = graph.make("LogSoftmax", logits, axis=-1)
+    count = graph.make("Min", wanted, graph.ints(len(model.output) if only is None else len(only)))
+    best, token = graph.op("TopK", [log_probs, count], outputs=2)
+    if only is not None:
+        token = graph.make("Gather", graph.weight("explanation_tokens", only), token)
+    for spec, value in zip(sig.text_step_outputs(), (best, token), strict=True):
+        graph.output(spec, grid.spread(graph, value))
+    for spec, value in zip(sig.present_tensors(model.shape), attention.present, strict=True):
+        graph.output(spec, value)
+    return graph
+
+
+def _kept(graph: GraphBuilder, cache: list[str], users: str, slots: str, heads: int) -> list[str]:
+    """Some slots of some users: [users, heads, width, head_dim] → [batch, heads, past, head_dim] of each."""
+    with graph.scope("kept_slots"):
+        head = graph.weight("heads", np.arange(heads, dtype=np.int64))
+        of_user = graph.unsqueeze(graph.make("Mul", users, graph.int_scalar(heads)), 1)
+        row = graph.make("Mul", graph.make("Add", of_user, head), graph.dimension(cache[0], 2))
+        place = graph.make("Add", graph.unsqueeze(row, 2), graph.unsqueeze(slots, 1))
+        return [graph.make("Gather", graph.make("Flatten", part, axis=3), place) for part in cache]
 
 
 def decode_step(
@@ -149,15 +200,14 @@ def _cross_attention(
         return linear(graph, rows.pack(graph, mixed), f"{prefix}.cross_out", layer.cross.out)
 
 
-def _output_layer(graph: GraphBuilder, model: SourceModel, final: str, output_tokens: str | None) -> str:
-    """[rows, d] → [rows, tokens]. The weight lies as the embedding does: a tied one is stored once."""
+def _output_name(model: SourceModel) -> str:
+    """Of the output layer's weight. It lies as the embedding does: a tied one is stored once."""
+    return "embedding" if model.output is model.embedding else "output"
+
+
+def _logits(graph: GraphBuilder, final: str, name: str, table: Float32Array) -> str:
+    """[rows, d], [tokens, d] → [rows, tokens]."""
     with graph.scope("output"):
-        name = "embedding" if model.output is model.embedding else "output"
-        if output_tokens is not None:
-            logits = graph.make("Gemm", final, embed(graph, name, model.output, output_tokens), transB=1)
-        elif graph.precision == INT8:
-            logits = integer_output(graph, final, name, model.output)
-        else:
-            table = graph.to_float32(graph.float_weight(name, model.output))
-            logits = graph.make("Gemm", final, table, transB=1)
-        return graph.make("LogSoftmax", logits, axis=-1)
+        if graph.precision == INT8:
+            return integer_output(graph, final, name, table)
+        return graph.make("Gemm", final, graph.to_float32(graph.float_weight(name, table)), transB=1)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from podx.bundle import signature as sig
 from podx.bundle.bundle import Bundle
 from podx.bundle.trie import NO_ITEM
 from podx.decoding.items import TokenColumns
@@ -165,16 +166,21 @@ def _same_lists(checkpoint: Checkpoint, bundle: Bundle, model: GraphModel, sampl
 
 
 def _same_texts(checkpoint: Checkpoint, bundle: Bundle, model: GraphModel, sample: Sample, batch: Batch) -> list[bool]:
-    """The likeliest explanation by both. Texts may differ only where their scores are tied."""
-    options = TextSearchOptions()
-    stepper = model.stepper(model.encode(batch, bundle.manifest.task_id(sample.task)), batch.size, None)
+    """The likeliest explanation by both, by every graph. Texts may differ only where their scores are tied."""
     start, eos = bundle.manifest.start_token, checkpoint.tokenizer.eos_id
-    ours = TextSearch(stepper, batch.size, options, start, eos).run()
-    eager = EagerRecommender(checkpoint.model, checkpoint.tokenizer, bundle.catalog)
-    theirs = eager.explain(batch, replace(EXPLANATION_SEARCH, early_stopping="never"))
-    if theirs.scores is None:
-        raise ExportError("the eager search gave no scores to compare")
-    return [abs(texts[0].score - score) <= TIE for texts, score in zip(ours, theirs.scores, strict=True)]
+    memory = model.encode(batch, bundle.manifest.task_id(sample.task))
+    by_graph = {model.text_graph(only): only for only in (False, True)}  # one where explanations have none of their own
+    equal = []
+    for graph, only in by_graph.items():
+        stepper = model.text_stepper(memory, batch.size, only)
+        ours = TextSearch(stepper, batch.size, TextSearchOptions(), start, eos).run()
+        tokens = checkpoint.explanation_tokens if graph == sig.EXPLANATION_DECODER_FILE else None
+        eager = EagerRecommender(checkpoint.model, checkpoint.tokenizer, bundle.catalog, score_tokens=tokens)
+        theirs = eager.explain(batch, replace(EXPLANATION_SEARCH, early_stopping="never"))
+        if theirs.scores is None:
+            raise ExportError("the eager search gave no scores to compare")
+        equal.append([abs(texts[0].score - score) <= TIE for texts, score in zip(ours, theirs.scores, strict=True)])
+    return [all(user) for user in zip(*equal, strict=True)]
 
 
 def _answers(items: IntArray, scores: FloatArray) -> list[Answer]:

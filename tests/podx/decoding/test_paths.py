@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
 
-from podx.decoding.paths import BeamPaths
+from podx.decoding.paths import BeamPaths, LiveSlots
 
 
 def test_a_beam_sees_its_ancestors_and_nothing_else() -> None:
@@ -34,3 +36,33 @@ def test_users_that_are_kept_keep_their_paths() -> None:
     paths.follow(np.array([[0, 0], [1, 1]]))
     paths.keep(np.array([1]))
     assert paths.advance().tolist() == [[[2, -1, 1, 0, -1], [2, -1, 1, -1, 0]]]
+
+
+@given(st.integers(1, 4), st.lists(st.tuples(st.integers(1, 4), st.booleans()), max_size=8), st.integers(0, 2**32))
+def test_live_slots_hold_each_path_and_little_else(batch: int, steps: list[tuple[int, bool]], seed: int) -> None:
+    """A cache that is read as it says holds, for each beam, the marks of its ancestors at their distance."""
+    random, slots, mark = np.random.default_rng(seed), LiveSlots(batch), 0
+    cache = np.zeros((batch, 0), dtype=np.int64)
+    paths: list[list[list[int]]] = [[[]] for _ in range(batch)]  # marks of each user's beams, oldest first
+    for beams, leave in [(1, False), *steps]:
+        if mark:
+            parents = random.integers(len(paths[0]), size=(len(paths), beams))
+            paths = [[user[parent] for parent in row] for user, row in zip(paths, parents.tolist(), strict=True)]
+            slots.follow(parents)
+            if leave and len(paths) > 1:
+                kept = np.delete(np.arange(len(paths)), random.integers(len(paths)))
+                slots.keep(kept)
+                paths = [paths[user] for user in kept]
+        users, read, distance = slots.advance()
+        new = mark + 1 + np.arange(len(paths) * beams).reshape(len(paths), beams)
+        mark = int(new.max())
+        paths = [
+            [[*path, own] for path, own in zip(*pair, strict=True)] for pair in zip(paths, new.tolist(), strict=True)
+        ]
+        cache = np.concatenate([np.take_along_axis(cache[users], read, axis=1), new], axis=1)
+        ages = range(len(paths[0][0]) - 1, -1, -1)
+        for user, beams_of_user in enumerate(paths):
+            seen = [[cache[user, distance[user, beam] == age].tolist() for age in ages] for beam in range(beams)]
+            assert seen == [[[own] for own in path] for path in beams_of_user]
+        older = max(len({own for path in user for own in path[:-1]}) for user in paths)
+        assert cache.shape[1] == older + beams

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from podx.decoding.options import TextSearchOptions
-from podx.decoding.text import Hypothesis, TextSearch
+from podx.decoding.text import Hypothesis, TextSearch, WholeRows
 from tests.podx.fakes import EVEN, SHARP, TIED, HashStepper, Logits, PathModel
 from tests.podx.references import TextReference
 
@@ -19,7 +19,7 @@ def run(
     options: TextSearchOptions, seeds: list[int], vocabulary: int, logits: Logits = EVEN
 ) -> tuple[list[list[Hypothesis]], HashStepper]:
     stepper = HashStepper(np.array(seeds, dtype=np.uint64), np.arange(vocabulary), logits)
-    return TextSearch(stepper, len(seeds), options, START, EOS).run(), stepper
+    return TextSearch(WholeRows(stepper, len(seeds)), len(seeds), options, START, EOS).run(), stepper
 
 
 def expected(options: TextSearchOptions, seed: int, vocabulary: int, logits: Logits = EVEN) -> list[Hypothesis]:

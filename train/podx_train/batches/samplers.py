@@ -20,14 +20,13 @@ from podx.errors import ConfigError
 from podx.text.templates import Task
 from podx.text.tokenizer import Tokenizer
 from podx_train.data.dataset import Dataset, ExplanationRecord
+from podx_train.data.explanations import explanation_targets
 
 IntArray = npt.NDArray[np.integer]
 EvaluationSplit = Literal["validation", "test"]
 
 NEGATIVES = 99
 """Items a top-N target is mixed with."""
-EXPLANATION_TOKENS = 20
-"""Sub-words of an explanation that are learnt; the rest is cut off."""
 HELD_OUT = 2
 """Items at the end of each sequence that training never sees."""
 SHORTEST_SEGMENT_SEQUENCE = 4
@@ -204,9 +203,9 @@ def topn_pool(dataset: Dataset, targets: ItemTargets) -> Pool:
 
 
 def explanation_pool(explanations: Sequence[ExplanationRecord], tokenizer: Tokenizer) -> Pool:
-    """Explanation records, their sentences tokenised here once and cut to :data:`EXPLANATION_TOKENS`."""
-    sentences = tokenizer.encode_many([record.explanation for record in explanations])
-    targets = [np.array([*s[:EXPLANATION_TOKENS], tokenizer.eos_id], dtype=np.int64) for s in sentences]
+    """Explanation records, their sentences tokenised here once, see :func:`explanation_targets`."""
+    sentences = explanation_targets([record.explanation for record in explanations], tokenizer)
+    targets = [np.array(tokens, dtype=np.int64) for tokens in sentences]
     items = [np.array([record.item], dtype=np.int64) for record in explanations]
 
     def draw(indices: IntArray, rng: np.random.Generator) -> list[Record]:

@@ -4,6 +4,7 @@ A folder holds
 
 - ``config.json``, ``model.safetensors``, ``spiece.model``, ``dataset/`` (sequences and raw ids) and ``training.json``:
   the checkpoint, of the epoch with the lowest validation loss so far;
+- ``explanation_tokens.json``: which tokens the explanations that it learnt from are made of;
 - ``users.safetensors``: frozen user embeddings, where users have prompt vectors of their own;
 - ``trainer.safetensors``: where training stands (weights, optimiser, counters), for ``--resume``;
 - ``train_log.jsonl`` and ``loss.png``, for people.
@@ -23,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -36,6 +38,7 @@ from podx.errors import CheckpointError, DataError, TokenizerError
 from podx.text.inputs import InputEncoder
 from podx.text.tokenizer import Tokenizer
 from podx_train.data.dataset import Dataset
+from podx_train.data.explanations import explanation_targets
 from podx_train.model.adapters import build_model, merge_adapter
 from podx_train.model.config import PodConfig
 from podx_train.model.pod_t5 import PodT5
@@ -46,6 +49,7 @@ WEIGHTS_FILE = "model.safetensors"
 TRAINING_FILE = "training.json"
 TRAINER_FILE = "trainer.safetensors"
 USERS_FILE = "users.safetensors"
+EXPLANATION_TOKENS_FILE = "explanation_tokens.json"
 DATASET_FOLDER = "dataset"
 
 _HEADER = "podx"
@@ -78,6 +82,8 @@ class Checkpoint:
         sequences: the users' items, held-out ones included.
         training: curve, seed, best epoch, options, environment; ``{}`` where the file is missing.
         item_texts: how item number i + 1 is written; None: as its number.
+        explanation_tokens: tokens of the explanations in the training part, end of sequence among them, ascending,
+            int64 [tokens]; None where there are none, and in checkpoints of older versions.
     """
 
     model: PodT5
@@ -88,6 +94,7 @@ class Checkpoint:
     sequences: Sequences
     training: dict[str, Any]
     item_texts: list[str] | None = None
+    explanation_tokens: npt.NDArray[np.int64] | None = None
 
     def catalog(self) -> Catalog:
         """The items as the model writes them."""
@@ -126,7 +133,10 @@ def set_model_tensors(model: PodT5, tensors: Mapping[str, Tensor], where: Path) 
 
 
 def save_dataset(folder: Path, dataset: Dataset) -> None:
-    """Write sequences and raw ids; what a start of training that never saved left there is replaced."""
+    """Write sequences, raw ids and the tokens of explanations, beside the tokeniser, which is there already.
+
+    What a start of training that never saved left there is replaced.
+    """
     bare = dataclasses.replace(
         dataset,
         explanations={split: [] for split in dataset.explanations},
@@ -134,6 +144,11 @@ def save_dataset(folder: Path, dataset: Dataset) -> None:
         validation_negatives=None,
     )
     bare.save(folder / DATASET_FOLDER, force=True)
+    if explanations := dataset.explanations["train"]:
+        tokenizer = Tokenizer(folder / TOKENIZER_FILE)
+        targets = explanation_targets([record.explanation for record in explanations], tokenizer)
+        tokens = sorted({token for target in targets for token in target})
+        write_text(folder / EXPLANATION_TOKENS_FILE, json.dumps(tokens))
 
 
 def publish(folder: Path, model: PodT5, training: Mapping[str, Any], epoch: int) -> None:
@@ -210,6 +225,7 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
         sequences=Sequences(dataset.items, dataset.offsets),
         training=training,
         item_texts=dataset.item_texts,
+        explanation_tokens=_read_explanation_tokens(folder / EXPLANATION_TOKENS_FILE, tokenizer),
     )
 
 
@@ -218,6 +234,18 @@ def _read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}): copy the checkpoint again") from error
+
+
+def _read_explanation_tokens(path: Path, tokenizer: Tokenizer) -> npt.NDArray[np.int64] | None:
+    if not path.exists():
+        return None
+    try:
+        tokens = msgspec.json.decode(_read_text(path), type=list[int])
+    except msgspec.DecodeError as error:
+        raise CheckpointError(f"{path} is damaged ({error}): copy the checkpoint again") from error
+    if tokens != sorted(set(tokens)) or not {tokenizer.eos_id} <= set(tokens) <= set(range(tokenizer.vocab_size)):
+        raise CheckpointError(f"{path} does not list tokens of {TOKENIZER_FILE} in order: copy the checkpoint again")
+    return np.array(tokens, dtype=np.int64)
 
 
 def _read_training(path: Path) -> dict[str, Any]:

@@ -24,8 +24,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from podx.text.tokenizer import Tokenizer
 from podx_train.data.folder import Int32Array
 
+EXPLANATION_TOKENS = 20
+"""Sub-words of an explanation that are learnt; the rest is cut off."""
 MIN_REVIEWS = 3
 MAX_SHARE = 0.25
 RARE_SHARE = 0.01
@@ -163,3 +166,8 @@ def split_explanations(
         split[free[:taken]] = part
         free = free[taken:]
     return split, int((fixed != TRAIN).sum())
+
+
+def explanation_targets(sentences: Sequence[str], tokenizer: Tokenizer) -> list[list[int]]:
+    """What is learnt of each explanation: its first :data:`EXPLANATION_TOKENS` tokens, and end of sequence."""
+    return [[*tokens[:EXPLANATION_TOKENS], tokenizer.eos_id] for tokens in tokenizer.encode_many(sentences)]

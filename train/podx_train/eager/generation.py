@@ -9,7 +9,7 @@ is 0), so *as-published* searches each record three times with a third of the be
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -127,10 +127,11 @@ class EagerRecommender:
         tokenizer, catalog: of the same checkpoint.
         mode: how often the encoder runs.
         score_tokens: None: scores are normalised over the whole vocabulary, as transformers does. Else int [tokens]:
-            in constrained search over these and the end of sequence alone. One-pass models have their own way.
+            in constrained search and explanations over these and the end of sequence alone. One-pass models have their
+            own way with items.
 
     Raises:
-        ConfigError: there is no such mode, or tokens are named for a one-pass model.
+        ConfigError: there is no such mode.
     """
 
     def __init__(
@@ -144,8 +145,6 @@ class EagerRecommender:
         if mode not in ("encode-once", "as-published"):
             raise ConfigError(f"unknown mode {mode!r}: choose encode-once or as-published")
         self._one_pass = model.config.one_pass
-        if self._one_pass and score_tokens is not None:
-            raise ConfigError("a one-pass model scores siblings: name no tokens to score")
         self._model = model.eval()
         self._tokenizer = tokenizer
         self._mode = mode
@@ -179,11 +178,8 @@ class EagerRecommender:
             if self._one_pass:
                 scoring = SiblingScores(self._walker, constraint, options.num_beams)
                 sequences, scores = self._search(hidden, mask, options, scoring=scoring, start=batch.last_tokens)
-            elif self._score_tokens is None:
-                sequences, scores = self._search(hidden, mask, options, constraint)
             else:
-                head = self._model.backbone.lm_head
-                with only_tokens(head, self._score_tokens, head.out_features):
+                with self._scored():
                     sequences, scores = self._search(hidden, mask, options, constraint)
         found = self._constrained_items(sequences, scores, batch.size, options, constraint)
         return self._without_end(found, options.length_penalty) if self._one_pass else found
@@ -222,9 +218,17 @@ class EagerRecommender:
         with torch.inference_mode():
             hidden, mask = self._encode(batch, Task.EXPLANATION, options.num_beams * groups)
             hidden, mask = hidden.repeat_interleave(groups, 0), mask.repeat_interleave(groups, 0)
-            sequences, scores = self._search(hidden, mask, replace(options, num_return=1))
+            with self._scored():
+                sequences, scores = self._search(hidden, mask, replace(options, num_return=1))
         texts = [self._tokenizer.decode(tokens) for tokens in self._tokens(sequences[::groups])]
         return EagerTexts(texts, None if scores is None else _rows(scores[::groups], (batch.size,)))
+
+    def _scored(self) -> AbstractContextManager[None]:
+        """Within it, the tokens to score alone are scored."""
+        if self._score_tokens is None:
+            return nullcontext()
+        head = self._model.backbone.lm_head
+        return only_tokens(head, self._score_tokens, head.out_features)
 
     def _encode(self, batch: Batch, task: Task, copies: int) -> tuple[Tensor, Tensor]:
         """Encoder output and mask of each record."""
