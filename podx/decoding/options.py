@@ -90,6 +90,9 @@ class TextSearchOptions:
         score_over: what p is a distribution over, and what is written. ``explanations``: the tokens that occur in the
             explanations of the training part, and end of sequence; a bundle of a checkpoint that does not know them
             takes all tokens, and so do searches that are not of explanations. ``vocabulary``: every token of the model.
+        exhaustive: go on as long as a live beam might still come to a better score at the greatest length
+            (``early_stopping="never"`` of transformers), which doubles the steps of a usual text. Else end, as POD's
+            published code does, once the best live beam scores no better at its present length than the worst answer.
     """
 
     beams: int = DEFAULT_TEXT_BEAMS
@@ -99,6 +102,7 @@ class TextSearchOptions:
     max_length: int = DEFAULT_MAX_LENGTH
     length_penalty: float = 1.0
     score_over: TextScoreOver = EXPLANATIONS
+    exhaustive: bool = False
 
     def __post_init__(self) -> None:
         if self.beams < 1 or self.groups < 1 or self.beams % self.groups:

@@ -1,8 +1,8 @@
 """Beam search over the whole vocabulary, with groups that avoid one another (diverse beam search).
 
-One group is the beam search of ``transformers`` with ``early_stopping="never"``. With several, the groups of a user
-take turns in every step, and a token's log-probability is lowered by ``diversity_penalty`` for each beam of an earlier
-group that took that token in this step (Vijayakumar et al. 2018, Hamming diversity).
+One group is the beam search of ``transformers``, with its usual end or ``early_stopping="never"``. With several, the
+groups of a user take turns in every step, and a token's log-probability is lowered by ``diversity_penalty`` for each
+beam of an earlier group that took that token in this step (Vijayakumar et al. 2018, Hamming diversity).
 
 A step gives the best tokens of each beam alone. They hold all that can be chosen: 2·beams of the best continuations of
 a group, as many more as earlier groups may have made worse, and one for an end of sequence that comes too early.
@@ -150,9 +150,9 @@ class TextSearch:
             del pool[group.beams :]
 
     def _live(self, length: int) -> npt.NDArray[np.bool_]:
-        """Users of whom some group's best live beam could still enter that group's hypotheses."""
+        """Users of whom some group's best live beam could still enter that group's hypotheses, or as it is would."""
         options = self._options
-        longest = options.max_length - 1 if options.length_penalty > 0 else length
+        longest = options.max_length - 1 if options.exhaustive and options.length_penalty > 0 else length
         live = np.zeros(len(self._rows), dtype=np.bool_)
         for group in self._groups:
             bound = group.score[:, 0] / np.float32(longest**options.length_penalty)

@@ -37,8 +37,10 @@ def search(model: GraphModel, bundle: Bundle, memory: dict, users: int, options:
 
 
 @pytest.mark.parametrize("graph", [sig.TEXT_DECODER_FILE, sig.EXPLANATION_DECODER_FILE])
-@pytest.mark.parametrize("name", ["trained", "untrained", "gated"])
-def test_texts_equal_transformers(name: str, graph: str, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize(
+    ("name", "exhaustive"), [("trained", True), ("trained", False), ("untrained", False), ("gated", True)]
+)
+def test_texts_equal_transformers(name: str, exhaustive: bool, graph: str, request: pytest.FixtureRequest) -> None:
     source, bundle = (
         load_checkpoint(request.getfixturevalue(name)),
         Bundle.load(request.getfixturevalue(f"{name}_bundle")),
@@ -46,9 +48,11 @@ def test_texts_equal_transformers(name: str, graph: str, request: pytest.Fixture
     model, batch = GraphModel(bundle, SessionOptions(threads=1)), draw(source, Task.EXPLANATION, USERS).encode(source)
     only = source.explanation_tokens if graph == sig.EXPLANATION_DECODER_FILE else None
     eager = EagerRecommender(source.model, source.tokenizer, bundle.catalog, score_tokens=only)
-    theirs = eager.explain(batch, replace(EXPLANATION_SEARCH, early_stopping="never", max_length=24))
+    theirs = eager.explain(
+        batch, replace(EXPLANATION_SEARCH, early_stopping="never" if exhaustive else False, max_length=24)
+    )
     memory = model.encode(batch, bundle.manifest.task_id(Task.EXPLANATION))
-    ours = search(model, bundle, memory, USERS, TextSearchOptions(max_length=24), graph)
+    ours = search(model, bundle, memory, USERS, TextSearchOptions(max_length=24, exhaustive=exhaustive), graph)
     assert theirs.scores is not None
     for found, text, score in zip(ours, theirs.texts, theirs.scores, strict=True):
         tied = found[0].score - found[1].score <= TIE

@@ -68,7 +68,11 @@ def item_beam_search(
 
 @dataclass(frozen=True)
 class TextReference:
-    """Diverse beam search (one group: transformers' beam search, early_stopping="never")."""
+    """Diverse beam search (one group: transformers' beam search).
+
+    ``usual_end``: it ends once no group's best beam scores better at its present length than the group's worst answer
+    (early_stopping=False); else at the greatest length alone.
+    """
 
     start: int
     eos: int
@@ -78,6 +82,7 @@ class TextReference:
     min_length: int
     max_length: int
     penalty: float
+    usual_end: bool
 
     def search(self, model: PathModel) -> list[tuple[Tokens, float]]:
         running = [[((self.start,), np.float32(0))] for _ in range(self.groups)]
@@ -96,7 +101,15 @@ class TextReference:
                 going = [] if last else [c for c in best if c.token != self.eos][: self.group_beams]
                 running[group] = [((*c.path, c.token), c.score) for c in going]
                 taken.update(c.token for c in going)
+            if self.usual_end and not any(
+                self._may_improve(*pair, length) for pair in zip(running, finished, strict=True)
+            ):
+                break
         return sorted((pair for pool in finished for pair in pool), key=lambda pair: -pair[1])
+
+    def _may_improve(self, running: Sequence, finished: Sequence, length: int) -> bool:
+        full = len(finished) == self.group_beams
+        return bool(running) and (not full or running[0][1] / np.float32(length**self.penalty) > finished[-1][1])
 
     def _continuations(
         self, model: PathModel, running: Collection[tuple[Tokens, np.float32]], taken: Counter[int], length: int

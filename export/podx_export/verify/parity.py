@@ -8,7 +8,7 @@ may order ties either way.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -176,7 +176,7 @@ def _same_texts(checkpoint: Checkpoint, bundle: Bundle, model: GraphModel, sampl
         ours = TextSearch(stepper, batch.size, TextSearchOptions(), start, eos).run()
         tokens = checkpoint.explanation_tokens if graph == sig.EXPLANATION_DECODER_FILE else None
         eager = EagerRecommender(checkpoint.model, checkpoint.tokenizer, bundle.catalog, score_tokens=tokens)
-        theirs = eager.explain(batch, replace(EXPLANATION_SEARCH, early_stopping="never"))
+        theirs = eager.explain(batch, EXPLANATION_SEARCH)
         if theirs.scores is None:
             raise ExportError("the eager search gave no scores to compare")
         equal.append([abs(texts[0].score - score) <= TIE for texts, score in zip(ours, theirs.scores, strict=True)])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -32,6 +34,7 @@ def expected(options: TextSearchOptions, seed: int, vocabulary: int, logits: Log
         options.min_length,
         options.max_length,
         options.length_penalty,
+        usual_end=not options.exhaustive,
     )
     return [Hypothesis(*pair) for pair in reference.search(PathModel(seed, np.arange(vocabulary), logits))]
 
@@ -48,6 +51,7 @@ def options_of(
         min_length=draw(st.integers(0, max_length)),
         max_length=max_length,
         length_penalty=draw(st.sampled_from([0.0, 0.5, 1.0, 2.0, -1.0])),
+        exhaustive=draw(st.booleans()),
     )
 
 
@@ -111,3 +115,9 @@ def test_users_who_are_done_leave_the_batch() -> None:
     rows = [rows for rows, _ in stepper.shapes]
     assert rows == sorted(rows, reverse=True) and rows[-1] < rows[0]
     assert found == [run(options, [seed], vocabulary=4)[0][0] for seed in seeds]
+
+
+def test_a_usual_search_takes_fewer_steps_than_an_exhaustive_one() -> None:
+    usual = TextSearchOptions(beams=2, groups=1, min_length=0, max_length=40)
+    (_, few), (_, many) = (run(one, [3], 4, SHARP) for one in (usual, replace(usual, exhaustive=True)))
+    assert len(few.shapes) < len(many.shapes)
