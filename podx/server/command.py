@@ -24,6 +24,9 @@ from podx.server.watch import Watch, fingerprint
 BACKLOG = 2048
 KEEP_ALIVE_S = 75
 """An idle connection is kept; longer than the 60 s after which common load balancers let go of it."""
+DOORS = 128
+"""Handles of the one listening socket: uvloop takes one connection of each in a round of its loop, and rounds are long
+under load, so that with one handle new clients would wait for seconds."""
 LEAVE_S = 2.0
 """After SIGTERM clients have this long to see that they are answered with the end of their connection."""
 LAST_S, LOOK_S = 0.3, 0.02
@@ -105,7 +108,7 @@ def serve(bundle: BundlePath, settings: Any = None, reading: Any = None, load: A
     typer.echo(f"{recommender.version} of {bundle} at http://{address}:{listening.getsockname()[1]}/ (Ctrl-C ends it)")
     for number in (signal.SIGTERM, signal.SIGINT):  # which uvicorn raises again when it is done
         signal.signal(number, lambda *_: None)
-    Server(app).run([listening])
+    Server(app).run([listening, *(listening.dup() for _ in range(DOORS - 1))])
     watch.close()
 
 
