@@ -68,12 +68,14 @@ class Answering:
         """An answer, or the error of a request that cannot be answered as asked, for each row.
 
         Raises:
-            RequestError: more rows than can wait. OverloadedError: they do not all find a place in the queue.
+            RequestError: more rows than can wait. ConfigError: one asks for more items than it may.
+            OverloadedError: they do not all find a place in the queue.
             RequestTimeoutError, ClientDisconnect: before all were answered; no row waits any longer.
         """
         most = self._service.settings.max_pending
         if len(rows) > most:
             raise RequestError(f"{len(rows)} requests in a body, at most {most} can wait: send fewer at a time")
+        self._service.require_allowed(rows)
         results: list[Future[Result] | PodxError] = []
         of_lists = not any(isinstance(row, Explain) for row in rows[:1])
         self._service.unanswered += of_lists

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -111,6 +112,12 @@ class Service:
         many = self.unanswered >= settings.max_pending + settings.max_batch
         return late or many or stats.waiting >= settings.max_pending
 
+    def require_allowed(self, rows: Sequence[Row]) -> None:
+        """Refuse, with a ConfigError, requests for more items than a client may ask for."""
+        k = max((row.k for row in rows if not isinstance(row, Explain)), default=0)
+        if k > self.settings.max_k:
+            raise ConfigError(f"k is {k}, this server answers with at most {self.settings.max_k} items: ask for less")
+
     def submit(self, row: Row) -> Future[Any]:
         """Put a request into the queue.
 
@@ -122,10 +129,6 @@ class Service:
         """
         if isinstance(row, Explain):
             return self._explainer.submit(row)
-        if row.k > self.settings.max_k:
-            raise ConfigError(
-                f"k is {row.k}, this server answers with at most {self.settings.max_k} items: ask for less"
-            )
         seen = row.exclude_seen if isinstance(row, Recommend) else True
         return self._batcher.submit(row.request(), row.k, seen, timeout_s=self.settings.timeout_s)
 

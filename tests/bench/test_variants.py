@@ -103,7 +103,8 @@ def test_the_step_graphs_are_asked_for_by_name(
 
     monkeypatch.setattr(podx, "load", load)
     RuntimeEngine(context, "catalog", graph)
-    assert given == [{"threads": 1, "spin": False, "search_graph": graph}]
+    tasks = [Task.SEQUENTIAL]
+    assert given == [{"threads": 1, "spin": False, "search_graph": graph, "cuda_graph": True, "tasks": tasks}]
 
 
 @pytest.mark.parametrize(("own", "expected"), [(None, 5), (2, 2)])

@@ -13,7 +13,8 @@ import pytest
 
 from podx.bundle import signature as sig
 from podx.bundle import trie_tables as names
-from podx.bundle.bundle import CATALOG_FILE, MANIFEST_FILE, Bundle, file_sha256
+from podx.bundle.bundle import CATALOG_FILE, Bundle
+from podx.bundle.manifest import MANIFEST_FILE, file_sha256
 from podx.bundle.tables import TableFile
 from podx_export.blocks.graph import values_read
 from podx_export.catalog.change import CatalogChange, NewItem

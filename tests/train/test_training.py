@@ -45,6 +45,7 @@ def test_folder_and_log(trained: Trained) -> None:
     names = {path.name for path in out.iterdir()}
     assert names == {
         "config.json",
+        "explanation_tokens.json",
         "model.safetensors",
         "spiece.model",
         "dataset",
