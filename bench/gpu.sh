@@ -1,10 +1,10 @@
 #!/bin/sh
-# Everything that is measured on an NVIDIA GPU, in one command of at most nine minutes.
+# Everything that is measured on an NVIDIA GPU, in one command of about nine minutes.
 #
 #   sh bench/gpu.sh INTERACTIONS TOKENIZER RUNS RESULTS [SECONDS] [MORE]
 #
 # INTERACTIONS: whatever `podx data prepare` reads. TOKENIZER: T5's own sentencepiece model. RUNS: folder for data,
-# checkpoints and bundles. RESULTS: folder for results and the report. SECONDS: of training (default 90). MORE: another
+# checkpoints and bundles. RESULTS: folder for results and the report. SECONDS: of training (default 80). MORE: another
 # file of interactions, trained beside the first.
 #
 # First one-pass models of t5-small's shape, a token an item, are trained; beside them, on the CPU, untrained models of
@@ -13,7 +13,7 @@
 # and without, at batch 1 to 256; lists compared with eager's.
 set -eu
 export OMP_NUM_THREADS=4 # of each of the processes that prepare side by side; the bench sets its own
-interactions=$1 tokenizer=$2 runs=$3 results=$4 seconds=${5:-90} more=${6:-}
+interactions=$1 tokenizer=$2 runs=$3 results=$4 seconds=${5:-80} more=${6:-}
 mkdir -p "$runs" "$results"
 begun=$(date +%s)
 say() { echo "== $(($(date +%s) - begun)) s: $*"; }
@@ -92,15 +92,15 @@ measure() {
     cap "$limit" podx bench "$runs/$name-fp32" $variants --checkpoint "$runs/ck-$name" --data "$runs/$name" \
         --device cuda --tasks sequential --threads 8 "$@" --out "$results/$name" --label "$name"
 }
-measure one 180 --engines encode-once,encode-once-bf16,podx,podx-uncaptured --batch-sizes 1,8,32,128,256 \
+measure one 150 --engines encode-once,encode-once-bf16,podx,podx-uncaptured --batch-sizes 1,8,32,128,256 \
     --speed-users 32 --rounds 2 --accuracy-users 2048 --eager-users 256
-measure numbers 100 --engines encode-once,podx,podx-uncaptured --batch-sizes 1,32,256 --speed-users 16 --rounds 2 \
+measure numbers 85 --engines encode-once,podx,podx-uncaptured --batch-sizes 1,32,256 --speed-users 16 --rounds 2 \
     --accuracy-users 64 --eager-users 64
-measure codes 70 --engines encode-once,podx,podx-uncaptured --batch-sizes 1,32,256 --speed-users 16 --rounds 2 \
+measure codes 60 --engines encode-once,podx,podx-uncaptured --batch-sizes 1,32,256 --speed-users 16 --rounds 2 \
     --accuracy-users 64 --eager-users 64
 # accuracy NAME: of the trained model, all test users
 accuracy() {
-    [ ! -d "$runs/$1-fp32" ] || cap 60 podx bench accuracy "one pass, a token an item, t5-small=$runs/$1-fp32@$runs/$1" \
+    [ ! -d "$runs/$1-fp32" ] || cap 40 podx bench accuracy "one pass, a token an item, t5-small=$runs/$1-fp32@$runs/$1" \
         --device cuda --batch-size 256 --unconstrained-users 0 --timed-users 0 --out "$results/accuracy-$1"
 }
 say "accuracy"
