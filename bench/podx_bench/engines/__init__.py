@@ -67,7 +67,9 @@ _KINDS = (
         _EAGER, AS_PUBLISHED, True, **_BY_EAGER, reference=ENCODE_ONCE,
     ),
     _kind(
-        ENCODE_ONCE, "PyTorch, transformers generate held to the catalog by a prefix function",
+        ENCODE_ONCE,
+        "PyTorch with its fused attention (SDPA), in float32, transformers generate held to the catalog by a prefix "
+        "function; of one-pass models whose items have one length without a step for the end, as podx",
         _EAGER, ENCODE_ONCE, True, **_BY_EAGER,
     ),
     _kind(
@@ -78,6 +80,10 @@ _KINDS = (
         "torch-compile",
         "PyTorch as encode-once, encoder and decoder step compiled by torch.compile with the weights frozen in",
         _EAGER, ENCODE_ONCE, True, True, **_ITEMS, **_BY_EAGER, reference=ENCODE_ONCE,
+    ),
+    _kind(
+        "encode-once-unfused", "PyTorch as encode-once, with transformers' own attention instead of the fused one",
+        _EAGER, ENCODE_ONCE, True, False, None, "eager", **_BY_EAGER, reference=ENCODE_ONCE,
     ),
     _kind(
         "encode-once-bf16", "PyTorch as encode-once, with weights and activations in bfloat16",

@@ -39,6 +39,7 @@ class EagerEngine:
         constrained: search inside the catalog, or over the whole vocabulary.
         compiled: have encoder and decoder step compiled when they are first called.
         dtype: name of the type of weights and activations; None: as the checkpoint has them.
+        attention: transformers' name of the implementation of attention.
 
     Raises:
         ConfigError: there is no checkpoint. DeviceError: torch has no CUDA.
@@ -52,6 +53,7 @@ class EagerEngine:
         constrained: bool,
         compiled: bool = False,
         dtype: Literal["bfloat16"] | None = None,
+        attention: Literal["sdpa", "eager"] = "sdpa",
     ) -> None:
         if context.device == CUDA and not torch.cuda.is_available():
             raise DeviceError(
@@ -69,6 +71,7 @@ class EagerEngine:
         require_same(context.bundle, checkpoint)
         catalog = checkpoint.catalog()
         model = checkpoint.model.to(torch.device(context.device), None if dtype is None else getattr(torch, dtype))
+        model.backbone.set_attn_implementation(attention)
         self._recommender = EagerRecommender(model, checkpoint.tokenizer, catalog, mode)
         bundle = Bundle.load(context.bundle, verify=False)
         self._reader, self._raw_id = RequestReader(bundle, context.task), catalog.items.raw  # export may choose words

@@ -151,6 +151,8 @@ class EagerRecommender:
         self._score_tokens = None if score_tokens is None else np.append(score_tokens, tokenizer.eos_id)
         self._walker = TrieWalker(catalog.trie)
         self._lengths = np.append(0, np.diff(catalog.offsets))  # by number; 0 is no item
+        # one-pass models score no end of sequence: with items of one length the search ends there, as in the graphs
+        self._ends_are_known = self._one_pass and len(np.unique(self._lengths[1:])) == 1
         self._item_of_text = {catalog.text(item): item for item in range(1, len(catalog) + 1)}
 
     def recommend(
@@ -171,7 +173,8 @@ class EagerRecommender:
         Raises:
             RequestError: an item number is not in the catalog.
         """
-        options = replace(options or SearchOptions(), max_length=self._walker.trie.depth + START_AND_END, min_length=0)
+        steps = self._walker.trie.depth + START_AND_END - self._ends_are_known
+        options = replace(options or SearchOptions(), max_length=steps, min_length=0)
         constraint = PrefixConstraint(self._walker, self._tokenizer.eos_id, excluded, allowed)
         with torch.inference_mode():
             hidden, mask = self._encode(batch, task, options.num_beams)
@@ -182,7 +185,8 @@ class EagerRecommender:
                 with self._scored():
                     sequences, scores = self._search(hidden, mask, options, constraint)
         found = self._constrained_items(sequences, scores, batch.size, options, constraint)
-        return self._without_end(found, options.length_penalty) if self._one_pass else found
+        counted = self._one_pass and not self._ends_are_known
+        return self._without_end(found, options.length_penalty) if counted else found
 
     def _without_end(self, found: EagerItems, penalty: float) -> EagerItems:
         """Scores by length without the end of sequence, which transformers counts."""
