@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -288,3 +289,19 @@ def test_a_step_without_live_beams_has_as_many_rows_as_asked(small: Small, least
     usual = small.search(batch, ItemSearchOptions())
     np.testing.assert_array_equal(items[:, :3], usual.items)
     np.testing.assert_allclose(scores[:, :3], usual.scores, atol=1e-5)
+
+
+def test_padding_is_not_computed(small: Small, tmp_path: Path) -> None:
+    """Dense layers of the encoder have a row for each prompt vector and token of each user, and no more."""
+    options = onnxruntime.SessionOptions()
+    options.enable_profiling, options.profile_file_prefix = True, str(tmp_path / "profile")
+    opened = onnxruntime.InferenceSession(str(small.bundle.path / sig.RECOMMEND_FILE), options)
+    batch = ItemBatch(random_text(np.random.default_rng(0), 6, 9), 0, [PLAIN] * 6, [None] * 6, 10)
+    opened.run(None, feeds_of(batch))
+    events = json.loads(Path(opened.end_profiling()).read_text())
+    names = ("MatMul", "layers.0")
+    shapes = [event["args"]["input_type_shape"][0]["float"] for event in events if event["cat"] == "Node"
+              and "/encoder/" in event["name"] and all(name in event["name"] for name in names)]  # fmt: skip
+    real = int(batch.text.attention_mask.sum()) + 6 * small.bundle.manifest.prompts
+    assert real < 6 * (batch.text.attention_mask.shape[1] + small.bundle.manifest.prompts)
+    assert shapes and {shape[0] for shape in shapes} == {real}

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from podx.bundle import signature as sig
-from podx_export.blocks.graph import FLOAT, FP16, HALF_ARRAYS, INT8, INT64_MAX, GraphBuilder
+from podx_export.blocks.graph import BOOL, FLOAT, FP16, HALF_ARRAYS, INT8, INT64_MAX, GraphBuilder
 from podx_export.blocks.layers import (
     add_and_norm,
     additive_mask,
@@ -30,7 +30,7 @@ from podx_export.blocks.layers import (
     rms_norm,
     split_heads,
 )
-from podx_export.blocks.rows import Grid
+from podx_export.blocks.rows import Grid, LiveRows, Rows
 from podx_export.blocks.source import Float32Array, SourceModel
 from podx_export.blocks.weights import WeightStore
 
@@ -38,7 +38,7 @@ from podx_export.blocks.weights import WeightStore
 def build_encoder(model: SourceModel, weights: WeightStore, precision: str) -> GraphBuilder:
     """Graph of the encoder and the cross-attention projections."""
     graph = GraphBuilder("encoder", weights, precision)
-    memory = encode(graph, model, [graph.input(spec) for spec in source_inputs(model)])
+    memory = encode(graph, model, [graph.input(spec) for spec in source_inputs(model)], packed=not graph.is_half)
     for spec, value in zip(sig.memory_tensors(model.shape), memory, strict=True):
         graph.output(spec, value if spec.dtype == "int64" else graph.to_float32(value))
     return graph
@@ -49,8 +49,11 @@ def source_inputs(model: SourceModel) -> list[sig.TensorSpec]:
     return sig.encoder_inputs(user_rows=model.user_prompts is not None)
 
 
-def encode(graph: GraphBuilder, model: SourceModel, inputs: list[str]) -> list[str]:
-    """The encoder's nodes, from ``encoder_inputs`` to ``memory_tensors`` (:mod:`podx.bundle.signature`)."""
+def encode(graph: GraphBuilder, model: SourceModel, inputs: list[str], packed: bool) -> list[str]:
+    """The encoder's nodes, from ``encoder_inputs`` to ``memory_tensors`` (:mod:`podx.bundle.signature`).
+
+    ``packed``: dense layers compute no padding. Shapes then depend on values.
+    """
     ids, whole, mask, task, *rows = inputs
     with graph.scope("encoder"):
         if model.shared is not None:
@@ -58,9 +61,16 @@ def encode(graph: GraphBuilder, model: SourceModel, inputs: list[str]) -> list[s
         hidden = _embed(graph, model, ids, whole, task, rows)
         memory_mask = _memory_mask(graph, model, mask)
         bias = _attention_bias(graph, model, memory_mask, task)
-        grid = Grid.of(graph, hidden)
+        grid = _rows(graph, model, memory_mask) if packed else Grid.of(graph, hidden)
         memory = _layers(graph, model, grid, grid.pack(graph, hidden), bias, task)
         return [memory_mask, *_cross_attention(graph, model, grid, memory, task)]
+
+
+def _rows(graph: GraphBuilder, model: SourceModel, memory_mask: str) -> Rows:
+    """A row for every position that is no padding, and at least one: the others point to it."""
+    with graph.scope("rows"):
+        own = memory_mask if model.shared is None else _after(graph, memory_mask, model.prompt_vectors + 1, 1)
+        return LiveRows.of(graph, graph.cast(own, BOOL), least=graph.ints(1))
 
 
 def _at_least_two(graph: GraphBuilder, part: str) -> str:
@@ -156,7 +166,7 @@ def _attention_bias(graph: GraphBuilder, model: SourceModel, memory_mask: str, t
         return graph.make("Where", hidden, graph.float_scalar(masked_score(graph)), position)
 
 
-def _layers(graph: GraphBuilder, model: SourceModel, grid: Grid, hidden: str, bias: str, task: str) -> str:
+def _layers(graph: GraphBuilder, model: SourceModel, grid: Rows, hidden: str, bias: str, task: str) -> str:
     """All layers and the last norm: [rows, d] → the same."""
     normed = rms_norm(graph, hidden, "encoder.0.norm", model.encoder[0].attention.norm, model.epsilon)
     following = [(f"encoder.{n}.norm", layer.attention.norm) for n, layer in enumerate(model.encoder)][1:]
@@ -173,7 +183,7 @@ def _layers(graph: GraphBuilder, model: SourceModel, grid: Grid, hidden: str, bi
 
 
 def _self_attention(
-    graph: GraphBuilder, model: SourceModel, number: int, grid: Grid, normed: str, bias: str, task: str
+    graph: GraphBuilder, model: SourceModel, number: int, grid: Rows, normed: str, bias: str, task: str
 ) -> str:
     prefix, weights = f"encoder.{number}", model.encoder[number].attention
     with graph.scope("self_attention"):
@@ -187,7 +197,7 @@ def _self_attention(
         return linear(graph, grid.pack(graph, mixed), f"{prefix}.out", weights.out)
 
 
-def _cross_attention(graph: GraphBuilder, model: SourceModel, grid: Grid, memory: str, task: str) -> list[str]:
+def _cross_attention(graph: GraphBuilder, model: SourceModel, grid: Rows, memory: str, task: str) -> list[str]:
     """K and V of each decoder layer, [batch, heads, memory, head_dim], layer by layer."""
     shape = model.shape
     values: list[str] = []

@@ -28,10 +28,11 @@ IR_VERSION = 8
 FLOAT, INT32, INT64 = onnx.TensorProto.FLOAT, onnx.TensorProto.INT32, onnx.TensorProto.INT64
 HALF_TYPES = {FP16: onnx.TensorProto.FLOAT16, BF16: onnx.TensorProto.BFLOAT16}
 HALF_ARRAYS: dict[str, npt.DTypeLike] = {FP16: np.float16, BF16: ml_dtypes.bfloat16}
+BOOL = onnx.TensorProto.BOOL
 INT64_MAX = int(np.iinfo(np.int64).max)
 """End of a slice that goes to the end of its axis."""
 
-_ELEMENT_TYPES = {"int64": INT64, "float32": FLOAT, "bool": onnx.TensorProto.BOOL}
+_ELEMENT_TYPES = {"int64": INT64, "float32": FLOAT, "bool": BOOL}
 
 
 class GraphBuilder:

@@ -126,14 +126,14 @@ class LiveRows:
     beam: str
 
     @classmethod
-    def of(cls, graph: GraphBuilder, alive: str) -> LiveRows:
-        """``alive``: bool [batch, beams].
+    def of(cls, graph: GraphBuilder, alive: str, least: str = "") -> LiveRows:
+        """``alive``: bool [batch, beams]; ``least``: rows that there are at least, int64 [1].
 
         Where no beam is alive there must be no beams, for the dead point at row 0; or, where a row is asked for
-        (:data:`podx.bundle.signature.LEAST_ROWS`), the first place has it.
+        (by default as :data:`podx.bundle.signature.LEAST_ROWS` says), the first place has it.
         """
         kept = graph.reshape(graph.cast(alive, INT64), -1)
-        asked = graph.make("Less", graph.arange(graph.dimension(kept, 0)), least_rows(graph))
+        asked = graph.make("Less", graph.arange(graph.dimension(kept, 0)), least or least_rows(graph))
         kept = graph.make("Max", kept, graph.cast(asked, INT64))
         beam = graph.reshape(graph.make("NonZero", kept), -1)
         place = graph.make("Sub", graph.make("CumSum", kept, graph.int_scalar(0)), graph.int_scalar(1))

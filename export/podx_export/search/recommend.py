@@ -57,7 +57,7 @@ def build_recommender(
     inputs = _fixed_inputs(graph) if cuda_graph else _search_inputs(graph)
     for name in names.SIBLING_TABLES if model.one_pass else names.SEARCH_TABLES:
         graph.initializer(table_initializer(name, tables))
-    memory = encode(graph, model, text)
+    memory = encode(graph, model, text, packed=not cuda_graph and not graph.is_half)
     search_kind = SiblingSearch if model.one_pass else TrieSearch
     search = search_kind(graph, inputs, ItemFilter(graph, excluded, allowed, levels), levels, not cuda_graph)
     count = levels if model.one_pass else levels + 1
