@@ -16,8 +16,11 @@ READABLE_MODE = 0o644
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` make a file under a temporary name, then put it in place of ``path`` in one step."""
-    partial = path.with_name(path.name + PARTIAL_SUFFIX)
+    """Let ``write`` make a file under a temporary name, then put it in place of ``path`` in one step.
+
+    The name is a hidden one: who reads all files of the folder meanwhile does not meet half a file.
+    """
+    partial = path.with_name(f".{path.name}{PARTIAL_SUFFIX}")
     try:
         write(partial)
         partial.chmod(READABLE_MODE)

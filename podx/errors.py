@@ -95,6 +95,10 @@ class ClosedError(PodxError):
     """What is asked to work has been closed."""
 
 
+class ScoringError(PodxError):
+    """Lists for everybody cannot be finished: a worker was ended. What is done stays, and a run can go on from it."""
+
+
 class AccessError(PodxError):
     """No key came with a request to the server, or none that it knows."""
 

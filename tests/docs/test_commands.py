@@ -163,6 +163,8 @@ def test_start(world: Path) -> None:
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page != START and has_commands(page)])
 def test_commands(page: str, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if any("pyarrow" in block.text for block in blocks(page)):
+        pytest.importorskip("pyarrow", reason="pyarrow (podx[score]) is not installed")
     (tmp_path / "interactions.csv").symlink_to(world / "interactions.csv")
     (tmp_path / "demo").symlink_to(world)  # make demo leaves the same folders there
     if page != "README.md":  # it makes its own

@@ -27,7 +27,7 @@ ARROW = list(PACKAGES)
 ROOMS = {
     "podx": (
         "errors flags atomic metrics text bundle requests decoding graphs snapshot recommender serving podx "
-        "plugins cli server"
+        "plugins cli scoring server"
     ),
     "podx_train": "console data codes model checkpoint batches options users training eager published cli",
     "podx_export": "blocks search verify catalog pipeline cli",
@@ -48,8 +48,8 @@ CAMPAIGN_LINES = 1_080
 """Nine campaigns that drive ``podx serve`` from outside, in place of 314 lines that timed ``podx.Batcher`` within."""
 TEXT_LINES = 320
 """Step graphs of texts that give the best tokens and keep a small cache, and which tokens explanations are made of."""
-SCORE_LINES = 550
-"""Added by lists for everybody: podx score."""
+SCORE_LINES = 830
+"""Added by lists for everybody: podx score, its users, its parts, three engines, and going on."""
 LAYOUT_LINES = 950
 """Added by what others load: layouts for transformers and Triton, the card, the hub, OpenVINO among the peers."""
 NUMBERS_LINES = 500
