@@ -265,7 +265,8 @@ class Recommender:
         records = [snapshot.requests.explanation(request) for request in requests]
         answers = snapshot.search_text(Task.EXPLANATION, records, search or TextSearchOptions(), batch_size)
         decode = snapshot.bundle.tokenizer.decode
-        return [Explanation(decode(hypotheses[0].tokens), hypotheses[0].score) for hypotheses in answers]
+        best, version = [hypotheses[0] for hypotheses in answers], snapshot.bundle.version
+        return [Explanation(decode(each.tokens), each.score, version) for each in best]
 
     def generate_items_batch(
         self,

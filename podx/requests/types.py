@@ -95,7 +95,8 @@ class GeneratedItem:
 
 @dataclass(frozen=True)
 class Explanation:
-    """A sentence and its score (as in :class:`Recommendation`)."""
+    """A sentence and its score (as in :class:`Recommendation`). ``version``: of the bundle that answered."""
 
     text: str
     score: float
+    version: str = ""

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from concurrent.futures import Future
+from contextlib import suppress
+from typing import Any
 
 from fastapi import Request, Response
 from starlette.requests import ClientDisconnect
 
 from podx.errors import BodySizeError, ConfigError, PodxError, RequestError, RequestTimeoutError
 from podx.server.forms import Explain, Form, Items, Many, Sentence
-from podx.server.service import Result, Row, Service
+from podx.server.service import Question, Row, Service
 from podx.server.settings import KILOBYTE
 from podx.server.statuses import failure, json_response
+from podx.serving.queue import Waiting
 
 DRAINED = 4 * KILOBYTE**2
 """Bytes read beyond the limit and thrown away, so that a client has sent its body and reads why it was refused."""
@@ -27,7 +30,7 @@ class Answering:
     """One request on its way. ``until``: when its time is over, by the event loop's clock."""
 
     def __init__(self, service: Service, request: Request) -> None:
-        self._service, self._request = service, request
+        self._service, self._receive = service, request.receive
         self._until = asyncio.get_running_loop().time() + service.settings.timeout_s
 
     async def body(self) -> bytes:
@@ -36,13 +39,15 @@ class Answering:
         Raises:
             BodySizeError: it is too long. RequestTimeoutError: it came too slowly.
         """
-        limit, chunks, size = self._service.settings.max_body, list[bytes](), 0
+        limit, chunks, size, more = self._service.settings.max_body, list[bytes](), 0, True
         try:
             async with asyncio.timeout_at(self._until):
-                async for chunk in self._request.stream():
+                while more and size <= limit + DRAINED:
+                    message = await self._receive()
+                    if message["type"] == "http.disconnect":
+                        raise ClientDisconnect
+                    chunk, more = message.get("body", b""), message.get("more_body", False)
                     size += len(chunk)
-                    if size > limit + DRAINED:
-                        break
                     if size <= limit:
                         chunks.append(chunk)
         except TimeoutError:
@@ -76,69 +81,61 @@ class Answering:
         if len(rows) > most:
             raise RequestError(f"{len(rows)} requests in a body, at most {most} can wait: send fewer at a time")
         self._service.require_allowed(rows)
-        results: list[Future[Result] | PodxError] = []
+        results: list[Waiting | Question | PodxError] = []
         of_lists = not any(isinstance(row, Explain) for row in rows[:1])
         self._service.unanswered += of_lists
         try:
             for number, row in enumerate(rows, start=1):
                 try:
-                    results.append(self._service.submit(row))
+                    results.append(self._service.prepare(row))
                 except (RequestError, ConfigError) as error:
                     results.append(error)
                 if number % ROWS_AT_A_TIME == 0:
                     await asyncio.sleep(0)
-            await self._wait([result for result in results if isinstance(result, Future)])
-            return [self._outcome(result) for result in results]
+            asked = [result for result in results if not isinstance(result, PodxError)]
+            self._service.submit(asked)
+            await self._wait([each.future for each in asked])
+            return [result if isinstance(result, PodxError) else self._outcome(result.future) for result in results]
         finally:
             self._service.unanswered -= of_lists
             for result in results:
-                if isinstance(result, Future):
-                    result.cancel()  # those that are done stay as they are
+                if not isinstance(result, PodxError):
+                    result.future.cancel()  # those that are done stay as they are
 
-    async def _wait(self, waiting: Sequence[Future[Result]]) -> None:
+    async def _wait(self, unanswered: Sequence[Future[Any]]) -> None:
         """Return when all are done; raise when the time is over or the client has left before."""
-        if not waiting:
+        if not unanswered:
             return
-        loop = asyncio.get_running_loop()
-        over = loop.create_future()
-        unanswered = set(waiting)
+        loop, missing = asyncio.get_running_loop(), set(unanswered)
 
-        def answered(future: Future[Result]) -> None:  # in a worker's thread
-            unanswered.discard(future)
-            if not unanswered:
+        def answered(future: Future[Any]) -> None:  # in a worker's thread
+            missing.discard(future)
+            if not missing:
                 loop.call_soon_threadsafe(end)
 
-        def end(left: object = None) -> None:
-            if not over.done():
-                over.set_result(None)
+        def end() -> None:
+            with suppress(RuntimeError):  # it is over already
+                time.reschedule(0)
 
-        left = asyncio.ensure_future(self._client_leaves())
-        left.add_done_callback(end)
-        for future in waiting:
-            future.add_done_callback(answered)
         try:
-            async with asyncio.timeout_at(self._until):
-                await over
+            async with asyncio.timeout_at(self._until) as time:  # ended early by the last answer
+                for future in unanswered:
+                    future.add_done_callback(answered)
+                while (await self._receive())["type"] != "http.disconnect":
+                    pass
         except TimeoutError:
-            raise self._late() from None
-        finally:
-            left.cancel()
-        if unanswered:
+            if missing:
+                raise self._late() from None
+        else:
             raise ClientDisconnect
 
-    def _outcome(self, result: Future[Result] | PodxError) -> Outcome:
-        if isinstance(result, PodxError):
-            return result
-        error = result.exception()
+    def _outcome(self, done: Future[Any]) -> Outcome:
+        error = done.exception()
         if error is None:
-            return self._service.answer(result.result())
+            return self._service.answer(done.result())
         if isinstance(error, RequestError | ConfigError):
             return error
         raise error
-
-    async def _client_leaves(self) -> None:
-        while (await self._request.receive())["type"] != "http.disconnect":
-            pass
 
     def _late(self) -> RequestTimeoutError:
         milliseconds = self._service.settings.timeout_ms

@@ -8,6 +8,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.concurrency import run_in_threadpool
+from fastapi.routing import APIRoute
 
 import podx
 from podx.recommender import Recommender
@@ -53,9 +54,12 @@ def create_app(recommender: Recommender, settings: Settings | None = None) -> Fa
         exception_handlers=HANDLERS,  # type: ignore[arg-type]
     )
     app.state.service = service
-    app.add_middleware(Gate, service=service, keys=keys)
-    app.include_router(routes(service, admin=bool(keys)))
-    app.include_router(inference_routes(service))
+    endpoints = {}
+    for router in (routes(service, admin=bool(keys)), inference_routes(service)):
+        app.include_router(router)
+        known = [route for route in router.routes if isinstance(route, APIRoute)]
+        endpoints.update({(method, route.path): route.endpoint for route in known for method in route.methods or ()})
+    app.add_middleware(Gate, service=service, keys=keys, endpoints=endpoints)
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:

@@ -17,7 +17,7 @@ from podx.errors import PodxError, RequestError
 from podx.recommender import DEFAULT_K
 from podx.server.answering import Answering
 from podx.server.forms import Items, K, Recommend, read
-from podx.server.openapi import ANYTHING, ASKED, Direct, body, reference, responses
+from podx.server.openapi import ANYTHING, ASKED, body, reference, responses
 from podx.server.service import Service
 from podx.server.statuses import json_response
 
@@ -148,7 +148,7 @@ def tensors_of(answers: Sequence[Items], k: int) -> list[Tensor]:
 
 def inference_routes(service: Service) -> APIRouter:
     """All of the protocol's routes."""
-    router = APIRouter(prefix="/v2", route_class=Direct)
+    router = APIRouter(prefix="/v2")
 
     @router.get("/health/live", **responses(ANYTHING))
     async def live(request: Request) -> Response:

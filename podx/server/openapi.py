@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
 from http import HTTPStatus
 from typing import Any
 
 import msgspec
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from fastapi.routing import APIRoute
 
 from podx.server.forms import Explain, Failure, Items, Many, Rank, Recommend, Reload, Sentence
 from podx.server.settings import Settings
@@ -21,14 +19,6 @@ ASKED = (400, 404, 413, 429, 503, 504)
 
 Schema = dict[str, Any]
 ANYTHING: Schema = {"type": "object"}
-
-
-class Direct(APIRoute):
-    """A route whose function takes the request and returns the response: FastAPI has nothing to look up or convert."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The function itself."""
-        return self.endpoint
 
 
 def reference(kind: type) -> Schema:

@@ -11,7 +11,7 @@ from fastapi.concurrency import run_in_threadpool
 import podx
 from podx.server.answering import Answering
 from podx.server.forms import Explain, Form, Items, Rank, Recommend, Reload, Sentence, read
-from podx.server.openapi import ANYTHING, Direct, asks, body, reference, responses
+from podx.server.openapi import ANYTHING, asks, body, reference, responses
 from podx.server.service import Row, Service
 from podx.server.statuses import json_response
 
@@ -39,7 +39,7 @@ class BundleInfo(msgspec.Struct):
 
 def routes(service: Service, admin: bool) -> APIRouter:
     """All of them. ``admin``: with those that change what is served."""
-    router = APIRouter(route_class=Direct)
+    router = APIRouter()
 
     def asked(path: str, row: type, answer: type) -> None:
         form: Form[Row] = Form(row)

@@ -7,18 +7,25 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from podx.errors import ClosedError, ConfigError, OverloadedError, PodxError
 from podx.recommender import Recommender
-from podx.requests.types import ExplainRequest, Recommendations
+from podx.requests.types import ExplainRequest, Explanation, Recommendations
 from podx.server.forms import Explain, Items, Rank, Recommend, Sentence
 from podx.server.metrics import Metrics
 from podx.server.settings import Settings
 from podx.serving.batcher import Batcher
+from podx.serving.queue import Waiting
 
 Row = Recommend | Rank | Explain
-Result = Recommendations | Sentence
+
+
+class Question(NamedTuple):
+    """A request for an explanation, and where its answer goes."""
+
+    request: ExplainRequest
+    future: Future[Explanation]
 
 
 class Explainer:
@@ -26,27 +33,27 @@ class Explainer:
 
     def __init__(self, recommender: Recommender, settings: Settings) -> None:
         self._recommender, self._settings = recommender, settings
-        self._line: dict[Future[Sentence], ExplainRequest] = {}  # in the order in which they came
+        self._line: dict[Future[Explanation], Question] = {}  # in the order in which they came
         self._changed = threading.Lock()
         self._closed = False
         self._worker = ThreadPoolExecutor(1, "podx-explain")
 
-    def submit(self, row: Explain) -> Future[Sentence]:
-        """Put a request into the line; cancelling the future takes it out again.
+    def enter(self, questions: Sequence[Question]) -> None:
+        """Put requests into the line; cancelling a future takes its request out again.
 
         Raises:
-            OverloadedError: as many wait as may.
+            OverloadedError: there are not places for all. ClosedError: the server ends.
         """
-        future: Future[Sentence] = Future()
         with self._changed:
             if self._closed:
                 raise ClosedError("the server ends: ask again, another one or later")
-            if len(self._line) >= self._settings.max_pending:
+            if len(self._line) + len(questions) > self._settings.max_pending:
                 raise OverloadedError(f"{len(self._line)} explanations wait already: come back later")
-            self._line[future] = ExplainRequest(row.user, row.item)
-            self._worker.submit(self._run)
-        future.add_done_callback(self._forget)
-        return future
+            for question in questions:
+                self._line[question.future] = question
+                self._worker.submit(self._run)
+        for question in questions:
+            question.future.add_done_callback(self._forget)
 
     def close(self) -> None:
         """Answer those that wait, and end."""
@@ -54,36 +61,30 @@ class Explainer:
             self._closed = True
         self._worker.shutdown()
 
-    def _forget(self, future: Future[Sentence]) -> None:
+    def _forget(self, future: Future[Explanation]) -> None:
         with self._changed:
             self._line.pop(future, None)
 
     def _run(self) -> None:
         with self._changed:
             futures = list(islice(self._line, self._settings.max_batch))
-            batch = {future: self._line.pop(future) for future in futures}
-        running = [future for future in batch if future.set_running_or_notify_cancel()]
-        try:
-            sentences = self._explain([batch[future] for future in running])
-        except PodxError:  # one of them: to each its own answer or error
-            for future in running:
-                try:
-                    future.set_result(self._explain([batch[future]])[0])
-                except Exception as error:
-                    future.set_exception(error)
-        except Exception as error:
-            for future in running:
-                future.set_exception(error)
-        else:
-            for future, sentence in zip(running, sentences, strict=True):
-                future.set_result(sentence)
+            batch = [self._line.pop(future) for future in futures]
+        self._answer([question for question in batch if question.future.set_running_or_notify_cancel()])
 
-    def _explain(self, requests: list[ExplainRequest]) -> list[Sentence]:
-        while True:
-            version = self._recommender.version
+    def _answer(self, batch: Sequence[Question]) -> None:
+        """To each its answer. Should that fail, one by one: to each its own answer or error."""
+        try:
+            requests = [question.request for question in batch]
             answers = self._recommender.explain_batch(requests, batch_size=self._settings.max_batch)
-            if version == self._recommender.version:  # else who knows which of the two it was
-                return [Sentence(answer.text, answer.score, version) for answer in answers]
+        except Exception as error:
+            if len(batch) == 1:
+                batch[0].future.set_exception(error)
+                return
+            for question in batch:
+                self._answer([question])
+        else:
+            for question, answer in zip(batch, answers, strict=True):
+                question.future.set_result(answer)
 
 
 class Service:
@@ -106,9 +107,9 @@ class Service:
 
     @property
     def full(self) -> bool:
-        """Whether as many requests are here as may, or so many that one more would be answered too late."""
+        """Whether as many requests are here as may, or one more would be answered too late."""
         stats, settings = self._batcher.stats, self.settings
-        late = stats.waiting >= settings.max_batch and stats.expected_s > settings.timeout_s
+        late = stats.wait_s > 0 and stats.wait_s + stats.batch_s > settings.timeout_s
         many = self.unanswered >= settings.max_pending + settings.max_batch
         return late or many or stats.waiting >= settings.max_pending
 
@@ -118,24 +119,30 @@ class Service:
         if k > self.settings.max_k:
             raise ConfigError(f"k is {k}, this server answers with at most {self.settings.max_k} items: ask for less")
 
-    def submit(self, row: Row) -> Future[Any]:
-        """Put a request into the queue.
-
-        Returns:
-            a future of a :data:`Result`; cancelling it takes the request out again.
+    def prepare(self, row: Row) -> Waiting | Question:
+        """Look a request up for :meth:`submit`. Its answer, for :meth:`answer`, will come to ``future`` of the result.
 
         Raises:
             RequestError, ConfigError: it cannot be answered as asked. OverloadedError: as many wait as may.
         """
         if isinstance(row, Explain):
-            return self._explainer.submit(row)
+            return Question(ExplainRequest(row.user, row.item), Future())
         seen = row.exclude_seen if isinstance(row, Recommend) else True
-        return self._batcher.submit(row.request(), row.k, seen, timeout_s=self.settings.timeout_s)
+        return self._batcher.prepare(row.request(), row.k, seen, timeout_s=self.settings.timeout_s)
 
-    def answer(self, result: Result) -> Items | Sentence:
+    def submit(self, prepared: Sequence[Waiting | Question]) -> None:
+        """Put requests of one kind into the queue together; cancelling a future takes its request out again.
+
+        Raises:
+            OverloadedError: there are not places for all.
+        """
+        self._batcher.enter([each for each in prepared if isinstance(each, Waiting)])
+        self._explainer.enter([each for each in prepared if isinstance(each, Question)])
+
+    def answer(self, result: Recommendations | Explanation) -> Items | Sentence:
         """A result as clients get it."""
-        if isinstance(result, Sentence):
-            return result
+        if isinstance(result, Explanation):
+            return Sentence(result.text, result.score, result.version)
         self.metrics.answer(result)
         return Items(result, result.exact, result.user, result.version)
 

@@ -9,7 +9,6 @@ from typing import Any
 import msgspec
 from fastapi import Request, Response
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 
 from podx.errors import (
     AccessError,
@@ -44,8 +43,8 @@ HEADERS: dict[type[PodxError], dict[str, str]] = {
     OverloadedError: {"Retry-After": "1"},
     ClosedError: {"Retry-After": "1"},
 }
-CLIENT_LEFT = 499
-"""What nginx logs of a client that did not wait; nobody reads the response."""
+LEFT = Response(status_code=499)
+"""What nginx logs of a client that did not wait; nobody reads it."""
 JSON = "application/json"
 LONGEST_MESSAGE = 2000
 """Letters. A message quotes what was asked for, which may be as long as a body."""
@@ -70,11 +69,6 @@ def failed(error: PodxError) -> Response:
     return json_response(failure(error), status, HEADERS.get(type(error)))
 
 
-async def _podx(request: Request, error: Exception) -> Response:
-    assert isinstance(error, PodxError)
-    return failed(error)
-
-
 async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     advice = {404: "see / and /openapi.json for what there is", 405: "use the method that /openapi.json names"}
@@ -90,13 +84,7 @@ async def _unforeseen(request: Request, error: Exception) -> Response:
     return json_response(Failure(message, "InternalError"), HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
-async def _left(request: Request, error: Exception) -> Response:
-    return Response(status_code=CLIENT_LEFT)
-
-
 HANDLERS: dict[type[Exception], Callable[[Request, Exception], Any]] = {
-    PodxError: _podx,
     HTTPException: _http,
-    ClientDisconnect: _left,
     Exception: _unforeseen,
 }

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 
 from podx.decoding.options import ItemSearchOptions
@@ -20,10 +22,9 @@ from podx.text.batches import DEFAULT_BATCH_SIZE
 DEFAULT_MAX_WAIT_MS = 2.0
 DEFAULT_MAX_PENDING = 256
 MILLISECONDS = 1e3
-LATEST_SHARE = 0.3
-"""Of the batch just done in the moving average of how long one takes."""
-OWN_AND_HALF = 1.5
-"""Batches that take a request's time beside those ahead of it: its own, and what is left of the one under way."""
+LAST_BATCHES = 4
+"""The slowest of them is what the next ones are expected to take: long and short requests go in turns."""
+USUAL_SEARCH = ItemSearchOptions()
 TOO_LATE = "no answer in time: allow more time, or let fewer requests wait with max_pending"
 
 
@@ -35,14 +36,16 @@ class BatcherStats:
         answered: requests answered, errors included. batches: calls of the model that took.
         dropped: requests that were never run, because they were cancelled or past their time while they waited.
         waiting: requests that wait for a batch now.
-        expected_s: seconds, about, until one that came now would be answered, as long as the last batches took.
+        wait_s: seconds, about, until the batch of one that came now would start; 0: at once.
+        batch_s: seconds that the slowest of the last few batches took.
     """
 
     answered: int
     batches: int
     dropped: int
     waiting: int
-    expected_s: float
+    wait_s: float
+    batch_s: float
 
 
 class Batcher:
@@ -92,9 +95,11 @@ class Batcher:
         self._recommender = recommender
         self._max_batch, self._max_pending, self._max_wait_s = max_batch, max_pending, max_wait_ms / MILLISECONDS
         self._on_batch, self._batch_s = on_batch, 0.0
+        self._times = deque[float](maxlen=LAST_BATCHES)
         self._changed = threading.Condition()  # guards everything below
         self._line = Line()
         self._closed = False
+        self._free_at = 0.0  # when the batch under way will be done, about
         self._number = self._answered = self._batches = self._dropped = 0
         self._expected, self._leave_at = 1, 0.0  # a worker leaves with that many requests, or at that time
         self._workers = [
@@ -167,6 +172,19 @@ class Batcher:
             OverloadedError: as many requests wait as may; nothing was looked up.
             ClosedError: the batcher has been closed.
         """
+        waiting = self.prepare(request, k, exclude_seen, search, timeout_s)
+        self.enter([waiting])
+        return waiting.future
+
+    def prepare(
+        self,
+        request: RecommendRequest | RankRequest,
+        k: int = DEFAULT_K,
+        exclude_seen: bool = True,
+        search: ItemSearchOptions | None = None,
+        timeout_s: float | None = None,
+    ) -> Waiting:
+        """Look a request up for :meth:`enter`; arguments and errors as for :meth:`submit`."""
         if not isinstance(request, RecommendRequest | RankRequest):
             raise ConfigError(
                 f"a batcher merges RecommendRequest and RankRequest, not {type(request).__name__}: "
@@ -176,27 +194,37 @@ class Batcher:
             raise ConfigError(f"timeout_s must be above zero, or None for no limit, not {timeout_s}")
         deadline = math.inf if timeout_s is None else time.monotonic() + timeout_s
         self._recommender.check_k(k)
-        with self._changed:
-            self._require_room()
+        self._require_room(1)
         encoded = self._recommender.encode([request], exclude_seen)[0]
-        kind = Kind(encoded.task, k, search or ItemSearchOptions())
-        future: Future[Recommendations] = Future()
+        return Waiting(Kind(encoded.task, k, search or USUAL_SEARCH), encoded, Future(), deadline)
+
+    def enter(self, requests: Sequence[Waiting]) -> None:
+        """Put prepared requests into the line, all of them together.
+
+        Raises:
+            OverloadedError: there are not places for all, so none has entered. ClosedError: the batcher is closed.
+        """
         with self._changed:
-            self._require_room()  # others may have come meanwhile
-            self._number += 1
-            waiting = Waiting(self._number, kind, encoded, future, deadline)
-            self._line.add(waiting)
-            if len(self._line) == 1 or len(self._line) >= self._expected:  # else no worker would leave any earlier
+            self._require_room(len(requests))
+            before = len(self._line)
+            for waiting in requests:
+                self._number += 1
+                waiting.number = self._number
+                self._line.add(waiting)
+            if not before or len(self._line) >= self._expected:  # else no worker would leave any earlier
                 self._changed.notify_all()
-        future.add_done_callback(lambda done: self._forget(waiting) if done.cancelled() else None)
-        return future
+        for waiting in requests:
+            waiting.future.add_done_callback(partial(self._forget, waiting))
 
     @property
     def stats(self) -> BatcherStats:
         """What was done so far."""
         with self._changed:
-            ahead = len(self._line) / self._max_batch + OWN_AND_HALF
-            return BatcherStats(self._answered, self._batches, self._dropped, len(self._line), ahead * self._batch_s)
+            waiting = len(self._line)
+            ahead = waiting // (self._max_batch * len(self._workers))
+            ahead += ahead > 0  # it may be passed over once, by length
+            wait_s = ahead * self._batch_s + max(0.0, self._free_at - time.monotonic())
+            return BatcherStats(self._answered, self._batches, self._dropped, waiting, wait_s, self._batch_s)
 
     def close(self, drain: bool = True) -> None:
         """Take no more requests and return when the workers have ended. May be called again.
@@ -223,11 +251,11 @@ class Batcher:
 
     # --- callers' threads -----------------------------------------------------------------------------------------
 
-    def _require_room(self) -> None:
-        """Refuse a request that must not wait here."""
+    def _require_room(self, requests: int) -> None:
+        """Refuse requests that must not wait here."""
         if self._closed:
             raise ClosedError("this batcher has been closed: make a new one to go on")
-        if len(self._line) >= self._max_pending:
+        if len(self._line) + requests > self._max_pending:
             raise OverloadedError(
                 f"{len(self._line)} requests wait already: tell the client to come back later (HTTP 503), "
                 f"serve with more machines, or let more wait with max_pending"
@@ -241,8 +269,10 @@ class Batcher:
                 return future.result()
             raise RequestTimeoutError(TOO_LATE) from None
 
-    def _forget(self, waiting: Waiting) -> None:
+    def _forget(self, waiting: Waiting, done: Future[Recommendations]) -> None:
         """Drop a cancelled request, so that it neither takes a place in the line nor is computed."""
+        if not done.cancelled():
+            return
         with self._changed:
             removed = self._line.remove(waiting)
             self._dropped += removed
@@ -280,6 +310,7 @@ class Batcher:
     def _answer(self, batch: Sequence[Waiting]) -> None:
         """Run a batch and hand the answers out. Should that fail, one by one: to each its own answer or error."""
         start = time.monotonic()
+        self._free_at = start + self._batch_s
         try:
             answered = list(zip(batch, self._run(batch), strict=True))
         except Exception as error:  # of whatever kind: who waits for the answer must hear of it
@@ -305,9 +336,11 @@ class Batcher:
         with self._changed:
             self._answered += len(batch)
             self._batches += 1
-            self._batch_s += LATEST_SHARE * (seconds - self._batch_s)
+            self._times.append(seconds)
+            self._batch_s = max(self._times)
             self._expected = min(self._max_batch, len(batch) + len(self._line))
-            self._leave_at = time.monotonic() + self._max_wait_s
+            self._free_at = time.monotonic()
+            self._leave_at = self._free_at + self._max_wait_s
         if self._on_batch is not None:
             self._on_batch(len(batch), seconds)
 

@@ -6,6 +6,7 @@ import math
 from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import islice
+from typing import NamedTuple
 
 from podx.decoding.options import ItemSearchOptions
 from podx.requests.encoder import EncodedRequest
@@ -13,8 +14,7 @@ from podx.requests.types import Recommendations
 from podx.text.templates import Task
 
 
-@dataclass(frozen=True)
-class Kind:
+class Kind(NamedTuple):
     """What requests must share to run in one call."""
 
     task: Task
@@ -27,19 +27,19 @@ class Waiting:
     """A request that waits.
 
     Attributes:
-        number: place in the order of arrival.
         kind: what it may be merged with.
         request: looked up and written as tokens.
         future: where its answer goes.
         deadline: time by ``time.monotonic`` after which it is not run.
+        number: place in the order of arrival, once it is in the line.
         passed_over: it was cut into a batch that goes next, though others went before it.
     """
 
-    number: int
     kind: Kind
     request: EncodedRequest
     future: Future[Recommendations]
     deadline: float = math.inf
+    number: int = 0
     passed_over: bool = False
 
     @property

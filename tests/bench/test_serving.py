@@ -5,7 +5,10 @@ from __future__ import annotations
 import dataclasses
 import http.server
 import json
+import subprocess
+import sys
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +16,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import psutil
 import pytest
 from typer.testing import CliRunner
 
@@ -36,7 +40,7 @@ from podx_bench.serving.client import (
     run,
     written,
 )
-from podx_bench.serving.fuzzing import Faults, answered, look
+from podx_bench.serving.fuzzing import answered, look
 from podx_bench.serving.records import (
     CAMPAIGNS,
     FULL,
@@ -59,6 +63,7 @@ from podx_export.pipeline import export_checkpoint
 from podx_train.data.dataset import Dataset
 from podx_train.options import Source, TrainOptions
 from podx_train.training.train import train_model
+from tests.podx.server.client import until
 
 USERS, ITEMS, LENGTH = 20, 40, 5
 Answer = list[Recommendation]
@@ -180,18 +185,20 @@ LISTED = {"a", "b", "c", "d"}
     ],
 )
 def test_every_fault_of_a_list_is_seen(request_: Any, items: list[str], fault: str | None) -> None:
-    faults = Faults()
-    look(faults, request_, [Recommendation(item, -float(n)) for n, item in enumerate(items)], 2, True, LISTED)
-    counts = dataclasses.asdict(faults)
+    counts = Counter[str]()
+    look(counts, request_, [Recommendation(item, -float(n)) for n, item in enumerate(items)], 2, True, LISTED)
     assert (counts.pop("requests"), counts.pop("items")) == (1, len(items))
     assert {name for name, count in counts.items() if count} == ({fault} if fault else set())
 
 
 def test_scores_must_descend() -> None:
-    faults, answers = Faults(), [Recommendation("b", -2.0), Recommendation("c", -1.0)]
-    look(faults, RecommendRequest("u", ["a"]), answers, 2, True, LISTED)
-    look(faults, RecommendRequest("u", ["a"]), [Recommendation("b", float("nan"))] * 2, 2, True, LISTED)
-    assert faults.unordered == 2
+    found, answers = (
+        Counter[str](),
+        [Recommendation("b", -2.0), Recommendation("c", -1.0)],
+    )
+    look(found, RecommendRequest("u", ["a"]), answers, 2, True, LISTED)
+    look(found, RecommendRequest("u", ["a"]), [Recommendation("b", float("nan"))] * 2, 2, True, LISTED)
+    assert found["unordered"] == 2
 
 
 @dataclasses.dataclass
@@ -389,6 +396,25 @@ def test_what_cannot_be_measured_is_named(folders: tuple[Path, Path], tmp_path: 
     with pytest.raises(BundleError):
         run_serving(tmp_path / "missing", data, tmp_path, ServingOptions())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_who_is_ended_ends_its_server(
+    folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle, data = folders
+    monkeypatch.setattr("tests.podx.server.client.PATIENCE_S", 120)  # it imports much
+    arguments = ["serving", str(bundle), "--data", str(data), "--out", str(tmp_path / "out"), "--campaigns", "soak"]
+    code = f"from podx_bench.cli.app import app; app({arguments!r})"
+    campaigns = psutil.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
+
+    def servers() -> list[psutil.Process]:
+        return [process for process in campaigns.children() if "serve" in process.cmdline()]
+
+    until(lambda: servers() and servers()[0].net_connections("tcp") != [])
+    (server,) = servers()
+    campaigns.terminate()
+    assert campaigns.wait(60) != 0
+    assert not server.is_running()
 
 
 @pytest.mark.slow

@@ -504,7 +504,7 @@ def person(number: int, length: int = 1, kind: int = 10) -> Waiting:
     tokens, nothing = np.zeros(length, dtype=np.int64), np.zeros(0, dtype=np.int64)
     source = RecommendRequest(f"user-{number}"), True, "a version"
     request = EncodedRequest(*source, EncodedInput(tokens, tokens), Task.SEQUENTIAL, 0, nothing, None)
-    return Waiting(number, Kind(Task.SEQUENTIAL, kind, ItemSearchOptions()), request, Future())
+    return Waiting(Kind(Task.SEQUENTIAL, kind, ItemSearchOptions()), request, Future(), number=number)
 
 
 def test_the_oldest_goes_first_whatever_its_kind() -> None:
@@ -547,13 +547,13 @@ def test_removing_frees_a_place_once() -> None:
 
 
 def test_it_says_how_long_a_request_would_take(rec: Recommender) -> None:
-    """A moving average of what batches took; a request waits for those ahead, half of one, and its own."""
+    """The slowest of the last batches, beside what is left of the one under way and those ahead."""
     seen: list[tuple[int, float]] = []
     with podx.Batcher(rec, max_batch=4, on_batch=lambda size, seconds: seen.append((size, seconds))) as batcher:
-        assert batcher.stats.expected_s == 0
+        assert (batcher.stats.wait_s, batcher.stats.batch_s) == (0, 0)
         batcher.recommend(USER_IDS[1])
         batcher.recommend(USER_IDS[2])
         (_, first), (_, second) = seen
-        average = 0.3 * second + 0.7 * 0.3 * first
-        assert batcher.stats.expected_s == pytest.approx(1.5 * average)
+        assert batcher.stats.batch_s == max(first, second)
+        assert batcher.stats.wait_s == 0, "the worker is idle"
     assert [size for size, _ in seen] == [1, 1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -127,6 +128,7 @@ def serving(
 
     Exit status 1: a bound is not kept.
     """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the servers end, too
     with telling("serving") as (console, tell):
         results = run_serving(bundle, data, out, ServingOptions(**options), tell)
     report = write_report(serving_report(results), out)

@@ -6,8 +6,8 @@ import asyncio
 import json
 import signal
 import time
+from collections import Counter
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -31,12 +31,11 @@ from podx_bench.serving.records import (
     Check,
     LoadRecord,
     ServingOptions,
-    Size,
     at_least,
     at_most,
     none,
 )
-from podx_bench.serving.server import KEY, Served, serving
+from podx_bench.serving.server import KEY, Served
 from podx_bench.workload.work import WorkItem
 
 FULL_BATCHES = "podx_bench.serving.server:FullBatches"
@@ -50,11 +49,11 @@ WARM_UP_S = 60.0
 CONNECTIONS = 1024
 LATE = 504
 PATIENT_MS = 30_000
-"""Deadline of requests where times do not count: the machine may be busy with other work."""
+"""Deadline of requests where none may be late: all clients are to be answered, or the machine may be busy."""
 GROWTH = "growth of memory after warm-up, MB"
 MOST_GROWTH_MB = 20.0
-BURST, LEAVING = 256, 0.3
-"""Clients that ask at once, and the share that leaves."""
+BURST, LEAVERS = 256, 76
+"""Clients that ask at once, and those of them that leave."""
 LEAVE_AFTER_S = 0.2
 
 
@@ -72,16 +71,6 @@ class Ground:
     options: ServingOptions
     tell: Tell
 
-    @property
-    def size(self) -> Size:
-        """How much is done."""
-        return self.options.size
-
-    @property
-    def judged(self) -> bool:
-        """Whether times count."""
-        return not self.options.short
-
     @cached_property
     def requests(self) -> list[bytes]:
         """For ``/v1/recommend``."""
@@ -92,31 +81,32 @@ class Ground:
         lists = {"history": item.items, "exclude": item.exclude}
         return {"user": item.user, "k": self.options.k, **lists}
 
-    def served(self, *flags: str, bundle: Path | None = None) -> AbstractContextManager[Served]:
-        """A server of the bundle."""
+    def served(self, *flags: str, bundle: Path | None = None) -> Served:
+        """A server of the bundle. ``flags``: of ``podx serve``, beside those that the options name."""
         asked = self.options
-        usual = ["--device", asked.device, "--threads", str(asked.threads), "--max-batch", str(asked.max_batch)]
-        if not self.judged:
-            usual += ["--timeout-ms", str(PATIENT_MS)]
-        return serving(bundle or self.bundle, [*usual, *flags], self.requests[0])
+        usual = {"device": asked.device, "threads": asked.threads, "max-batch": asked.max_batch}
+        usual["timeout-ms"] = asked.timeout_ms if self.options.judged else PATIENT_MS
+        named = [word for name, value in usual.items() for word in (f"--{name}", str(value))]
+        return Served(bundle or self.bundle, [*named, *flags], self.requests[0])
 
     def capacity(self, server: Served) -> float:
         """Answers a second that :data:`USUAL_CLIENTS` clients get, when the server is warm."""
         self.tell("capacity")
-        loads = [run(closed_loop(server.port, self.requests, USUAL_CLIENTS, lasting(self.size.load_s))) for _ in "12"]
-        return loads[-1].rate
+        for _ in range(2):
+            log = run(closed_loop(server.port, self.requests, USUAL_CLIENTS, lasting(self.options.size.load_s)))
+        return log.rate
 
 
 def load(ground: Ground) -> CampaignRecord:
     """Numbers of clients, each beside full batches of ``recommend_batch`` in the same turn."""
-    options, size, requests = ground.options, ground.size, ground.requests
+    options, size, requests = ground.options, ground.options.size, ground.requests
     turns: dict[int, list[LoadRecord]] = {clients: [] for clients in options.clients}
     full = Child(
         FULL_BATCHES, ground.bundle, options.device, options.threads, ground.asked, options.max_batch, options.k,
         name="full batches", advice="make room", environment=thread_environment(options.threads),
     )  # fmt: skip
     errors = 0
-    with ground.served() as server, full:
+    with ground.served("--timeout-ms", str(PATIENT_MS)) as server, full:
         ground.capacity(server)
         for _ in range(size.rounds):
             for clients, records in turns.items():
@@ -133,7 +123,7 @@ def load(ground: Ground) -> CampaignRecord:
                 records.append(LoadRecord(clients, len(log), log.rate, log.rate / rate, p50, p99, rows / calls, cores))
     measured = tuple(_median(records) for records in turns.values())
     usual = next((record for record in measured if record.clients == USUAL_CLIENTS), measured[-1])
-    bound = at_least(f"answers of {usual.clients} clients ÷ full batches", usual.ratio, 0.85, ground.judged)
+    bound = at_least(f"answers of {usual.clients} clients ÷ full batches", usual.ratio, 0.85, ground.options.judged)
     return CampaignRecord("load", 0, (bound, none("errors", errors)), measured)
 
 
@@ -146,7 +136,7 @@ def _median(records: Sequence[LoadRecord]) -> LoadRecord:
 
 def soak(ground: Ground) -> CampaignRecord:
     """A long time at 80 % of capacity."""
-    seconds = ground.size.soak_s if ground.options.soak_minutes is None else 60 * ground.options.soak_minutes
+    seconds = ground.options.size.soak_s if ground.options.soak_minutes is None else 60 * ground.options.soak_minutes
     with ground.served() as server:
         rate = SOAK * ground.capacity(server)
         _questions(ground, server, rate, min(seconds, WARM_UP_S))
@@ -160,10 +150,10 @@ def soak(ground: Ground) -> CampaignRecord:
         Check("minutes", seconds / 60),
         Check("questions a second", rate),
         none("errors", log.errors - late),
-        at_most("refused, too late or never sent", late, 0, ground.judged),
-        at_most(GROWTH, growth, MOST_GROWTH_MB, ground.judged),
+        at_most("refused, too late or never sent", late, 0, ground.options.judged),
+        at_most(GROWTH, growth, MOST_GROWTH_MB, ground.options.judged),
         Check("p99 of the first fifth, ms", first),
-        at_most("p99 of the last fifth ÷ the first", last / first if first else 0.0, 1.2, ground.judged),
+        at_most("p99 of the last fifth ÷ the first", last / first if first else 0.0, 1.2, ground.options.judged),
     )
     return CampaignRecord("soak", 0, checks)
 
@@ -172,22 +162,22 @@ def overload(ground: Ground) -> CampaignRecord:
     """Five times the capacity."""
     with ground.served() as server:
         peak = ground.capacity(server)
-        _questions(ground, server, OVERLOAD * peak, ground.size.overload_s / 3)
+        _questions(ground, server, OVERLOAD * peak, ground.options.size.overload_s / 3)
         before = server.rss_mb
         ground.tell("overload")
-        log = _questions(ground, server, OVERLOAD * peak, ground.size.overload_s)
+        log = _questions(ground, server, OVERLOAD * peak, ground.options.size.overload_s)
         growth = server.rss_mb - before
     sent, refused = len(log), log.count(REFUSED)
     checks = (
         Check("peak, answers a second", peak),
         Check("questions a second ÷ peak", (sent + log.unsent) / log.seconds / peak),
         Check("of them, never sent for want of a free connection", log.unsent / (sent + log.unsent)),
-        at_least("answers a second ÷ peak", log.rate / peak, 0.9, ground.judged),
+        at_least("answers a second ÷ peak", log.rate / peak, 0.9, ground.options.judged),
         Check("p99 of answers, ms", log.percentile(99)),
-        at_most("p99 of refusals, ms", log.percentile(99, REFUSED), 20, ground.judged),
+        at_most("p99 of refusals, ms", log.percentile(99, REFUSED), 20, ground.options.judged),
         Check("refused of those sent", refused / sent),
         none("answered with anything but 200, 429 and 504", sent - log.count(OK) - refused - log.count(LATE)),
-        at_most(GROWTH, growth, MOST_GROWTH_MB, ground.judged),
+        at_most(GROWTH, growth, MOST_GROWTH_MB, ground.options.judged),
     )  # fmt: skip
     return CampaignRecord("overload", 0, checks)
 
@@ -198,9 +188,9 @@ def _questions(ground: Ground, server: Served, rate: float, seconds: float) -> L
 
 def stop(ground: Ground) -> CampaignRecord:
     """SIGTERM and kill -9 in turns under load, and each time a server that takes the port again."""
-    lost, wrong, statuses, starts, cut = 0, 0, set[int](), list[float](), 0
-    for number in range(2 * ground.size.stops):
-        ground.tell(f"stop {number + 1} of {2 * ground.size.stops}")
+    lost, wrong, statuses, starts = Counter[signal.Signals](), 0, set[int](), list[float]()
+    for number in range(2 * ground.options.size.stops):
+        ground.tell(f"stop {number + 1} of {2 * ground.options.size.stops}")
         chosen = (signal.SIGTERM, signal.SIGKILL)[number % 2]
         with ground.served() as server:
             log = run(_ended(server, ground.requests, chosen, 0.5 + 0.1 * number))
@@ -208,18 +198,15 @@ def stop(ground: Ground) -> CampaignRecord:
             with ground.served("--port", str(server.port)) as again:
                 starts.append(again.start_s)
         wrong += len(log) - log.count(OK) - log.count(NO_ANSWER)
-        if chosen is signal.SIGTERM:
-            lost += log.count(NO_ANSWER)
-            statuses.add(status)
-        else:
-            cut += log.count(NO_ANSWER)
+        lost[chosen] += log.count(NO_ANSWER)
+        statuses |= {status} if chosen is signal.SIGTERM else set()
     checks = (
-        Check("servers ended under load", 2 * ground.size.stops),
-        none("SIGTERM: accepted and not answered", lost),
+        Check("servers ended under load", 2 * ground.options.size.stops),
+        none("SIGTERM: accepted and not answered", lost[signal.SIGTERM]),
         none("SIGTERM: exit status", max(statuses)),
-        Check("kill -9: cut off", cut),
+        Check("kill -9: cut off", lost[signal.SIGKILL]),
         none("answered with anything but 200", wrong),
-        at_most("slowest start to the first answer, s", max(starts), 3, ground.judged),
+        at_most("slowest start to the first answer, s", max(starts), 3, ground.options.judged),
     )
     return CampaignRecord("stop", 0, checks)
 
@@ -234,50 +221,40 @@ async def _ended(server: Served, requests: Sequence[bytes], number: signal.Signa
 def vanish(ground: Ground) -> CampaignRecord:
     """Clients that ask behind a long queue; 30 % of them leave before it is their turn."""
     room = ("--max-pending", "1000000", "--timeout-ms", "60000", "--max-body-kb", str(10**6))
-    bursts, noticed = list[_Burst](), 0
+    left, noticed, stayed, answered, computed = 0, 0, 0, 0, 0
+    gone = f'podx_requests_total{{route="{RECOMMEND}",status="499"}}'
     with ground.served(*room) as server:
-        ahead = int(ground.capacity(server))
-        while len(bursts) < ground.size.bursts:
-            ground.tell(f"vanish: burst {len(bursts) + 1} of {ground.size.bursts} behind {ahead} questions")
+        ahead, bursts = int(ground.capacity(server)), 0
+        while bursts < ground.options.size.bursts:
+            ground.tell(f"vanish: burst {bursts + 1} of {ground.options.size.bursts} behind {ahead} questions")
             before = server.metrics()
-            burst = run(_burst(ground, server.port, ahead))
+            in_time, answers = run(_burst(ground, server.port, ahead))
             after = server.metrics()
-            if burst.in_time:
-                left = f'podx_requests_total{{route="{RECOMMEND}",status="499"}}'
-                noticed += int(after.get(left, 0) - before.get(left, 0))
-                burst.computed = int(after["podx_batch_size_sum"] - before["podx_batch_size_sum"])
-                bursts.append(burst)
-            else:
+            if not in_time:
                 ahead *= 2
-    left, answered = (sum(getattr(burst, of) for burst in bursts) for of in ("left", "answered"))
+                continue
+            bursts, left, stayed = bursts + 1, left + LEAVERS, stayed + ahead + BURST - LEAVERS
+            noticed += int(after.get(gone, 0) - before.get(gone, 0))
+            computed += int(after["podx_batch_size_sum"] - before["podx_batch_size_sum"])
+            answered += answers
     checks = (
         Check("clients that left", left),
         none("left, and not noticed", left - noticed),
-        none("computed for nobody", sum(burst.computed for burst in bursts) - answered),
-        none("stayed, and not answered", sum(burst.stayed for burst in bursts) - answered),
+        none("computed for nobody", computed - answered),
+        none("stayed, and not answered", stayed - answered),
     )
     return CampaignRecord("vanish", 0, checks)
 
 
-@dataclass
-class _Burst:
-    """Questions, by what became of them. ``in_time``: those who left did so before it was their turn."""
-
-    left: int
-    stayed: int
-    answered: int
-    in_time: bool
-    computed: int = 0
-
-
-async def _burst(ground: Ground, port: int, ahead: int) -> _Burst:
+async def _burst(ground: Ground, port: int, ahead: int) -> tuple[bool, int]:
+    """Whether those who left did so before it was their turn, and how many of the others were answered."""
     requests, items = ground.requests, ground.asked
     queue = written(RECOMMEND, {"requests": [ground.body(items[n % len(items)]) for n in range(ahead)]}, KEY)
     before = asyncio.create_task(Connection(port).ask(queue))
     await asyncio.sleep(LEAVE_AFTER_S)
-    leaving = [Connection(port) for _ in range(int(LEAVING * BURST))]
+    leaving = [Connection(port) for _ in range(LEAVERS)]
     asked = [requests[number % len(requests)] for number in range(BURST)]
-    staying = [asyncio.create_task(Connection(port).ask(request)) for request in asked[len(leaving) :]]
+    staying = [asyncio.create_task(Connection(port).ask(request)) for request in asked[LEAVERS:]]
     for connection, request in zip(leaving, asked, strict=False):
         await connection.send(request)
     await asyncio.sleep(LEAVE_AFTER_S)
@@ -287,5 +264,4 @@ async def _burst(ground: Ground, port: int, ahead: int) -> _Burst:
     in_time = not before.done()
     status, body = await before
     answered = sum("items" in row for row in json.loads(body)["answers"]) if status == OK else 0
-    answered += sum([(await answer)[0] == OK for answer in staying])
-    return _Burst(len(leaving), ahead + len(staying), answered, in_time)
+    return in_time, answered + sum([(await answer)[0] == OK for answer in staying])

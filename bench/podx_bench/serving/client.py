@@ -22,6 +22,8 @@ HOST = "127.0.0.1"
 PATIENCE_S = 60.0
 """After which no answer is waited for any longer."""
 OK, REFUSED = 200, 429
+REFUSED_S = 0.05
+"""After which a client that was refused asks again, where it asks whenever it has an answer."""
 NO_ANSWER = 0
 Judge = Callable[[int, int, bytes], None]
 """Told request number, status and body of every answer."""
@@ -138,6 +140,8 @@ async def closed_loop(
             judge(number % len(requests), status, body)
             if status == NO_ANSWER:
                 break
+            if status == REFUSED:
+                await asyncio.sleep(REFUSED_S)
             number += clients
         connection.close()
 

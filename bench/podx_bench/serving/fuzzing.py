@@ -7,7 +7,6 @@ import json
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
@@ -71,7 +70,7 @@ def ask_nonsense(server: Served, ground: Ground) -> tuple[Counter[int], list[str
         raise DependencyError("the campaign schema needs schemathesis: pip install 'podx[bench]'") from error
     document = json.loads(server.ask(written("/openapi.json", key=KEY))[1])
     connection = http.client.HTTPConnection(HOST, server.port, timeout=PATIENCE_S)
-    statuses, notes, count = Counter[int](), list[str](), ground.options.cases or ground.size.cases
+    statuses, notes, count = Counter[int](), list[str](), ground.options.cases or ground.options.size.cases
 
     def ask(case: Any) -> None:
         status, said = answered(connection, case)
@@ -122,7 +121,7 @@ def answered(connection: http.client.HTTPConnection, case: Any) -> tuple[int, st
 def bundles(ground: Ground) -> CampaignRecord:
     """Damaged bundles are loaded, in processes of their own, which a fault may end."""
     outcomes, faults = Counter[str](), list[str]()
-    count = ground.options.cases or ground.size.bundles
+    count = ground.options.cases or ground.options.size.bundles
     for first in range(0, count, CHUNK):
         ground.tell(f"damaged bundles: {first} of {count}")
         numbers = list(range(first, min(first + CHUNK, count)))
@@ -187,45 +186,33 @@ def _question(recommender: Recommender) -> tuple[str, list[str]]:
 # --- the library ------------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class Faults:
-    """Of answers: how many there were, and how many of them are what."""
-
-    requests: int = 0
-    items: int = 0
-    invalid: int = 0
-    repeated: int = 0
-    excluded: int = 0
-    seen: int = 0
-    missing: int = 0
-    unordered: int = 0
+FAULTS = {
+    "invalid": "not of the catalog, the allowed or the candidates",
+    "repeated": "repeated",
+    "excluded": "excluded",
+    "seen": "seen",
+    "missing": "fewer items than wanted and permitted",
+    "unordered": "scores not numbers, or not descending",
+}
+"""What no answer may have."""
 
 
 def library(ground: Ground) -> CampaignRecord:
     """Random requests: histories, exclusions, allowed items and candidates of every length, and numbers of answers."""
-    count = ground.options.cases or ground.size.library
-    faults: Faults = run_in_child(
-        f"{HERE}:ask_library", ground.bundle, count, ground.options.seed, returns=Faults,
+    count = ground.options.cases or ground.options.size.library
+    found: dict[str, int] = run_in_child(
+        f"{HERE}:ask_library", ground.bundle, count, ground.options.seed, returns=dict[str, int],
         name="the library", advice="report it", environment=thread_environment(ground.options.threads),
         tell=ground.tell, timeout=24 * 3600.0,
     )  # fmt: skip
-    checks = (
-        Check("requests", faults.requests),
-        Check("items that came back", faults.items),
-        none("not of the catalog, the allowed or the candidates", faults.invalid),
-        none("repeated", faults.repeated),
-        none("excluded", faults.excluded),
-        none("seen", faults.seen),
-        none("fewer items than wanted and permitted", faults.missing),
-        none("scores not numbers, or not descending", faults.unordered),
-    )
-    return CampaignRecord("library", 0, checks)
+    counted = Check("requests", found["requests"]), Check("items that came back", found["items"])
+    return CampaignRecord("library", 0, (*counted, *(none(said, found[name]) for name, said in FAULTS.items())))
 
 
-def ask_library(bundle: Path, count: int, seed: int) -> Faults:
+def ask_library(bundle: Path, count: int, seed: int) -> Counter[str]:
     """Ask ``count`` random requests, in batches, and look at every answer."""
     recommender = podx.load(bundle)
-    random, faults, loaded = np.random.default_rng(seed), Faults(), recommender.bundle
+    random, found, loaded = np.random.default_rng(seed), Counter[str](), recommender.bundle
     items, users = ([bytes(raw).decode() for raw in ids.raw_ids] for ids in (loaded.catalog.items, loaded.users.ids))
     listed = {item for item, there in zip(items, loaded.catalog.listed.tolist(), strict=True) if there}
     longest = min(LONGEST, loaded.manifest.max_history)
@@ -244,9 +231,9 @@ def ask_library(bundle: Path, count: int, seed: int) -> Faults:
         candidates, history = some(1, 20), some(1, longest) if one_pass else None
         return RankRequest(some(1, 1, users)[0], candidates, some(0, 5, candidates), history)
 
-    while faults.requests < count:
-        tell(f"library: {faults.requests:,} of {count:,}")
-        rows, k, seen = range(min(BATCH, count - faults.requests)), int(random.integers(1, 31)), random.random() < 0.8
+    while found["requests"] < count:
+        tell(f"library: {found['requests']:,} of {count:,}")
+        rows, k, seen = range(min(BATCH, count - found["requests"])), int(random.integers(1, 31)), random.random() < 0.8
         if ranks and random.random() < 0.5:
             rankings = [ranking() for _ in rows]
             pairs: list[Any] = list(zip(rankings, recommender.rank_batch(rankings, k), strict=True))
@@ -254,12 +241,12 @@ def ask_library(bundle: Path, count: int, seed: int) -> Faults:
             wanted = [recommendation() for _ in rows]
             pairs = list(zip(wanted, recommender.recommend_batch(wanted, k, exclude_seen=seen), strict=True))
         for request, answer in pairs:
-            look(faults, request, answer, k, seen, listed)
-    return faults
+            look(found, request, answer, k, seen, listed)
+    return found
 
 
 def look(
-    faults: Faults,
+    found: Counter[str],
     request: RecommendRequest | RankRequest,
     answer: Sequence[Recommendation],
     k: int,
@@ -272,11 +259,11 @@ def look(
     allowed = listed if among is None else listed & set(among)
     excluded, seen = set(request.exclude), set() if ranked or not exclude_seen else set(request.history or ())
     items, scores = [each.item for each in answer], [each.score for each in answer]
-    faults.requests += 1
-    faults.items += len(items)
-    faults.invalid += sum(item not in allowed for item in items)
-    faults.repeated += len(items) - len(set(items))
-    faults.excluded += len(excluded.intersection(items))
-    faults.seen += len(seen.intersection(items))
-    faults.missing += min(k, len(allowed - excluded - seen)) - len(items)
-    faults.unordered += not (np.isfinite(scores).all() and all(a >= b for a, b in pairwise(scores)))
+    found["requests"] += 1
+    found["items"] += len(items)
+    found["invalid"] += sum(item not in allowed for item in items)
+    found["repeated"] += len(items) - len(set(items))
+    found["excluded"] += len(excluded.intersection(items))
+    found["seen"] += len(seen.intersection(items))
+    found["missing"] += min(k, len(allowed - excluded - seen)) - len(items)
+    found["unordered"] += not (np.isfinite(scores).all() and all(a >= b for a, b in pairwise(scores)))

@@ -76,6 +76,7 @@ class ServingOptions(BaseOptions):
     soak_minutes: float | None = option(None, "Length of the soak; default: 30.", above=0)
     cases: int | None = option(None, "Requests of schema and library, and damaged bundles; default: theirs.", least=1)
     max_batch: int = option(DEFAULT_BATCH_SIZE, "Most requests of one call of the model.", least=1)
+    timeout_ms: float = option(1000.0, "Milliseconds in which the server answers or refuses; load: 30,000.", above=0)
     k: int = option(DEFAULT_K, "Answers per request.", flag="-k,--count", least=1)
     device: str = option("cpu", "cpu or cuda.", choices=DEVICES)
 
@@ -83,6 +84,11 @@ class ServingOptions(BaseOptions):
     def size(self) -> Size:
         """How much is done."""
         return SHORT if self.short else FULL
+
+    @property
+    def judged(self) -> bool:
+        """Whether times count."""
+        return not self.short
 
 
 @dataclass(frozen=True)

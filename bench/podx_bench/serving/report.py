@@ -8,7 +8,7 @@ from podx_bench.pages.about import machine_rows, model_rows
 from podx_bench.pages.drawing import OURS_COLOUR, Line, line_chart
 from podx_bench.pages.render import Report, Section
 from podx_bench.pages.table import NONE, Column, TextTable, figures_table, short
-from podx_bench.serving.records import CAMPAIGNS, CampaignRecord, LoadRecord, ServingResults
+from podx_bench.serving.records import CAMPAIGNS, LoadRecord, ServingResults
 
 KEPT = {True: "yes", False: "NO", None: NONE}
 SHARED = "Server and clients share the processor's cores."
@@ -47,17 +47,6 @@ def _load_table(records: tuple[LoadRecord, ...], max_batch: int) -> TextTable:
     return figures_table("Load by number of clients", ("clients",), rows, COLUMNS, (note,))
 
 
-def serving_charts(records: tuple[CampaignRecord, ...]) -> tuple[str, ...]:
-    """Answers a second against the number of clients; none where there was no such campaign."""
-    measured = [load for record in records for load in record.load]
-    if not measured:
-        return ()
-    line = Line("podx serve", tuple((load.clients, load.users_per_s) for load in measured), OURS_COLOUR)
-    return (
-        line_chart("Throughput against clients", ("clients that ask at the same time", "answers per second"), [line]),
-    )
-
-
 def serving_report(results: ServingResults) -> Report:
     """The report of a run."""
     failed = [record.name for record in results.records if not record.passed]
@@ -67,6 +56,12 @@ def serving_report(results: ServingResults) -> Report:
     )  # fmt: skip
     if results.options["short"]:
         said += " This is the short form: times are shown and not judged."
-    sections = (Section(serving_charts(results.records), tuple(serving_tables(results))),)
+    load = [(each.clients, each.users_per_s) for record in results.records for each in record.load]
+    axes, line = (
+        ("clients that ask at the same time", "answers per second"),
+        Line("podx serve", tuple(load), OURS_COLOUR),
+    )
+    charts = (line_chart("Throughput against clients", axes, [line]),) if load else ()
+    sections = (Section(charts, tuple(serving_tables(results))),)
     facts = (("Model, data and machine", [*model_rows(results), *machine_rows(results.environment)]),)
     return Report("podx bench serving", said, sections, facts, (SHARED,))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import secrets
 import signal
@@ -10,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
@@ -32,7 +31,7 @@ QUIT_S = 60.0
 
 
 class Served:
-    """A server on a port of its own.
+    """A server on a port of its own. A context manager: leaving it ends the server.
 
     Args:
         bundle: what it answers from.
@@ -56,12 +55,17 @@ class Served:
                 command, stdout=subprocess.PIPE, stderr=log, text=True, env=thread_environment(0)
             )
         assert self._process.stdout is not None
-        said = re.search(r":(\d+)/", self._process.stdout.readline())
+        try:
+            said = re.search(r":(\d+)/", self._process.stdout.readline())
+        except KeyboardInterrupt:
+            self.close()
+            raise
         if said is None:
             raise EngineError(f"podx serve does not start: {self.close() or 'it says nothing'}")
         self.port = int(said[1])
-        if self.ask(first)[0] != OK:
-            raise EngineError(f"podx serve does not answer {first!r}: {self.ask(first)[1]!r}; {self.close()}")
+        status, body = self.ask(first)
+        if status != OK:
+            raise EngineError(f"podx serve does not answer {first!r}: {body!r}; {self.close()}")
         self.start_s = time.perf_counter() - start
 
     def ask(self, request: bytes) -> tuple[int, bytes]:
@@ -86,6 +90,12 @@ class Served:
         """Its exit status, when it has ended."""
         return self._process.wait(QUIT_S)
 
+    def __enter__(self) -> Served:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> str:
         """End it, and return what it wrote on stderr."""
         if self._process.poll() is None:
@@ -99,16 +109,6 @@ class Served:
         said = self._log.read_text(errors="replace") if self._log.exists() else ""
         self._files.cleanup()
         return said
-
-
-@contextlib.contextmanager
-def serving(bundle: Path, flags: Sequence[str], first: bytes) -> Iterator[Served]:
-    """A server that is ended afterwards."""
-    served = Served(bundle, flags, first)
-    try:
-        yield served
-    finally:
-        served.close()
 
 
 class FullBatches:

@@ -81,7 +81,7 @@ def swap(ground: Ground) -> CampaignRecord:
             wrong, refused = run(_swaps(ground, server, judged, versions, broken))
             growth = server.rss_mb - before
     checks = (
-        Check("swaps", ground.size.swaps),
+        Check("swaps", ground.options.size.swaps),
         Check("answers compared", sum(judged.by_version.values())),
         Check("of them from the second bundle", judged.by_version[versions[1]]),
         none("requests dropped", judged.dropped),
@@ -114,8 +114,8 @@ async def _swaps(
     stopped, admin, wrong, refused, current = asyncio.Event(), Connection(server.port), 0, 0, 0
     loop = closed_loop(server.port, ground.requests, CLIENTS, lambda: not stopped.is_set(), judged)
     clients = asyncio.create_task(loop)
-    for number in range(1, ground.size.swaps + 1):
-        ground.tell(f"swap {number} of {ground.size.swaps}")
+    for number in range(1, ground.options.size.swaps + 1):
+        ground.tell(f"swap {number} of {ground.options.size.swaps}")
         spoilt = broken[number // EVERY % len(broken)] if number % EVERY == 0 else None
         name = spoilt or BUNDLES[1 - current]
         status, body = await admin.ask(written("/admin/reload", {"path": name}, KEY))

@@ -20,9 +20,11 @@ from pathlib import Path
 import pytest
 
 import podx.server
+from podx.cli import main
 from podx.errors import ConfigError, DependencyError
-from podx.server.command import listen
+from podx.server.command import DOORS, Server, listen
 from tests.podx.bundles import ITEM_IDS, USER_IDS, write_bundle
+from tests.podx.fakes import FakeGraphModel
 from tests.podx.server.client import Client, until
 from tests.podx.server.launch import DELAY
 from tests.podx.test_layers import BLOCKER, NEVER_IN_THE_RUNTIME, REPOSITORY, run_python
@@ -96,6 +98,49 @@ def test_at_its_end_every_accepted_request_is_answered(bundle_path: Path, number
         assert server.process.wait(20) == 0
         with pytest.raises(ConnectionError):
             server.client.ask("/health/live")
+
+
+def test_at_its_end_who_has_just_come_is_not_cut_off(bundle_path: Path) -> None:
+    """Clients come by new connections all the time: each is answered or finds the door closed, never a broken one."""
+    with serving(bundle_path, "--timeout-ms", "20000", delay_s=0.002) as server:
+        broken: list[Exception] = []
+        answered: list[int] = []
+
+        def ask() -> None:
+            while True:
+                try:
+                    answered.append(server.client.ask("/v1/recommend", ASK).status)
+                except ConnectionRefusedError:
+                    return
+                except (OSError, http.client.HTTPException) as error:
+                    broken.append(error)
+
+        threads = [threading.Thread(target=ask) for _ in range(24)]
+        for thread in threads:
+            thread.start()
+        until(lambda: len(answered) > 100)
+        server.process.send_signal(signal.SIGTERM)
+        for thread in threads:
+            thread.join(20)
+        assert server.process.wait(20) == 0
+    assert not broken and set(answered) == {200}
+
+
+def test_many_new_clients_are_taken_on_in_one_round_of_the_loop(
+    bundle_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rounds are long under load: with one handle of the socket, the last of many would wait for as many rounds."""
+    doors: list[socket.socket] = []
+    monkeypatch.setattr("podx.snapshot.GraphModel", FakeGraphModel)
+    monkeypatch.setattr(Server, "run", lambda self, sockets: doors.extend(sockets))
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(sys, "argv", ["podx", "serve", str(bundle_path), "--port", "0"])
+    with contextlib.suppress(SystemExit):
+        main()
+    assert len(doors) == DOORS > 100
+    assert len({door.getsockname() for door in doors}) == 1
+    for door in doors:
+        door.close()
 
 
 def test_it_takes_over_a_bundle_that_replaces_the_folder(tmp_path: Path, tokenizer_path: Path) -> None:

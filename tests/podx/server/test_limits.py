@@ -83,13 +83,14 @@ def test_a_full_queue_refuses_at_once(start: Start, held: type[HeldModel]) -> No
 
 
 @pytest.mark.parametrize(
-    ("waiting", "expected_s", "status"), [(32, 1.1, 429), (31, 1.1, 200), (32, 0.9, 200), (256, 0.1, 429)]
+    ("waiting", "wait_s", "batch_s", "status"),
+    [(1, 0.6, 0.5, 429), (255, 0.4, 0.5, 200), (256, 0.1, 0.1, 429), (0, 0.0, 1.1, 200), (31, 0.1, 1.1, 429)],
 )
 def test_what_would_be_answered_too_late_is_refused(
-    client: Client, monkeypatch: pytest.MonkeyPatch, waiting: int, expected_s: float, status: int
+    client: Client, monkeypatch: pytest.MonkeyPatch, waiting: int, wait_s: float, batch_s: float, status: int
 ) -> None:
-    """With batches of 32, a second for each request and places for 256."""
-    monkeypatch.setattr(Batcher, "stats", property(lambda _: BatcherStats(0, 0, 0, waiting, expected_s)))
+    """With a second for each request and places for 256. An idle server takes a request however slow its last were."""
+    monkeypatch.setattr(Batcher, "stats", property(lambda _: BatcherStats(0, 0, 0, waiting, wait_s, batch_s)))
     assert client.ask(RECOMMEND, ASK).status == status
 
 
