@@ -20,7 +20,7 @@ from podx_export.blocks.integer import integer_output
 from podx_export.blocks.layers import add_and_norm, additive_mask, attention, embed, feed_forward, linear, rms_norm
 from podx_export.blocks.rows import Grid, Rows
 from podx_export.blocks.self_attention import SelfAttention, SlotAttention
-from podx_export.blocks.source import DecoderLayer, Float32Array, SourceModel
+from podx_export.blocks.source import Attention, DecoderLayer, Float32Array, SourceModel
 from podx_export.blocks.weights import WeightStore
 
 
@@ -30,6 +30,7 @@ class TokenRows:
 
     Attributes:
         hidden: embedded tokens. query, key, value: of the first self-attention; no query where nothing came before.
+            Of a token that nothing follows either: only the value, multiplied by the output weights.
     """
 
     hidden: str
@@ -39,12 +40,23 @@ class TokenRows:
 
     @classmethod
     def of(
-        cls, graph: GraphBuilder, model: SourceModel, hidden: str, query: bool = True, constant: bool = False
+        cls,
+        graph: GraphBuilder,
+        model: SourceModel,
+        hidden: str,
+        query: bool = True,
+        constant: bool = False,
+        alone: bool = False,
     ) -> TokenRows:
-        """``hidden``: [rows, d]; ``constant``: it depends on no input, so that all is computed at load."""
+        """``hidden``: [rows, d]; ``constant``: it depends on no input, so that all is computed at load.
+
+        ``alone``: nothing comes before or after.
+        """
         weights = model.decoder[0].attention
         with graph.scope("layers.0"), graph.scope("self_attention"):
             normed = rms_norm(graph, hidden, "decoder.0.norm", weights.norm, model.epsilon)
+            if alone:
+                return cls(hidden, "", "", _of_itself(graph, normed, "decoder.0", weights))
             parts = [("key", weights.key), ("value", weights.value), *([("query", weights.query)] if query else [])]
             made = {part: linear(graph, normed, f"decoder.0.{part}", weight, constant) for part, weight in parts}
             return cls(hidden, made.get("query", ""), made["key"], made["value"])
@@ -175,6 +187,8 @@ def _self_attention(
     """``x``: normed rows, or those that enter the first layer."""
     weights = layer.attention
     with graph.scope("self_attention"):
+        if attention.alone:
+            return x.value if isinstance(x, TokenRows) else _of_itself(graph, x, prefix, weights)
         if isinstance(x, TokenRows):
             query, key, value = x.query, x.key, x.value
         else:
@@ -182,6 +196,11 @@ def _self_attention(
             value = linear(graph, x, f"{prefix}.value", weights.value)
             query = linear(graph, x, f"{prefix}.query", weights.query) if attention.needs_query else ""
         return linear(graph, attention.mix(graph, number, query, key, value), f"{prefix}.out", weights.out)
+
+
+def _of_itself(graph: GraphBuilder, x: str, prefix: str, weights: Attention) -> str:
+    """What attention makes of a token that sees itself alone: its value, whose two products are one."""
+    return linear(graph, x, f"{prefix}.value_out", weights.value @ weights.out)
 
 
 def _cross_attention(

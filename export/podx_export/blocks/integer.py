@@ -26,7 +26,7 @@ ANY_SCALE = 1e38
 
 @dataclass(frozen=True)
 class RoundedRows:
-    """``values``: uint8 [rows, in]; ``scale``: float32 [rows], what a step of each row is worth; ``zero``: see ZERO."""
+    """``values``: uint8 [rows, in]; ``scale``: float32 [rows, 1], a step of each row; ``zero``: see ZERO."""
 
     values: str
     scale: str
@@ -42,7 +42,8 @@ def _signed_rows(graph: GraphBuilder, x: str) -> RoundedRows:
     if x not in graph.rounded:
         scale = _scale(graph, _largest(graph, graph.make("Abs", x)), 255 - ZERO)
         zeros = graph.make("QuantizeLinear", scale, graph.float_scalar(ANY_SCALE), zero)  # one for each row
-        graph.rounded[x] = graph.make("QuantizeLinear", x, scale, zeros, axis=0), scale
+        values = graph.make("QuantizeLinear", x, scale, zeros, axis=0)
+        graph.rounded[x] = values, graph.unsqueeze(scale, 1)
     return RoundedRows(*graph.rounded[x], zero)
 
 
@@ -50,7 +51,7 @@ def _relu_rows(graph: GraphBuilder, x: str) -> RoundedRows:
     """The same after a Relu, which needs no operator: rounding to unsigned integers makes zeros of negative values."""
     scale = _scale(graph, graph.make("Relu", _largest(graph, x)), 255)
     zero = graph.weight("zero.relu", np.array(0, dtype=np.uint8))
-    return RoundedRows(graph.make("QuantizeLinear", x, scale, axis=0), scale, zero)
+    return RoundedRows(graph.make("QuantizeLinear", x, scale, axis=0), graph.unsqueeze(scale, 1), zero)
 
 
 def _largest(graph: GraphBuilder, x: str) -> str:
@@ -65,7 +66,7 @@ def _scale(graph: GraphBuilder, largest: str, steps: int) -> str:
 def integer_linear(graph: GraphBuilder, x: str, name: str, weight: Float32Array) -> str:
     """``x @ weight``: [rows, in] → [rows, out]."""
     rows = _signed_rows(graph, x)
-    return _scaled(graph, _unscaled(graph, rows, name, weight), rows.scale)
+    return graph.make("Mul", _unscaled(graph, rows, name, weight), rows.scale)
 
 
 def folded_linear(graph: GraphBuilder, x: str, name: str, weight: Float32Array) -> str:
@@ -85,7 +86,7 @@ def integer_relu_feed_forward(
     rows = _signed_rows(graph, x)
     hidden = _relu_rows(graph, _unscaled(graph, rows, f"{prefix}.inner", inner))
     product = _unscaled(graph, hidden, f"{prefix}.outer", outer)
-    return _scaled(graph, product, graph.make("Mul", rows.scale, hidden.scale))
+    return graph.make("Mul", product, graph.make("Mul", rows.scale, hidden.scale))
 
 
 def _unscaled(graph: GraphBuilder, rows: RoundedRows, name: str, weight: Float32Array) -> str:
@@ -104,7 +105,7 @@ def integer_output(graph: GraphBuilder, x: str, name: str, table: Float32Array) 
     zeros = graph.weight(f"{name}.zero", np.zeros(len(table), dtype=np.int8))
     values = graph.make("QuantizeLinear", graph.cast(half_table(graph, name, table), FLOAT), scale, zeros, axis=0)
     rows = _signed_rows(graph, x)
-    return _scaled(graph, _product(graph, rows, graph.transpose(values, 1, 0), scale), rows.scale)
+    return graph.make("Mul", _product(graph, rows, graph.transpose(values, 1, 0), scale), rows.scale)
 
 
 def half_table(graph: GraphBuilder, name: str, table: Float32Array) -> str:
@@ -114,8 +115,3 @@ def half_table(graph: GraphBuilder, name: str, table: Float32Array) -> str:
 
 def _product(graph: GraphBuilder, rows: RoundedRows, values: str, scale: str) -> str:
     return graph.fused("MatMulIntegerToFloat", rows.values, values, graph.float_scalar(1.0), scale, rows.zero)
-
-
-def _scaled(graph: GraphBuilder, product: str, scale: str) -> str:
-    """``product`` [rows, out] times ``scale`` [rows]."""
-    return graph.make("Mul", product, graph.unsqueeze(scale, 1))

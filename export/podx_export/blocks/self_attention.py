@@ -20,7 +20,15 @@ from podx_export.blocks.source import SourceModel
 
 
 class SelfAttention(Protocol):
-    """Keys, values and queries come as rows, [rows, heads·head_dim], and so does the result."""
+    """Keys, values and queries come as rows, [rows, heads·head_dim], and so does the result.
+
+    Attributes:
+        alone: a token is the first and the last, so that nothing is mixed.
+    """
+
+    @property
+    def alone(self) -> bool:
+        """See above."""
 
     @property
     def needs_query(self) -> bool:
@@ -42,7 +50,7 @@ class SlotAttention:
         present: the same with this step's slots appended.
     """
 
-    needs_query = True
+    needs_query, alone = True, False
 
     def __init__(self, graph: GraphBuilder, model: SourceModel, distance: str, past: list[str], grid: Grid) -> None:
         self._heads, self._past, self._grid = model.shape.heads, past, grid
@@ -75,7 +83,7 @@ class PathAttention:
     """
 
     def __init__(self, model: SourceModel, last: int) -> None:
-        self._model, self._last = model, last
+        self._model, self._last, self.alone = model, last, last == 0
         self._keys: dict[int, str] = {}
         self._values: dict[int, str] = {}
         self._path, self._row, self._table_rows = "", "", ""

@@ -186,7 +186,8 @@ class _Decoder:
         """One beam per user: embedded tokens [batch, d] → states, and how they are laid out."""
         graph, rows = self._graph, SingleBeam()
         self._row = self._attention.start(graph, graph.dimension(hidden, 0))
-        return self._run(TokenRows.of(graph, self._model, hidden, query=False), rows, graph.ints(1)), rows
+        tokens = TokenRows.of(graph, self._model, hidden, query=False, alone=self._attention.alone)
+        return self._run(tokens, rows, graph.ints(1)), rows
 
     def follow(self, beams: Beams) -> BeamRows:
         """How the beams of the next step are laid out."""
