@@ -96,14 +96,17 @@ def _unscaled(graph: GraphBuilder, rows: RoundedRows, name: str, weight: Float32
     return _product(graph, rows, values, scale)
 
 
-def integer_output(graph: GraphBuilder, x: str, name: str, table: Float32Array) -> str:
+def integer_output(graph: GraphBuilder, x: str, name: str, table: Float32Array, only: str | None = None) -> str:
     """``x @ table.T`` for a table that :func:`half_table` keeps: [rows, d] → [rows, entries].
 
-    The constant is rounded to int8 and turned once, at load.
+    The constant is rounded to int8 and turned once, at load. ``only``: int64 [entries], constant rows of the table.
     """
     scale = graph.weight(f"{name}.scale", quantize_rows(table).scale)
     zeros = graph.weight(f"{name}.zero", np.zeros(len(table), dtype=np.int8))
-    values = graph.make("QuantizeLinear", graph.cast(half_table(graph, name, table), FLOAT), scale, zeros, axis=0)
+    half = half_table(graph, name, table)
+    if only is not None:
+        half, scale, zeros = (graph.make("Gather", part, only) for part in (half, scale, zeros))
+    values = graph.make("QuantizeLinear", graph.cast(half, FLOAT), scale, zeros, axis=0)
     rows = _signed_rows(graph, x)
     return graph.make("Mul", _product(graph, rows, graph.transpose(values, 1, 0), scale), rows.scale)
 

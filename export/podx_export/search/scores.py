@@ -12,7 +12,8 @@ import numpy as np
 
 from podx.bundle import trie_tables as names
 from podx.bundle.tables import TableFile
-from podx_export.blocks.graph import INT64, GraphBuilder
+from podx_export.blocks.graph import INT8, INT64, GraphBuilder
+from podx_export.blocks.integer import integer_output
 from podx_export.blocks.layers import MASKED, embed
 from podx_export.blocks.rows import BeamRows, Groups, Rows
 from podx_export.blocks.source import SourceModel
@@ -21,6 +22,9 @@ from podx_export.search.item_filter import FORBIDDEN
 FULL_PRODUCT, FULL_PRODUCT_OF_NODES = 256, 64
 """A level of up to this many times as many tokens as its widest node has children is multiplied whole: against rows
 gathered for each beam, and for each node."""
+
+LONG_LEVEL = 1024
+"""Tokens of the first level beyond which int8 graphs score them in integers: reading them is much of a user's time."""
 
 BEYOND_ALL = 1 << 30
 """Place that no node has a child at."""
@@ -71,8 +75,11 @@ class SiblingScores:
 
     def of_root(self, states: str) -> str:
         """States [batch, d] → [batch, 1, children of the root + 1]."""
-        graph = self._graph
-        logits = graph.make("Gemm", states, self._output_rows(names.level_tokens(0)), transB=1)
+        graph, tokens = self._graph, names.level_tokens(0)
+        if graph.precision == INT8 and self.level_sizes[0] > LONG_LEVEL:
+            logits = integer_output(graph, states, self._name, self._model.output, graph.indices(tokens))
+        else:
+            logits = graph.make("Gemm", states, self._output_rows(tokens), transB=1)
         log_probs = graph.make("LogSoftmax", logits, axis=-1)
         shape = graph.concat([graph.dimension(log_probs, 0), graph.ints(1)], axis=0)
         unused = graph.make("Expand", graph.float_scalar(FORBIDDEN), shape)
