@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import signal
 import time
 from collections import Counter
@@ -13,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from statistics import median
 
-from podx_bench.harness.child import Child, Tell, thread_environment
+from podx_bench.harness.child import Child, EngineError, Tell, thread_environment
 from podx_bench.serving.client import (
     NO_ANSWER,
     OK,
@@ -45,7 +46,9 @@ USUAL_CLIENTS = 64
 CLIENTS_AT_THE_END = 32
 SOAK, OVERLOAD = 0.8, 5.0
 """Questions a second ÷ what the server can answer."""
-WARM_UP_S = 60.0
+WARM_UP_S, PART_S = 60.0, 30.0
+STILL_S = 1.0
+"""Clients that ask so late stood still, as a process that is stopped does; such a part of the soak is void."""
 CONNECTIONS = 1024
 LATE = 504
 PATIENT_MS = 30_000
@@ -94,6 +97,8 @@ class Ground:
         self.tell("capacity")
         for _ in range(2):
             log = run(closed_loop(server.port, self.requests, USUAL_CLIENTS, lasting(self.options.size.load_s)))
+        if not log.rate:
+            raise EngineError("the server answers none of its clients in time: allow it more with --timeout-ms")
         return log.rate
 
 
@@ -137,22 +142,33 @@ def _median(records: Sequence[LoadRecord]) -> LoadRecord:
 def soak(ground: Ground) -> CampaignRecord:
     """A long time at 80 % of capacity."""
     seconds = ground.options.size.soak_s if ground.options.soak_minutes is None else 60 * ground.options.soak_minutes
+    parts = max(5, round(seconds / PART_S))
+    logs, void = list[Log](), 0
     with ground.served() as server:
         rate = SOAK * ground.capacity(server)
         _questions(ground, server, rate, min(seconds, WARM_UP_S))
         before = server.rss_mb
-        ground.tell(f"soak: {seconds:.0f} s")
-        log = _questions(ground, server, rate, seconds)
+        while len(logs) < parts:
+            ground.tell(f"soak: part {len(logs) + 1} of {parts}")
+            log = _questions(ground, server, rate, seconds / parts, STILL_S)
+            if log.stood_still:
+                void += 1
+                _questions(ground, server, rate, min(seconds, WARM_UP_S) / 10)
+            else:
+                logs.append(log)
         growth = server.rss_mb - before
-    first, last = log.percentile(99, before=0.2), log.percentile(99, after=0.8)
-    late = log.count(REFUSED) + log.count(LATE) + log.unsent
+    p99 = [log.percentile(99) for log in logs]
+    first, last = median(p99[: parts // 5]), median(p99[-(parts // 5) :])
+    late = sum(log.count(REFUSED) + log.count(LATE) + log.unsent for log in logs)
     checks = (
         Check("minutes", seconds / 60),
+        Check("parts of it", parts),
+        Check("parts left out, in which the clients stood still", void),
         Check("questions a second", rate),
-        none("errors", log.errors - late),
+        none("errors", sum(log.errors for log in logs) - late),
         at_most("refused, too late or never sent", late, 0, ground.options.judged),
         at_most(GROWTH, growth, MOST_GROWTH_MB, ground.options.judged),
-        Check("p99 of the first fifth, ms", first),
+        Check("p99 of the first fifth, ms, median of its parts", first),
         at_most("p99 of the last fifth ÷ the first", last / first if first else 0.0, 1.2, ground.options.judged),
     )
     return CampaignRecord("soak", 0, checks)
@@ -182,8 +198,9 @@ def overload(ground: Ground) -> CampaignRecord:
     return CampaignRecord("overload", 0, checks)
 
 
-def _questions(ground: Ground, server: Served, rate: float, seconds: float) -> Log:
-    return run(open_loop(server.port, ground.requests, rate, seconds, CONNECTIONS, ground.options.seed))
+def _questions(ground: Ground, server: Served, rate: float, seconds: float, most_late_s: float = math.inf) -> Log:
+    seed = ground.options.seed
+    return run(open_loop(server.port, ground.requests, rate, seconds, CONNECTIONS, seed, most_late_s))
 
 
 def stop(ground: Ground) -> CampaignRecord:

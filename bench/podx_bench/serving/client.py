@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import time
 from array import array
 from collections.abc import Callable, Coroutine, Sequence
@@ -86,12 +87,15 @@ class Connection:
 
 
 class Log:
-    """What came of many requests: of each its start (seconds from the first), milliseconds and status."""
+    """What came of many requests: of each its start (seconds from the first), milliseconds and status.
+
+    ``stood_still``: the clients did, so it says nothing of the server.
+    """
 
     def __init__(self) -> None:
         self.begun = time.perf_counter()
         self._starts, self._ms, self._statuses = array("d"), array("d"), array("h")
-        self.seconds, self.unsent = 0.0, 0
+        self.seconds, self.unsent, self.stood_still = 0.0, 0, False
 
     def add(self, start: float, status: int) -> None:
         """An answer came just now to what was sent at a time of ``time.perf_counter``."""
@@ -150,12 +154,13 @@ async def closed_loop(
 
 
 async def open_loop(
-    port: int, requests: Sequence[bytes], rate: float, seconds: float, connections: int, seed: int = 0
-) -> Log:
+    port: int, requests: Sequence[bytes], rate: float, seconds: float, connections: int, seed: int = 0,
+    most_late_s: float = math.inf,
+) -> Log:  # fmt: skip
     """So many questions a second, come what may, at random times (a Poisson process).
 
     Milliseconds count from when a question was due. ``connections``: most that are open; with none free, a question is
-    not sent.
+    not sent. ``most_late_s``: it ends where a question is asked so long after it was due.
     """
     random, log, free = np.random.default_rng(seed), Log(), [Connection(port) for _ in range(connections)]
     due, number, asking = log.begun, 0, set[asyncio.Task[None]]()
@@ -169,6 +174,9 @@ async def open_loop(
             await asyncio.sleep(pause)
         elif number % 8 == 0:
             await asyncio.sleep(0)
+        log.stood_still = time.perf_counter() - due > most_late_s
+        if log.stood_still:
+            break
         number += 1
         if not free:
             log.unsent += 1
