@@ -11,6 +11,7 @@ import pytest
 from podx_bench.harness.records import Results, RooflineRecord
 from podx_bench.report.charts import (
     accuracy_chart,
+    beam_charts,
     colours,
     latency_chart,
     stream_chart,
@@ -123,3 +124,14 @@ def test_text_is_large_enough_for_a_phone(varied: Results) -> None:
         width = float(re.search(r'viewBox="0 0 ([\d.]+)', chart).group(1))  # type: ignore[union-attr]
         sizes = [float(size) for size in re.findall(r"font-size: ([\d.]+)px", chart)]
         assert sizes and min(sizes) * 360 / width >= 9
+
+
+def test_beams_are_drawn_where_runs_of_one_model_differ_in_them(varied: Results) -> None:
+    few, many = (dataclasses.replace(varied, options={**varied.options, "beams": beams}) for beams in (10, 50))
+    ours = tuple(record for record in many.speed if record.engine != "encode-once")
+    charts = beam_charts([few, dataclasses.replace(many, speed=ours)])
+    assert len(charts) == 2, "batch sizes 1 and 32"
+    for chart in charts:
+        assert {"beams", "podx", "podx-int8", "10", "50"} <= set(texts(chart)) and "encode-once" not in texts(chart)
+    assert beam_charts([few, few]) == []
+    assert beam_charts([few, dataclasses.replace(many, model={**many.model, "layers": 99})]) == []

@@ -11,7 +11,7 @@ from podx_bench.harness.records import AccuracyRecord, Results, SpeedRecord
 from podx_bench.pages.about import environment_rows, precision_name, roofline_tables
 from podx_bench.pages.render import OURS, Report, Section
 from podx_bench.pages.table import NONE, PERCENT, short
-from podx_bench.report.charts import report_charts
+from podx_bench.report.charts import beam_charts, report_charts
 from podx_bench.report.ratios import ratio_headline, ratio_table
 from podx_bench.report.tables import ACCURACY, SPEED, STREAM, all_tables, grouped, overview_tables, short_tables
 from podx_bench.scale.records import SCALE_FILE
@@ -63,6 +63,7 @@ def bench_report(runs: Sequence[Results], extra: Sequence[Section] = ()) -> Repo
         sections=(
             Section((leading,) if leading else (), tuple(opening[:1])),
             *(Section(tuple(charts), title=f"Charts{of_run[label]}") for label, charts in drawn.items() if charts),
+            *(Section((chart,)) for chart in (beam_charts(runs) if several else ())),
             Section(tables=tuple(opening[1:])),
             Section(tables=tuple(speed)),
             Section(tables=tuple(stream)),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import attrgetter
+from typing import Any
 
 from podx.text.templates import Task
 from podx_bench.engines import OURS
@@ -31,6 +32,33 @@ def report_charts(results: Results) -> list[str]:
     """Every chart that the run can fill; the first one tells most."""
     kinds = (latency_chart, stream_chart, accuracy_chart, tradeoff_chart, tail_chart)
     return [chart for kind in kinds for task in results.options["tasks"] if (chart := kind(results, task))]
+
+
+def beam_charts(runs: Sequence[Results]) -> list[str]:
+    """Time per user against beams, of runs of one model that differ in them: one of each task and batch size.
+
+    Drawn are the engines that were timed with more than one number of beams.
+    """
+    charts = []
+    for same in ([run for run in runs if run.model == model] for model in _distinct(run.model for run in runs)):
+        timed = [(run.options["beams"], record) for run in same for record in run.speed]
+        for task, size in dict.fromkeys((record.task, record.batch_size) for _, record in timed):
+            chosen = sorted((r.engine, b, r.ms_per_user) for b, r in timed if (r.task, r.batch_size) == (task, size))
+            lines = lines_through(((engine, (beams, ms)) for engine, beams, ms in chosen), colours(same[0]))
+            lines = [line for line in lines if len(dict(line.points)) >= LEAST_PLACES]
+            if lines:
+                title = f"{task}, batch size {size}: ms per user, less is better"
+                ticks = sorted({beams for line in lines for beams, _ in line.points})
+                charts.append(line_chart(title, ("beams", "ms per user"), lines, ticks))
+    return charts
+
+
+def _distinct(models: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    found: list[Mapping[str, Any]] = []
+    for model in models:
+        if model not in found:
+            found.append(model)
+    return found
 
 
 def colours(results: Results) -> dict[str, str]:
