@@ -12,6 +12,7 @@ mkdir -p "$runs" "$results"
 small="--preset t5-small --epochs 0"
 
 [ -d "$runs/data" ] || podx data prepare "$interactions" --out "$runs/data"
+[ -d "$runs/coded" ] || podx data index "$runs/data" --collaborative --out "$runs/coded"
 # checkpoint NAME COMMAND…: unless it is there; its bundles in fp32 and int8
 checkpoint() {
     name=$1 && shift
@@ -23,26 +24,26 @@ checkpoint() {
 # shellcheck disable=SC2086 # several words
 {
     checkpoint one podx train "$runs/data" --recipe fast $small
-    checkpoint codes podx train "$runs/data" --recipe large-catalog $small
+    checkpoint codes podx train "$runs/coded" --recipe large-catalog $small
     checkpoint numbers podx train "$runs/data" --recipe paper --tasks sequential --tokenizer "$tokenizer" $small
 }
-checkpoint student podx distill "$runs/codes" --data "$runs/data" --decoder-layers 2 --epochs 0
+checkpoint student podx distill "$runs/codes" --data "$runs/coded" --decoder-layers 2 --epochs 0
 
-# measure NAME MODEL LABEL OPTIONS…
+# measure NAME MODEL DATA LABEL OPTIONS…
 measure() {
-    name=$1 model=$2 label=$3 && shift 3
-    podx bench "$runs/$model-fp32" --variant int8="$runs/$model-int8" --checkpoint "$runs/$model" --data "$runs/data" \
+    name=$1 model=$2 data=$3 label=$4 && shift 4
+    podx bench "$runs/$model-fp32" --variant int8="$runs/$model-int8" --checkpoint "$runs/$model" --data "$runs/$data" \
         --no-accuracy --spin --rounds 2 --tasks sequential "$@" --out "$results/$name" --label "$label"
 }
 ours="encode-once,encode-once-unfused,podx,podx-int8"
-measure one one "a token an item" --engines $ours --batch-sizes 1,32 --speed-users 64
-measure codes codes "three codes an item" --engines $ours --batch-sizes 1,32 --speed-users 64
-measure numbers numbers "item numbers" --engines $ours,ctranslate2,ctranslate2-int8,optimum,ort-beamsearch \
+measure one one data "a token an item" --engines $ours --batch-sizes 1,32 --speed-users 64
+measure codes codes coded "three codes an item" --engines $ours --batch-sizes 1,32 --speed-users 64
+measure numbers numbers data "item numbers" --engines $ours,ctranslate2,ctranslate2-int8,optimum,ort-beamsearch \
     --source-length 41 --batch-sizes 1,32 --speed-users 32
-measure topn one "100 candidates, a token an item" --tasks topn --engines $ours --batch-sizes 8 --speed-users 64
-measure student student "three codes, two decoder layers" --engines podx,podx-int8 --batch-sizes 1,32 --speed-users 64
+measure topn one data "100 candidates, a token an item" --tasks topn --engines $ours --batch-sizes 8 --speed-users 64
+measure student student coded "three codes, two decoder layers" --engines podx,podx-int8 --batch-sizes 1,32 --speed-users 64
 for beams in 10 50 100 200; do
-    measure beams-$beams codes "$beams beams" --beams $beams --engines podx,podx-int8 --batch-sizes 1,32 --speed-users 64
+    measure beams-$beams codes coded "$beams beams" --beams $beams --engines podx,podx-int8 --batch-sizes 1,32 --speed-users 64
 done
 python -m podx_bench.report "$results"/*/results.json --out "$results"
 python -m podx_bench.report --ratios "$results"/*/results.json
