@@ -129,15 +129,19 @@ def test_at_its_end_who_has_just_come_is_not_cut_off(bundle_path: Path) -> None:
 def test_many_new_clients_are_taken_on_in_one_round_of_the_loop(
     bundle_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rounds are long under load: with one handle of the socket, the last of many would wait for as many rounds."""
-    doors: list[socket.socket] = []
+    """Rounds are long under load: with one handle of the socket, the last of many would wait for as many rounds.
+
+    And no round waits until all that is loaded was looked through for garbage.
+    """
+    doors, frozen = list[socket.socket](), list[bool]()
+    monkeypatch.setattr("gc.freeze", lambda: frozen.append(True))
     monkeypatch.setattr("podx.snapshot.GraphModel", FakeGraphModel)
     monkeypatch.setattr(Server, "run", lambda self, sockets: doors.extend(sockets))
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     monkeypatch.setattr(sys, "argv", ["podx", "serve", str(bundle_path), "--port", "0"])
     with contextlib.suppress(SystemExit):
         main()
-    assert len(doors) == DOORS > 100
+    assert len(doors) == DOORS > 100 and frozen
     assert len({door.getsockname() for door in doors}) == 1
     for door in doors:
         door.close()
