@@ -126,6 +126,11 @@ class Recommender:
         self._swapping = threading.Lock()
 
     @property
+    def snapshot(self) -> Snapshot:
+        """What answers now: the bundle with its graphs. It stays as it is after :meth:`swap`."""
+        return self._snapshot
+
+    @property
     def bundle(self) -> Bundle:
         """The bundle that answers now."""
         return self._snapshot.bundle

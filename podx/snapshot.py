@@ -78,15 +78,22 @@ class Snapshot:
             RequestError: a request encoded before cannot be answered from this bundle.
         """
         common_task(request.task for request in requests)
-        search_batch = self._search.chosen(search or ItemSearchOptions())
+        search = search or ItemSearchOptions()
+        self._search.chosen(search)  # an option is refused even where there is no request
         renewed = [self.requests.renewed(request) for request in requests]
 
         def run(rows: Sequence[int]) -> list[Recommendations]:
             chosen = [renewed[row] for row in rows]
-            results = search_batch(self.requests.batch(chosen, min(k, len(self.bundle.catalog))))
-            return self._recommendations(results, [request.user for request in chosen])
+            return self._recommendations(self.search_items(chosen, k, search), [request.user for request in chosen])
 
         return in_batches([request.text for request in renewed], batch_size, run)
+
+    def search_items(
+        self, requests: Sequence[EncodedRequest], k: int, search: ItemSearchOptions | None = None
+    ) -> ItemResults:
+        """Answers by number to one batch of requests, of one task and encoded by this bundle; at most all its items."""
+        batch = self.requests.batch(requests, min(k, len(self.bundle.catalog)))
+        return self._search.chosen(search or ItemSearchOptions())(batch)
 
     def _recommendations(self, results: ItemResults, users: Sequence[UserKind]) -> list[Recommendations]:
         raw = self.bundle.catalog.items.raw

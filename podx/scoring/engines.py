@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -82,7 +83,7 @@ class PartMaker:
         self._users = work.open_users()
 
     def __call__(self, number: int, done: Done = lambda _: None) -> Part:
-        """A part. ``done``: is told after each few batches how many users were finished."""
+        """A part. ``done``: is told after each batch how many users were finished."""
         users, sink = self._users.part(number), pa.BufferOutputStream()
         pq.write_table(self._scorer(users, done), sink, compression=COMPRESSION)
         return Part(number, len(users), sink.getvalue().to_pybytes())
@@ -96,15 +97,16 @@ def in_this_process(work: Work, parts: Iterable[int], done: Done) -> Iterator[Pa
 
 # --- several processes of this machine ----------------------------------------------------------------------------
 
-_make: PartMaker
+_work: Work
+_make: PartMaker | None = None
 
 
 def _begin(work: Work) -> None:
     """In a new process: end with the one that began it, and at once at Ctrl-C."""
-    global _make
+    global _work
+    _work = work
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _make = PartMaker(work)
 
 
 def _end_with_parent() -> None:
@@ -115,6 +117,9 @@ def _end_with_parent() -> None:
 
 
 def _made(number: int) -> Part:
+    global _make
+    if _make is None:  # not in _begin, whose errors nobody sees
+        _make = PartMaker(_work)
     return _make(number)
 
 
@@ -137,8 +142,7 @@ def in_processes(work: Work, parts: Iterable[int], workers: int, done: Done) -> 
                 yield part
     except BrokenProcessPool as error:
         raise ScoringError(
-            "a worker process was ended or could not begin (its message stands above; none: the machine may have too "
-            "little memory): go on with --resume and fewer --workers"
+            "a worker process was killed, perhaps because memory ran out: go on with --resume, and with fewer --workers"
         ) from error
     finally:
         for process in set(multiprocessing.active_children()) - others:
@@ -148,18 +152,25 @@ def in_processes(work: Work, parts: Iterable[int], workers: int, done: Done) -> 
 
 # --- Ray ----------------------------------------------------------------------------------------------------------
 
-NUMBER = "number"
+NUMBER, MADE = "number", "made"
 
 
 class _RayMaker:
-    """An actor of Ray Data: batches of part numbers in, their contents out."""
+    """An actor of Ray Data: numbers of parts in; parts out as bytes, or our own errors, which Ray would change."""
 
     def __init__(self, work: Work) -> None:
-        self._make = PartMaker(work)
+        self._work = work
+        self._make: PartMaker | None = None
 
-    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        parts = map(self._make, batch[NUMBER].tolist())
-        return dict(zip(Part._fields, map(list, zip(*parts, strict=True)), strict=True))
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
+        return {MADE: [pickle.dumps(self._made(number)) for number in batch[NUMBER].tolist()]}
+
+    def _made(self, number: int) -> Part | PodxError:
+        try:
+            self._make = self._make or PartMaker(self._work)
+            return self._make(number)
+        except PodxError as error:
+            return error
 
 
 def by_ray(work: Work, parts: Iterable[int], workers: int, done: Done) -> Iterator[Part]:
@@ -187,10 +198,13 @@ def by_ray(work: Work, parts: Iterable[int], workers: int, done: Done) -> Iterat
     )
     try:
         for row in made.iter_rows():
-            done(row["users"])
-            yield Part(**row)
+            part = pickle.loads(row[MADE])
+            if isinstance(part, PodxError):
+                raise part
+            done(part.users)
+            yield part
     except ray.exceptions.RayError as error:
-        raise _cause(error) from error
+        raise ScoringError(f"Ray gave up ({error}): mend what it says and go on with --resume") from error
 
 
 def import_ray() -> Any:
@@ -206,16 +220,7 @@ def import_ray() -> Any:
         raise DependencyError(
             f"--engine ray needs {error.name}, which is not installed: pip install 'podx[ray]'"
         ) from error
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
     if not ray.is_initialized():
         ray.init(logging_level=logging.WARNING, log_to_driver=False)
     return ray
-
-
-def _cause(error: BaseException) -> PodxError:
-    """Our own error among the causes; none: one that tells Ray's."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, PodxError):
-            return cause
-        cause = getattr(cause, "cause", None) or cause.__cause__
-    return ScoringError(f"Ray gave up ({error}): mend what it says and go on with --resume")

@@ -6,13 +6,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 import podx
+from podx.bundle.trie import NO_ITEM
 from podx.errors import DataError, RequestError
 from podx.recommender import DEFAULT_K
 from podx.requests.encoder import EncodedRequest
-from podx.requests.types import Recommendations, RecommendRequest
+from podx.requests.types import RecommendRequest
 from podx.text.batches import DEFAULT_BATCH_SIZE
 from podx.text.templates import Task
 
@@ -28,9 +30,6 @@ LISTS = pa.schema(
     ]
 )
 """Columns of the lists."""
-
-SORTED_BATCHES = 16
-"""So many batches of users are sorted by length at a time; also how often progress is told."""
 
 
 class Scorer:
@@ -57,10 +56,12 @@ class Scorer:
         batch_size: int = DEFAULT_BATCH_SIZE,
         **loading: Any,
     ) -> None:
-        self._recommender = podx.load(bundle, max_k=max(k, 1), tasks=[Task.SEQUENTIAL], **loading)
-        self._recommender.check_k(k)
-        self._k, self._exclude_seen, self._batch_size = k, exclude_seen, batch_size
-        self.version = self._recommender.version
+        recommender = podx.load(bundle, max_k=max(k, 1), tasks=[Task.SEQUENTIAL], **loading)
+        recommender.check_k(k)
+        self._snapshot, self.version = recommender.snapshot, recommender.version
+        names = recommender.bundle.catalog.items.raw_ids.tolist()
+        self._names = pa.array(names, pa.binary()).cast(pa.string())
+        self._k, self._exclude_seen, self._batch_size = min(k, len(names)), exclude_seen, batch_size
 
     def __call__(self, users: pa.Table, done: Callable[[int], object] = lambda _: None) -> pa.Table:
         """The lists of the users, in their order.
@@ -68,7 +69,7 @@ class Scorer:
         Args:
             users: a column ``user`` of raw ids, and where wanted ``history``, ``exclude`` and ``allow``, lists of raw
                 ids that mean what they mean in :class:`podx.RecommendRequest`; null: as if it were not there.
-            done: is told after each few batches how many users were finished.
+            done: is told after each batch how many users were finished.
 
         Returns:
             A table of :data:`LISTS`, a row per item, best first from rank 1 on. A user who cannot be answered has one
@@ -78,27 +79,48 @@ class Scorer:
             DataError: the table has no users, a column that is not known, or one of another type.
         """
         requests = _requests(users)
-        answers: list[Recommendations | str] = []
-        step = self._batch_size * SORTED_BATCHES
-        for first in range(0, len(requests), step):
-            some = requests[first : first + step]
-            answers += self._answer(some)
-            done(len(some))
-        return _lists([request.user for request in requests], answers)
-
-    def _answer(self, requests: list[RecommendRequest]) -> list[Recommendations | str]:
-        """The list of each, or what is wrong with the request."""
         encoded = [self._encode(request) for request in requests]
-        good = [request for request in encoded if isinstance(request, EncodedRequest)]
-        found = iter(self._recommender.recommend_encoded(good, self._k, batch_size=self._batch_size))
-        return [request if isinstance(request, str) else next(found) for request in encoded]
+        items = np.full((len(requests), self._k), NO_ITEM, dtype=np.int64)
+        scores = np.zeros(items.shape, dtype=np.float32)
+        exact = np.full(len(requests), None)
+        good = {row: request for row, request in enumerate(encoded) if isinstance(request, EncodedRequest)}
+        by_length = sorted(good, key=lambda row: len(good[row].text))
+        done(len(requests) - len(good))
+        for first in range(0, len(good), self._batch_size):
+            rows = by_length[first : first + self._batch_size]
+            found = self._snapshot.search_items([good[row] for row in rows], self._k)
+            items[rows], scores[rows] = found.items, found.scores
+            if found.exact is not None:
+                exact[rows] = found.exact.tolist()
+            done(len(rows))
+        errors = [None if row in good else error for row, error in enumerate(encoded)]
+        return self._lists([request.user for request in requests], items, scores, exact, errors)
 
     def _encode(self, request: RecommendRequest) -> EncodedRequest | str:
+        """The request by number, or what is wrong with it."""
         try:
             _check_ids(request)
-            return self._recommender.encode([request], self._exclude_seen)[0]
+            return self._snapshot.requests.encode(request, self._exclude_seen)
         except RequestError as error:
             return f"{type(error).__name__}: {error}"
+
+    def _lists(self, users: list[str], items: Any, scores: Any, exact: Any, errors: list[Any]) -> pa.Table:
+        """A row per item, one for who has none. ``items``, ``scores``: [users, k], best first, then no items."""
+        counts = (items != NO_ITEM).sum(axis=1)
+        exact[counts == 0] = None
+        counts = np.maximum(counts, 1)
+        owner = np.repeat(np.arange(len(users)), counts)
+        place = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts, counts)
+        item, none = items[owner, place], items[owner, place] == NO_ITEM
+        columns = (
+            pa.array(users, pa.string()).take(owner),
+            pa.array(place + 1, pa.int32(), mask=none),
+            self._names.take(pa.array(item - 1, mask=none)),
+            pa.array(scores[owner, place], pa.float32(), mask=none),
+            pa.array(exact.tolist(), pa.bool_()).take(owner),
+            pa.array(errors, pa.string()).take(owner),
+        )
+        return pa.table(list(columns), schema=LISTS)
 
 
 def _check_ids(request: RecommendRequest) -> None:
@@ -150,16 +172,3 @@ def _holds_ids(kind: pa.DataType) -> bool:
     if pa.types.is_dictionary(kind):
         return _holds_ids(kind.value_type)
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind))
-
-
-def _lists(users: list[str], answers: list[Recommendations | str]) -> pa.Table:
-    rows: list[tuple[Any, ...]] = []
-    for user, answer in zip(users, answers, strict=True):
-        if isinstance(answer, str):
-            rows.append((user, None, None, None, None, answer))
-        elif not answer:
-            rows.append((user, None, None, None, None, None))
-        else:
-            rows += [(user, rank, a.item, a.score, answer.exact, None) for rank, a in enumerate(answer, start=1)]
-    columns = zip(*rows, strict=True) if rows else [()] * len(LISTS)
-    return pa.table([pa.array(c, field.type) for c, field in zip(columns, LISTS, strict=True)], schema=LISTS)

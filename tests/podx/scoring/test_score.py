@@ -43,7 +43,7 @@ def test_without_users_those_of_the_bundle_are_answered(bundle_path: Path, rec: 
         bundle_path, tmp_path / "out", options=ScoreOptions(k=3, part_users=5), progress=lambda *pair: done.append(pair)
     )
     assert (result.users, result.errors, result.made) == (len(USER_IDS), 1, len(USER_IDS))
-    assert done == [(0, 12), (5, 12), (10, 12), (12, 12)]
+    assert done[0] == (0, 12) and done[-1] == (12, 12) and (5, 12) in done
     expected = [
         (user, rank, item.item, pytest.approx(item.score), answer.exact, None)
         for user in KNOWN
