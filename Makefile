@@ -43,7 +43,7 @@ $(PODX_OLDEST)/.ready: pyproject.toml .ci/lowest.py
 	$(OLDEST_PYTHON) -m venv $(PODX_OLDEST)
 	$(PODX_OLDEST)/bin/python .ci/lowest.py > $(PODX_OLDEST)/constraints.txt
 	$(PODX_OLDEST)/bin/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) --constraint $(PODX_OLDEST)/constraints.txt torch
-	$(PODX_OLDEST)/bin/python -m pip install --quiet --constraint $(PODX_OLDEST)/constraints.txt --editable '.[cpu,export,peft,serve]' hypothesis pytest pytest-xdist
+	$(PODX_OLDEST)/bin/python -m pip install --quiet --constraint $(PODX_OLDEST)/constraints.txt --editable '.[cpu,export,peft,score,serve]' hypothesis pytest pytest-xdist
 	touch $@
 
 lint: $(BIN)/.ready

@@ -102,10 +102,10 @@ _make: PartMaker | None = None
 
 
 def _begin(work: Work) -> None:
-    """In a new process: end with the one that began it, and at once at Ctrl-C."""
+    """In a new process, which ends with the one that began it; at Ctrl-C that one kills it."""
     global _work
     _work = work
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -211,7 +211,7 @@ def import_ray() -> Any:
     """Ray, begun.
 
     Raises:
-        DependencyError: it is not installed.
+        DependencyError: it is not installed. ScoringError: it does not begin.
     """
     try:
         import ray
@@ -222,5 +222,8 @@ def import_ray() -> Any:
         ) from error
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     if not ray.is_initialized():
-        ray.init(logging_level=logging.WARNING, log_to_driver=False)
+        try:
+            ray.init(logging_level=logging.WARNING, log_to_driver=False)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise ScoringError(f"Ray cannot be reached ({error}): see to RAY_ADDRESS and its access token") from error
     return ray

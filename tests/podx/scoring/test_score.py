@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from podx.errors import BundleError, ConfigError, DataError, DependencyError
+from podx.errors import BundleError, ConfigError, DataError, DependencyError, ScoringError
 from podx.recommender import Recommender
 from tests.podx.bundles import ITEM_IDS, USER_IDS, write_bundle
 from tests.podx.scoring.apart import begin, files
@@ -214,7 +214,7 @@ def test_killed_at_random_moments_it_ends_as_if_it_had_not_been(bundle_path: Pat
     chance, kills = random.Random(seed), 0
     while True:
         process = begin(bundle_path, out, users, options)
-        process.join(chance.uniform(0, seconds / 5) if kills < KILLS else None)
+        process.join(chance.uniform(0, seconds / 12) if kills < KILLS else None)
         if process.exitcode is not None:
             break
         process.kill()
@@ -262,6 +262,17 @@ def test_what_is_out_of_range_is_named(bundle_path: Path, tmp_path: Path) -> Non
 def test_without_ray_the_command_that_installs_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "ray", None)
     with pytest.raises(DependencyError, match=r"podx\[ray\]"):
+        engines.import_ray()
+
+
+def test_a_cluster_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    ray = pytest.importorskip("ray", reason="Ray (podx[ray]) is not installed")
+
+    def nobody(**_: object) -> None:
+        raise ConnectionError("nobody answers")
+
+    monkeypatch.setattr(ray, "init", nobody)
+    with pytest.raises(ScoringError, match="nobody answers"):
         engines.import_ray()
 
 
