@@ -129,18 +129,18 @@ def rank(
 
 
 @app.command()
-@with_flags(load=LoadFlags)
+@with_flags(search=podx.TextSearchOptions, load=LoadFlags)
 def explain(
     bundle: BundlePath,
     user: UserId,
     item: Annotated[str, typer.Option("--item", help="Raw item id.")],
-    diversity_penalty: Annotated[float, typer.Option("--diversity-penalty", help="0: one group of beams.")] = 0.0,
     as_json: AsJson = False,
+    search: Any = None,
     load: Any = None,
 ) -> None:
     """One sentence on why an item suits a user."""
-    search = podx.TextSearchOptions(diversity_penalty=diversity_penalty)
-    answer = podx.load(bundle, **load, tasks=["explanation"]).explain(user, item, search)
+    options = podx.TextSearchOptions(**search)
+    answer = podx.load(bundle, **load, tasks=["explanation"]).explain(user, item, options)
     typer.echo(json.dumps(asdict(answer), ensure_ascii=False) if as_json else answer.text)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
 from podx.errors import ConfigError
+from podx.flags import option
 
 DEFAULT_BEAMS = 20
 DEFAULT_LENGTH_PENALTY = 1.0
@@ -95,14 +96,18 @@ class TextSearchOptions:
             published code does, once the best live beam scores no better at its present length than the worst answer.
     """
 
-    beams: int = DEFAULT_TEXT_BEAMS
-    groups: int = DEFAULT_GROUPS
-    diversity_penalty: float = 0.0
-    min_length: int = DEFAULT_MIN_LENGTH
-    max_length: int = DEFAULT_MAX_LENGTH
-    length_penalty: float = 1.0
-    score_over: TextScoreOver = EXPLANATIONS
-    exhaustive: bool = False
+    beams: int = option(DEFAULT_TEXT_BEAMS, "Width of the search, all groups together.")
+    groups: int = option(DEFAULT_GROUPS, "Groups of beams; they differ by the penalty alone.")
+    diversity_penalty: float = option(0.0, "What groups that choose alike pay; 0: one group of beams.")
+    min_length: int = option(DEFAULT_MIN_LENGTH, "Least tokens, start and end counted.")
+    max_length: int = option(DEFAULT_MAX_LENGTH, "Most tokens, start and end counted.")
+    length_penalty: float = option(1.0, "Scores are divided by the length to this power.")
+    score_over: TextScoreOver = option(
+        EXPLANATIONS, "Tokens to write with: of the training's explanations, or the whole vocabulary."
+    )
+    exhaustive: bool = option(
+        False, "Search on while a better text may come at the greatest length.", flag="--exhaustive"
+    )
 
     def __post_init__(self) -> None:
         if self.beams < 1 or self.groups < 1 or self.beams % self.groups:

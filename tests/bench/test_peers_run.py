@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ def transformers_lists(plain: Path, sources: Sequence[Source], plan: Plan) -> li
         num_beams=plan.beams,
         num_return_sequences=plan.k,
         max_new_tokens=plan.steps,
-        min_new_tokens=plan.steps - 1,
+        min_new_tokens=plan.least,
         early_stopping=False,
         decoder_start_token_id=0,
         pad_token_id=model.config.pad_token_id,
@@ -150,7 +151,22 @@ def test_a_peer_gets_as_many_source_tokens_and_steps_as_podx(made: Made, loaded:
     assert answer.items == ("item-6", None)  # item number 7, and a text that is none
     (plan,) = plans
     assert (plan.beams, plan.k, plan.threads, plan.batch_size) == (BEAMS, K, 1, None)
-    assert plan.steps == loaded.catalog().trie.depth + 1
+    assert (plan.steps, plan.least) == (loaded.catalog().trie.depth + 1, loaded.catalog().trie.depth)
+
+
+def test_a_peer_explains_with_the_width_and_lengths_of_podx(made: Made, loaded: Checkpoint) -> None:
+    plans: list[Plan] = []
+    words = loaded.tokenizer.encode("it is nice")
+
+    def open_search(plan: Plan) -> Search:
+        plans.append(plan)
+        return lambda sources: [[[*words, 1]] for _ in sources]
+
+    engine = PeerEngine(replace(context_of(made), task=Task.EXPLANATION), open_search)
+    (answer,) = engine.run([WorkItem("user-2", ("item-4",))])
+    assert answer.text is not None and answer.text.strip() == loaded.tokenizer.decode(words)
+    (plan,) = plans
+    assert (plan.beams, plan.k, plan.steps, plan.least) == (7, 1, 49, 9)
 
 
 # --- torch.compile, which needs no environment of its own -----------------------------------------------------------
@@ -197,7 +213,8 @@ def test_a_peer_finds_what_transformers_finds(
 ) -> None:
     folder = prepare.prepare_peer(name, context_of(made)).checkpoint
     assert folder is not None and cache in folder.parents
-    plan = {"bundle": "", "task": "sequential", "device": "cpu", "threads": 1, "beams": BEAMS, "k": K, "steps": 4}
+    plan = {"bundle": "", "task": "sequential", "device": "cpu", "threads": 1, "beams": BEAMS, "k": K}
+    plan |= {"steps": 4, "least": 3}
     plan["checkpoint"] = str(folder)
     sources = random_sources(loaded.config.backbone["vocab_size"])
     plain = prepare.plain_folder(made.bundle, made.checkpoint)
@@ -218,10 +235,11 @@ def test_a_peer_finds_what_transformers_finds(
             assert np.mean(shared) > 0.5
 
 
-def test_peers_are_timed_in_a_run(made: Made, cache: Path, environment: None, tmp_path: Path) -> None:
+@pytest.mark.parametrize("task", [Task.SEQUENTIAL, Task.EXPLANATION])
+def test_peers_are_timed_in_a_run(task: Task, made: Made, cache: Path, environment: None, tmp_path: Path) -> None:
     engines = ("ctranslate2", "ctranslate2-int8")
     options = BenchOptions(
-        tasks=(Task.SEQUENTIAL,),
+        tasks=(task,),
         engines=engines,
         batch_sizes=(1, 4),
         speed_users=4,

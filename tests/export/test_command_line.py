@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import podx
 from podx import __version__, cli
 from podx.requests.types import Recommendation
 
@@ -50,6 +51,19 @@ def test_rank_and_explain(
     assert capsys.readouterr().out.strip() == explanation["text"].strip()
 
 
+def test_explain_takes_every_option_of_the_search(
+    trained_bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = {"beams": 4, "groups": 2, "diversity_penalty": 0.5, "min_length": 3, "max_length": 6, "length_penalty": 0.0}
+    options = podx.TextSearchOptions(**given, score_over="vocabulary", exhaustive=True)  # type: ignore[arg-type]
+    flags = [part for name, value in given.items() for part in ("--" + name.replace("_", "-"), str(value))]
+    flags += ["--score-over", "vocabulary", "--exhaustive"]
+    assert run(monkeypatch, "explain", trained_bundle, "--user", "user-1", "--item", "item-3", "--json", *flags) == 0
+    answer = json.loads(capsys.readouterr().out)
+    expected = podx.load(trained_bundle).explain("user-1", "item-3", options)
+    assert answer == {"text": expected.text, "score": pytest.approx(expected.score)}
+
+
 LONG = ",".join(f"item-{n}" for n in range(1, 30))
 
 
@@ -67,6 +81,7 @@ LONG = ",".join(f"item-{n}" for n in range(1, 30))
         (("rank", "--user", "user-1", "--candidates", ""), "empty"),
         (("rank", "--user", "user-1", "--candidates", "item-3,item-3"), "twice"),
         (("explain", "--user", "user-1", "--item", "item-3", "--diversity-penalty", "-1"), "diversity_penalty"),
+        (("explain", "--user", "user-1", "--item", "item-3", "--beams", "4"), "multiple of groups"),
     ],
 )
 def test_bad_input_is_one_line_and_status_two(

@@ -47,7 +47,6 @@ PEERS = tuple(
         speed_only=True,
         prepare=partial(_call, "peers.prepare:prepare_peer", name),
         interpreter=place.interpreter,
-        **_ITEMS,
         **_BY_EAGER,
     )
     for name, summary in {

@@ -148,7 +148,7 @@ def open_search(name: str, plan: Plan) -> Search:
     """A search by one session run a batch."""
     options = session_options(plan.threads, plan.spin)
     session = onnxruntime.InferenceSession(plan.folder / MODEL_FILE, options, providers=[PROVIDER])
-    numbers = (plan.steps + 1, plan.steps, plan.beams, plan.k)  # lengths count the decoder's start
+    numbers = (plan.steps + 1, plan.least + 1, plan.beams, plan.k)  # lengths count the decoder's start
     settings = {name: np.array([value], dtype=np.int32) for name, value in zip(NUMBERS, numbers, strict=True)}
     settings |= {name: np.ones(1, dtype=np.float32) for name in FACTORS}
 

@@ -40,7 +40,7 @@ def open_search(name: str, plan: Plan) -> Search:
             length_penalty=1.0,
             max_input_length=0,
             max_decoding_length=plan.steps,
-            min_decoding_length=plan.steps - 1,
+            min_decoding_length=plan.least,
         )
         return [[[ids[token] for token in one] for one in result.hypotheses] for result in results]
 

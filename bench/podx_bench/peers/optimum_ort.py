@@ -45,7 +45,7 @@ def open_search(name: str, plan: Plan) -> Search:
         num_beams=plan.beams,
         num_return_sequences=plan.k,
         max_new_tokens=plan.steps,
-        min_new_tokens=plan.steps - 1,
+        min_new_tokens=plan.least,
         early_stopping=False,
         do_sample=False,
         decoder_start_token_id=model.config.decoder_start_token_id,

@@ -2,13 +2,14 @@
 
 A peer searches the whole vocabulary, for none can be held to a catalog's trie. So that its work is podx's all the
 same, it takes as many decoding steps as the deepest item and its end of sequence need, no hypothesis ends earlier, and
-where podx's input begins with prompt vectors, its own begins with as many plain tokens.
+where podx's input begins with prompt vectors, its own begins with as many plain tokens. Explanations have podx's width
+and lengths, and end when the peer ends them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -16,8 +17,10 @@ from pathlib import Path
 import numpy as np
 
 from podx.bundle.bundle import Bundle
+from podx.decoding.options import TextSearchOptions
 from podx.text import batches
 from podx.text.inputs import pad_rows
+from podx.text.templates import Task
 from podx_bench.peers.place import MODULES
 from podx_bench.workload.work import Answer, EngineContext, RequestReader, WorkItem
 
@@ -33,11 +36,12 @@ class Plan(EngineContext):
     """What a peer's search is made from; ``checkpoint`` is what its ``convert`` wrote.
 
     Attributes:
-        steps: decoding steps, the last of which alone may end a sequence.
+        steps: decoding steps at most. least: of these, the first in which no sequence may end.
         pad_id: token that fills up short records.
     """
 
     steps: int = 0
+    least: int = 0
     pad_id: int = 0
 
     @property
@@ -55,13 +59,21 @@ class PeerEngine:
         catalog = bundle.catalog
         self._bundle, self._reader = bundle, RequestReader(bundle, context.task)
         self._item_of_text = {catalog.text(item): catalog.items.raw(item) for item in range(1, len(catalog) + 1)}
-        plan = Plan(**vars(context), steps=catalog.trie.depth + 1, pad_id=bundle.tokenizer.pad_id)
-        self._search = open_search(plan)
+        self._texts = context.task is Task.EXPLANATION
+        depth, texts = catalog.trie.depth, TextSearchOptions()
+        if self._texts:  # lengths of transformers count the decoder's start
+            context = replace(context, beams=texts.beams_per_group, k=1)
+            lengths = {"steps": texts.max_length - 1, "least": texts.min_length - 1}
+        else:
+            lengths = {"steps": depth + 1, "least": depth}
+        self._search = open_search(Plan(**vars(context), **lengths, pad_id=bundle.tokenizer.pad_id))
 
     def run(self, requests: Sequence[WorkItem]) -> list[Answer]:
         """See :class:`podx_bench.workload.work.Engine`."""
         decode = self._bundle.tokenizer.decode
         lists = self._search([self._source(request) for request in requests])
+        if self._texts:
+            return [Answer(text=decode(found[0])) for found in lists]
         return [Answer(tuple(self._item_of_text.get(decode(tokens).strip()) for tokens in found)) for found in lists]
 
     def _source(self, request: WorkItem) -> Source:
