@@ -16,7 +16,7 @@ by :data:`DISTANCE`, so reordering beams moves a few integers instead of the cac
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 ElementType = Literal["int64", "float32", "bool"]
@@ -32,8 +32,7 @@ TOKENS = "tokens"
 DISTANCE = "distance"
 OUTPUT_TOKENS = "output_tokens"
 LOG_PROBS = "log_probs"
-KEPT_USERS = "kept_users"
-KEPT_SLOTS = "kept_slots"
+OWN_SLOTS = "own_slots"
 CANDIDATES = "candidates"
 BEST_TOKENS = "best_tokens"
 
@@ -177,20 +176,19 @@ def log_probs_tensor(shape: ModelShape, items_only: bool) -> TensorSpec:
 def text_step_inputs() -> list[TensorSpec]:
     """What changes from step to step of a text decoder.
 
-    ``kept_users``: which row of the cache is each user's. ``kept_slots``: which slots of it are read again.
-    ``candidates``: how many tokens are wanted for each beam.
+    ``own_slots``: where in the cache each beam's slot of this step is. ``candidates``: how many tokens are wanted for
+    each beam.
     """
-    return [
-        *step_inputs(False),
-        TensorSpec(KEPT_USERS, "int64", ("batch",)),
-        TensorSpec(KEPT_SLOTS, "int64", ("batch", "past")),
-        TensorSpec(CANDIDATES, "int64", (1,)),
-    ]
+    own = TensorSpec(OWN_SLOTS, "int64", ("batch", "beams"))
+    return [*step_inputs(False), own, TensorSpec(CANDIDATES, "int64", (1,))]
 
 
-def text_cache(shape: ModelShape) -> list[TensorSpec]:
-    """A text decoder's cache as the step before left it: :func:`present_tensors` of that step."""
-    return [replace(spec, axes=("users", *spec.axes[1:2], "width", *spec.axes[3:])) for spec in past_tensors(shape)]
+def text_cache(shape: ModelShape, after: bool = False) -> list[TensorSpec]:
+    """A text decoder's cache, which has slots for this step already: before it, or ``after`` it, when they are filled.
+
+    The one may lie where the other does.
+    """
+    return _per_layer(shape, (present_key, present_value) if after else (past_key, past_value), "slots")
 
 
 def text_step_outputs() -> list[TensorSpec]:

@@ -39,43 +39,44 @@ class BeamPaths:
         self._slots = self._slots[users]
 
 
-class LiveSlots:
-    """Which slots of a cache some beam can still see; the others, and users who have left, are left behind each step.
+class ReusedSlots:
+    """Slots of a cache of which those that no beam sees any more are filled again.
 
-    A step reads the slots that are still on a path and puts one per beam behind them. Users with fewer than others have
-    slot 0 in the places that are over, which no beam sees.
+    Args:
+        room: steps that the cache gets room for where it has too few free slots.
+
+    Attributes:
+        width: slots that the cache must have now.
     """
 
-    def __init__(self, batch: int) -> None:
+    def __init__(self, batch: int, room: int) -> None:
         self._slots = np.zeros((batch, 1, 0), dtype=np.int64)  # [batch, beams, steps]
-        self._users, self._width = np.arange(batch), 0  # rows and slots of the cache as the last step left it
+        self._room = room
+        self.width = 0
 
-    def advance(self) -> tuple[IntArray, IntArray, IntArray]:
-        """Rows of the cache to read again, [batch]; slots of each, [batch, past]; and how far each slot lies back.
+    def advance(self) -> tuple[IntArray, IntArray]:
+        """Each live beam's slot of this step, [batch, beams], and how far every slot lies back, [batch, beams, slots].
 
-        The last is [batch, beams, past + beams], as :meth:`BeamPaths.advance` says it.
+        The last as :meth:`BeamPaths.advance` says it.
         """
         batch, beams, steps = self._slots.shape
-        on_path = self._slots.reshape(batch, -1)
-        seen = np.zeros((batch, self._width), dtype=np.bool_)
-        np.put_along_axis(seen, on_path, True, axis=1)
-        place = np.cumsum(seen, axis=1) - 1
-        past = int(seen.sum(axis=1).max(initial=0))
-        kept = np.zeros((batch, past), dtype=np.int64)
-        user, slot = np.nonzero(seen)
-        kept[user, place[user, slot]] = slot
-        moved = np.take_along_axis(place, on_path, axis=1).reshape(self._slots.shape)
-        own = np.broadcast_to(past + np.arange(beams)[None, :, None], (batch, beams, 1))
-        self._slots = np.concatenate([moved, own], axis=2)
-        distance = np.full((batch, beams, past + beams), NOT_ON_PATH, dtype=np.int64)
-        np.put_along_axis(distance, self._slots, np.broadcast_to(np.arange(steps, -1, -1), self._slots.shape), axis=2)
-        users, self._users, self._width = self._users, np.arange(batch), past + beams
-        return users, kept, distance
+        user = np.arange(batch)[:, None]
+        seen = np.zeros((batch, self.width), dtype=np.bool_)
+        seen[user, self._slots.reshape(batch, -1)] = True
+        live = int(seen.sum(axis=1).max(initial=0))
+        if live + beams > self.width:
+            more = live + self._room * beams - self.width
+            seen, self.width = np.pad(seen, ((0, 0), (0, more))), self.width + more
+        own = np.argsort(seen, axis=1, kind="stable")[:, :beams]  # the first free ones
+        self._slots = np.concatenate([self._slots, own[:, :, None]], axis=2)
+        distance = np.full((batch, beams, self.width), NOT_ON_PATH, dtype=np.int64)
+        distance[user[:, :, None], np.arange(beams)[:, None], self._slots] = np.arange(steps, -1, -1)
+        return own, distance
 
     def follow(self, parents: IntArray) -> None:
         """See :meth:`BeamPaths.follow`."""
-        self._slots = np.take_along_axis(self._slots, parents[:, :, None], axis=1)
+        self._slots = self._slots[np.arange(len(parents))[:, None], parents]
 
     def keep(self, users: IntArray) -> None:
-        """Go on with these rows of the batch only."""
-        self._slots, self._users = self._slots[users], self._users[users]
+        """See :meth:`BeamPaths.keep`."""
+        self._slots = self._slots[users]

@@ -12,18 +12,27 @@ import numpy.typing as npt
 from podx.bundle import signature as sig
 from podx.bundle.bundle import Bundle
 from podx.decoding.items import ItemResults
-from podx.decoding.options import CUDA_GRAPH_K, DEFAULT_BEAMS, DEFAULT_LENGTH_PENALTY, ItemSearchOptions
-from podx.decoding.paths import LiveSlots
+from podx.decoding.options import (
+    COMPACT_BELOW,
+    CUDA_GRAPH_K,
+    DEFAULT_BEAMS,
+    DEFAULT_LENGTH_PENALTY,
+    ItemSearchOptions,
+)
+from podx.decoding.paths import ReusedSlots
 from podx.decoding.stepper import BestTokens, FloatArray, IntArray, TextStepper
 from podx.decoding.text import WholeRows
 from podx.graphs.apart import answered_apart
 from podx.graphs.cuda_graph import CudaGraphRecommender, fits_buckets
 from podx.graphs.int8_check import require_exact_products
 from podx.graphs.opened_once import OpenedOnce
-from podx.graphs.session import CPU, CUDA, GraphSession, HeldFiles, SessionOptions, select_rows
+from podx.graphs.session import CPU, CUDA, GraphSession, HeldFiles, SessionOptions, select_rows, with_slots
 from podx.requests.batch import ItemBatch
 from podx.requests.encoder import allowed_row
 from podx.text.inputs import UNKNOWN_USER, Batch, pad_rows
+
+ROOM_STEPS = 8
+"""Steps that a text's cache gets room for. Empty slots cost attention, and more of them a copy."""
 
 
 class GraphStepper:
@@ -70,6 +79,9 @@ class GraphStepper:
 class GraphTextStepper:
     """A decoder graph that gives the best tokens, as a text search's stepper. The cache stays on the device.
 
+    The graph writes into the cache, which has room for several steps, and over what no beam sees any more. Users whose
+    search has ended stay in it, and are computed with the others, until they are many.
+
     Args:
         decoder: the graph.
         memory: what the encoder graph gave for this batch.
@@ -77,34 +89,58 @@ class GraphTextStepper:
     """
 
     def __init__(self, decoder: GraphSession, shape: sig.ModelShape, memory: Mapping[str, Any], batch: int) -> None:
-        self._decoder, self._memory, self._slots = decoder, dict(memory), LiveSlots(batch)
-        self._present = [spec.name for spec in sig.present_tensors(shape)]
+        self._decoder, self._memory = decoder, dict(memory)
+        self._slots = ReusedSlots(batch, ROOM_STEPS)
+        self._rows, self._batch, self._width = (
+            np.arange(batch),
+            batch,
+            0,
+        )  # rows of memory and cache: of live users, all
         self._past_names = [spec.name for spec in sig.text_cache(shape)]
-        empty = np.zeros((batch, shape.heads, 0, shape.head_dim), dtype=np.float32)
-        self._past: dict[str, Any] = dict.fromkeys(self._past_names, empty)
+        self._present = [spec.name for spec in sig.text_cache(shape, after=True)]
+        empty = decoder.to_device(np.zeros((batch, shape.heads, 0, shape.head_dim), dtype=np.float32))
+        self._cache = [empty for _ in self._past_names]
 
     def step(self, tokens: IntArray, parents: IntArray | None, count: int) -> BestTokens:
         """See :class:`podx.decoding.stepper.TextStepper`."""
         if parents is not None:
             self._slots.follow(parents)
-        users, slots, distance = self._slots.advance()
+        own, distance = self._slots.advance()
+        if self._slots.width > self._width or len(tokens) <= COMPACT_BELOW * self._batch:
+            self._move()
         feeds = {
-            sig.TOKENS: tokens,
-            sig.DISTANCE: distance,
-            sig.KEPT_USERS: users,
-            sig.KEPT_SLOTS: slots,
+            sig.TOKENS: self._spread(tokens, 0),
+            sig.DISTANCE: self._spread(distance, sig.NOT_ON_PATH),
+            sig.OWN_SLOTS: self._spread(own, 0),
             sig.CANDIDATES: np.array([count], dtype=np.int64),
             **self._memory,
-            **self._past,
+            **dict(zip(self._past_names, self._cache, strict=True)),
         }
-        outputs = self._decoder.run(feeds, to_host=[sig.LOG_PROBS, sig.BEST_TOKENS])
-        self._past = {past: outputs[present] for past, present in zip(self._past_names, self._present, strict=True)}
-        return BestTokens(outputs[sig.LOG_PROBS], outputs[sig.BEST_TOKENS])
+        into = dict(zip(self._present, self._cache, strict=True))
+        outputs = self._decoder.run(feeds, to_host=[sig.LOG_PROBS, sig.BEST_TOKENS], into=into)
+        return BestTokens(*(outputs[name][self._rows] for name in (sig.LOG_PROBS, sig.BEST_TOKENS)))
 
     def keep(self, users: IntArray) -> None:
-        """See :class:`podx.decoding.stepper.TextStepper`. The cache follows in the next step."""
-        self._memory = {name: select_rows(value, users, self._decoder.device) for name, value in self._memory.items()}
+        """See :class:`podx.decoding.stepper.TextStepper`."""
+        self._rows = self._rows[users]
         self._slots.keep(users)
+
+    def _spread(self, values: IntArray, fill: int) -> IntArray:
+        """Values of the users who go on, [users, …], among all that are computed, [batch, …]."""
+        if len(values) == self._batch:
+            return values
+        spread = np.full((self._batch, *values.shape[1:]), fill, dtype=np.int64)
+        spread[self._rows] = values
+        return spread
+
+    def _move(self) -> None:
+        """Go on with a cache of the users who go on, as wide as it must be now."""
+        self._width, device = self._slots.width, self._decoder.device
+        rows = self._rows if len(self._rows) < self._batch else None
+        if rows is not None:
+            self._memory = {name: select_rows(value, rows, device) for name, value in self._memory.items()}
+        self._cache = [with_slots(value, rows, self._width, device) for value in self._cache]
+        self._batch, self._rows = len(self._rows), np.arange(len(self._rows))
 
 
 def _user_rows(batch: Batch) -> npt.NDArray[np.int64]:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -169,12 +170,19 @@ class GraphSession:
         self.device = options.device
         self.outputs: list[str] = [output.name for output in self._session.get_outputs()]
 
-    def run(self, feeds: Mapping[str, Feed], to_host: Sequence[str]) -> dict[str, Any]:
+    def to_device(self, array: npt.NDArray[Any]) -> Any:
+        """An OrtValue where the graph runs."""
+        return ort.OrtValue.ortvalue_from_numpy(array, self.device)
+
+    def run(
+        self, feeds: Mapping[str, Feed], to_host: Sequence[str], into: Mapping[str, Any] = MappingProxyType({})
+    ) -> dict[str, Any]:
         """Run once.
 
         Args:
             feeds: every input by name.
             to_host: outputs wanted as numpy arrays; the others come as OrtValues that stay on the device.
+            into: OrtValues that outputs are written to, by name; they may be inputs too.
 
         Returns:
             every output by name.
@@ -191,7 +199,10 @@ class GraphSession:
             else:
                 binding.bind_ortvalue_input(name, value)
         for name in self.outputs:
-            binding.bind_output(name, CPU if name in to_host else self.device)
+            if name in into:
+                binding.bind_ortvalue_output(name, into[name])
+            else:
+                binding.bind_output(name, CPU if name in to_host else self.device)
         self._session.run_with_iobinding(binding)
         outputs = dict(zip(self.outputs, binding.get_outputs(), strict=True))
         return {name: value.numpy() if name in to_host else value for name, value in outputs.items()}
@@ -251,3 +262,12 @@ def select_rows(value: Any, rows: npt.NDArray[np.int64], device: str) -> Any:
     (:data:`podx.decoding.options.COMPACT_BELOW`).
     """
     return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value.numpy()[rows]), device)
+
+
+def with_slots(value: Any, rows: npt.NDArray[np.int64] | None, width: int, device: str) -> Any:
+    """A cache of these rows of the batch (None: all), [batch, heads, slots, head_dim], widened with zeros; likewise."""
+    cache = value.numpy()
+    cache = cache if rows is None else cache[rows]
+    wide = np.zeros((*cache.shape[:2], width, cache.shape[3]), dtype=cache.dtype)
+    wide[:, :, : cache.shape[2]] = cache
+    return ort.OrtValue.ortvalue_from_numpy(wide, device)

@@ -27,14 +27,16 @@ def test_names_are_distinct_within_a_graph() -> None:
     decoder_specs = (*step_inputs(True), *memory_tensors(SHAPE), *past_tensors(SHAPE), *present_tensors(SHAPE))
     decoder = [LOG_PROBS, *(spec.name for spec in decoder_specs)]
     text_inputs = (*text_step_inputs(), *memory_tensors(SHAPE), *text_cache(SHAPE))
-    text = [spec.name for spec in (*text_inputs, *text_step_outputs(), *present_tensors(SHAPE))]
+    text = [spec.name for spec in (*text_inputs, *text_step_outputs(), *text_cache(SHAPE, after=True))]
     for names in (encoder, decoder, text):
         assert len(set(names)) == len(names)
 
 
-def test_a_text_decoder_reads_the_cache_as_the_step_before_left_it() -> None:
-    assert [spec.name for spec in text_cache(SHAPE)] == [spec.name for spec in past_tensors(SHAPE)]
-    assert [spec.axes for spec in text_cache(SHAPE)] == [("users", 2, "width", 4)] * 6
+def test_a_text_decoder_fills_the_cache_that_it_reads() -> None:
+    before, after = text_cache(SHAPE), text_cache(SHAPE, after=True)
+    assert [spec.name for spec in before] == [spec.name for spec in past_tensors(SHAPE)]
+    assert [spec.name for spec in after] == [spec.name for spec in present_tensors(SHAPE)]
+    assert [spec.axes for spec in (*before, *after)] == [("batch", 2, "slots", 4)] * 12
 
 
 def test_only_models_with_vectors_of_users_read_their_rows() -> None:

@@ -15,18 +15,18 @@ import numpy as np
 import numpy.typing as npt
 
 from podx.bundle import signature as sig
-from podx_export.blocks.graph import INT8, GraphBuilder
+from podx_export.blocks.graph import BLOCKS_OPSET, INT8, GraphBuilder
 from podx_export.blocks.integer import integer_output
 from podx_export.blocks.layers import add_and_norm, additive_mask, attention, embed, feed_forward, linear, rms_norm
-from podx_export.blocks.rows import Grid, Rows
-from podx_export.blocks.self_attention import SelfAttention, SlotAttention
+from podx_export.blocks.rows import Grid, InPlace, Rows
+from podx_export.blocks.self_attention import SelfAttention, SlotAttention, WrittenSlots
 from podx_export.blocks.source import Attention, DecoderLayer, Float32Array, SourceModel
 from podx_export.blocks.weights import WeightStore
 
 
 @dataclass(frozen=True)
 class TokenRows:
-    """Tokens as they enter the first layer, before they see anything else. Each [rows, …].
+    """Tokens as they enter the first layer, before they see anything else. Each [rows, …], or [batch, beams, …].
 
     Attributes:
         hidden: embedded tokens. query, key, value: of the first self-attention; no query where nothing came before.
@@ -102,17 +102,15 @@ def build_text_decoder(
     Args:
         only: tokens that are scored, ascending, int64 [tokens]; None: all.
     """
-    graph = GraphBuilder("decoder_text" if only is None else "decoder_explanations", weights, precision)
-    tokens, distance, kept_users, kept_slots, wanted = (graph.input(spec) for spec in sig.text_step_inputs())
+    name = "decoder_text" if only is None else "decoder_explanations"
+    graph = GraphBuilder(name, weights, precision, BLOCKS_OPSET)
+    tokens, distance, own, wanted = (graph.input(spec) for spec in sig.text_step_inputs())
     memory = [graph.input(spec) for spec in sig.memory_tensors(model.shape)]
     cache = [graph.input(spec) for spec in sig.text_cache(model.shape)]
-    past = _kept(graph, cache, kept_users, kept_slots, model.shape.heads)
-    hidden = embed(graph, "embedding", model.embedding, tokens)
-    grid = Grid.of(graph, hidden)
-    rows = TokenRows.of(graph, model, grid.pack(graph, hidden))
-    attention = SlotAttention(graph, model, distance, past, grid)
+    rows = TokenRows.of(graph, model, embed(graph, "embedding", model.embedding, tokens))
+    attention = WrittenSlots(graph, model, distance, own, cache)
     mask = memory_bias(graph, memory[0], graph.dimension(tokens, 1))
-    final = decode_step(graph, model, rows, grid, attention, memory[1:], mask)
+    final = decode_step(graph, model, rows, InPlace(), attention, memory[1:], mask)
     if only is None:
         logits = _logits(graph, final, _output_name(model), model.output)
     else:
@@ -123,20 +121,10 @@ def build_text_decoder(
     if only is not None:
         token = graph.make("Gather", graph.weight("explanation_tokens", only), token)
     for spec, value in zip(sig.text_step_outputs(), (best, token), strict=True):
-        graph.output(spec, grid.spread(graph, value))
-    for spec, value in zip(sig.present_tensors(model.shape), attention.present, strict=True):
         graph.output(spec, value)
+    for spec, value in zip(sig.text_cache(model.shape, after=True), attention.present, strict=True):
+        graph.output_itself(spec, value)
     return graph
-
-
-def _kept(graph: GraphBuilder, cache: list[str], users: str, slots: str, heads: int) -> list[str]:
-    """Some slots of some users: [users, heads, width, head_dim] → [batch, heads, past, head_dim] of each."""
-    with graph.scope("kept_slots"):
-        head = graph.weight("heads", np.arange(heads, dtype=np.int64))
-        of_user = graph.unsqueeze(graph.make("Mul", users, graph.int_scalar(heads)), 1)
-        row = graph.make("Mul", graph.make("Add", of_user, head), graph.dimension(cache[0], 2))
-        place = graph.make("Add", graph.unsqueeze(row, 2), graph.unsqueeze(slots, 1))
-        return [graph.make("Gather", graph.make("Flatten", part, axis=3), place) for part in cache]
 
 
 def decode_step(
@@ -225,8 +213,12 @@ def _output_name(model: SourceModel) -> str:
 
 
 def _logits(graph: GraphBuilder, final: str, name: str, table: Float32Array) -> str:
-    """[rows, d], [tokens, d] → [rows, tokens]."""
+    """[rows, d] or [batch, beams, d], [tokens, d] → the same with tokens in place of d."""
     with graph.scope("output"):
         if graph.precision == INT8:
             return integer_output(graph, final, name, table)
-        return graph.make("Gemm", final, graph.to_float32(graph.float_weight(name, table)), transB=1)
+        weight = graph.to_float32(graph.float_weight(name, table))
+        if not graph.by_blocks:
+            return graph.make("Gemm", final, weight, transB=1)
+        grid = Grid.of(graph, final)  # Gemm takes matrices alone
+        return grid.spread(graph, graph.make("Gemm", grid.pack(graph, final), weight, transB=1))

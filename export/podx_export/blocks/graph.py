@@ -18,12 +18,15 @@ from podx_export.blocks.weights import WeightStore
 OPSET = 17
 """Old enough for the ONNX Runtime inside Triton's current and recent backends."""
 
+BLOCKS_OPSET = 21
+"""The first in which QuantizeLinear takes a scale for a block of an axis, and so for each row of any layout."""
+
 FP32, INT8, FP16, BF16 = "fp32", "int8", "fp16", "bf16"
 """Precisions: of everything; of weights and what they are multiplied with; of matrix products and attention."""
 
 MICROSOFT = "com.microsoft"
 MICROSOFT_OPSET = 1
-IR_VERSION = 8
+IR_VERSION, BLOCKS_IR_VERSION = 8, 10
 
 FLOAT, INT32, INT64 = onnx.TensorProto.FLOAT, onnx.TensorProto.INT32, onnx.TensorProto.INT64
 HALF_TYPES = {FP16: onnx.TensorProto.FLOAT16, BF16: onnx.TensorProto.BFLOAT16}
@@ -38,9 +41,10 @@ _ELEMENT_TYPES = {"int64": INT64, "float32": FLOAT, "bool": BOOL}
 class GraphBuilder:
     """Collects nodes and weights of one graph. Values are referred to by name (``str``)."""
 
-    def __init__(self, name: str, weights: WeightStore, precision: str = FP32) -> None:
-        self.name, self.precision = name, precision
+    def __init__(self, name: str, weights: WeightStore, precision: str = FP32, opset: int = OPSET) -> None:
+        self.name, self.precision, self.opset = name, precision, opset
         self.rounded: dict[str, tuple[str, str]] = {}  # to 8 bits: rows and their scales (podx_export.blocks.integer)
+        self.zeros = ""  # of such rows
         self._half: dict[str, str] = {}
         self._weights = weights
         self._nodes: list[onnx.NodeProto] = []
@@ -75,6 +79,13 @@ class GraphBuilder:
         self._nodes.append(
             helper.make_node("Identity", [value], [spec.name], name=self._unique(f"{spec.name}/Identity"))
         )
+        self._outputs.append(_value_info(spec))
+
+    def output_itself(self, spec: TensorSpec, value: str) -> None:
+        """The same for a value that other nodes read too, without the copy that this would cost: it takes the name."""
+        for node in self._nodes:
+            for names in (node.input, node.output):
+                names[:] = [spec.name if name == value else name for name in names]
         self._outputs.append(_value_info(spec))
 
     def weight(self, name: str, array: npt.NDArray[np.generic]) -> str:
@@ -143,6 +154,11 @@ class GraphBuilder:
         return self.op(operator, inputs, domain=MICROSOFT, **attributes)[0]
 
     @property
+    def by_blocks(self) -> bool:
+        """Whether QuantizeLinear takes a scale for each row of any layout."""
+        return self.opset >= BLOCKS_OPSET
+
+    @property
     def is_half(self) -> bool:
         """Whether matrix products and attention take 16 bits."""
         return self.precision in HALF_TYPES
@@ -189,6 +205,12 @@ class GraphBuilder:
         """Sum along one axis, which goes. An empty axis gives 0."""
         return self.make("ReduceSum", value, self.ints(axis), keepdims=0)
 
+    def reduce(self, operator: str, value: str, axis: int, keepdims: int) -> str:
+        """A reduction along one axis but ReduceSum, whose axes have always been an input."""
+        if self.opset == OPSET:
+            return self.make(operator, value, axes=[axis], keepdims=keepdims)
+        return self.make(operator, value, self.ints(axis), keepdims=keepdims)
+
     def arange(self, size: str) -> str:
         """0 … size - 1 as int64, for ``size`` int64 [1].
 
@@ -214,8 +236,13 @@ class GraphBuilder:
         read = values_read(self._nodes)
         initializers = [tensor for name, tensor in self._initializers.items() if name in read]
         graph = helper.make_graph(self._nodes, self.name, self._inputs, self._outputs, initializer=initializers)
-        opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(MICROSOFT, MICROSOFT_OPSET)]
-        return helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION, producer_name="podx")
+        opsets = [helper.make_opsetid("", self.opset), helper.make_opsetid(MICROSOFT, MICROSOFT_OPSET)]
+        return helper.make_model(
+            graph,
+            opset_imports=opsets,
+            ir_version=BLOCKS_IR_VERSION if self.by_blocks else IR_VERSION,
+            producer_name="podx",
+        )
 
 
 def values_read(nodes: Iterable[onnx.NodeProto]) -> set[str]:

@@ -26,46 +26,64 @@ ANY_SCALE = 1e38
 
 @dataclass(frozen=True)
 class RoundedRows:
-    """``values``: uint8 [rows, in]; ``scale``: float32 [rows, 1], a step of each row; ``zero``: see ZERO."""
+    """``values``: uint8 [rows, in]; ``scale``: float32 [rows, 1], a step of each row; ``zero``: see ZERO.
+
+    Graphs of :data:`~podx_export.blocks.graph.BLOCKS_OPSET` have rows of any layout, [..., in], and at least one.
+    """
 
     values: str
     scale: str
     zero: str
 
 
-def _signed_rows(graph: GraphBuilder, x: str) -> RoundedRows:
-    """Rows in 8 bits, made once for all products that read them.
+def _signed_rows(graph: GraphBuilder, x: str, width: int) -> RoundedRows:
+    """Rows in 8 bits, made once for all products that read them. ``width``: of a row.
 
     A row of zeros has scale 0: it is divided by that, and whatever comes of it is multiplied by 0 in the end.
     """
     zero = graph.weight("zero.signed", np.array(ZERO, dtype=np.uint8))
     if x not in graph.rounded:
         scale = _scale(graph, _largest(graph, graph.make("Abs", x)), 255 - ZERO)
-        zeros = graph.make("QuantizeLinear", scale, graph.float_scalar(ANY_SCALE), zero)  # one for each row
-        values = graph.make("QuantizeLinear", x, scale, zeros, axis=0)
-        graph.rounded[x] = values, graph.unsqueeze(scale, 1)
+        if not (graph.by_blocks and graph.zeros):  # of blocks all products have the same rows
+            graph.zeros = graph.make("QuantizeLinear", scale, graph.float_scalar(ANY_SCALE), zero)  # one for each row
+        graph.rounded[x] = _round(graph, x, width, scale, graph.zeros), _column(graph, scale)
     return RoundedRows(*graph.rounded[x], zero)
 
 
-def _relu_rows(graph: GraphBuilder, x: str) -> RoundedRows:
+def _relu_rows(graph: GraphBuilder, x: str, width: int) -> RoundedRows:
     """The same after a Relu, which needs no operator: rounding to unsigned integers makes zeros of negative values."""
     scale = _scale(graph, graph.make("Relu", _largest(graph, x)), 255)
     zero = graph.weight("zero.relu", np.array(0, dtype=np.uint8))
-    return RoundedRows(graph.make("QuantizeLinear", x, scale, axis=0), graph.unsqueeze(scale, 1), zero)
+    return RoundedRows(_round(graph, x, width, scale), _column(graph, scale), zero)
 
 
 def _largest(graph: GraphBuilder, x: str) -> str:
-    """Largest value of each row, [rows]. ONNX Runtime's reductions leave a tensor without rows in its old shape."""
-    return graph.reshape(graph.make("ReduceMax", x, axes=[1], keepdims=0), -1)
+    """Largest value of each row, [rows], of blocks [..., 1].
+
+    ONNX Runtime's reductions leave a tensor without rows in its old shape.
+    """
+    if graph.by_blocks:
+        return graph.reduce("ReduceMax", x, axis=-1, keepdims=1)
+    return graph.reshape(graph.reduce("ReduceMax", x, axis=1, keepdims=0), -1)
 
 
 def _scale(graph: GraphBuilder, largest: str, steps: int) -> str:
     return graph.make("Mul", largest, graph.float_scalar(1 / steps))
 
 
+def _round(graph: GraphBuilder, x: str, width: int, scale: str, *zeros: str) -> str:
+    """Each row by its own scale, and zero if one is given."""
+    layout = {"axis": -1, "block_size": width} if graph.by_blocks else {"axis": 0}
+    return graph.make("QuantizeLinear", x, scale, *zeros, **layout)
+
+
+def _column(graph: GraphBuilder, scale: str) -> str:
+    return scale if graph.by_blocks else graph.unsqueeze(scale, 1)
+
+
 def integer_linear(graph: GraphBuilder, x: str, name: str, weight: Float32Array) -> str:
     """``x @ weight``: [rows, in] → [rows, out]."""
-    rows = _signed_rows(graph, x)
+    rows = _signed_rows(graph, x, len(weight))
     return graph.make("Mul", _unscaled(graph, rows, name, weight), rows.scale)
 
 
@@ -83,8 +101,8 @@ def integer_relu_feed_forward(
 
     The scales of ``x`` go round the Relu, for relu(s · y) = s · relu(y), and are multiplied in at the end.
     """
-    rows = _signed_rows(graph, x)
-    hidden = _relu_rows(graph, _unscaled(graph, rows, f"{prefix}.inner", inner))
+    rows = _signed_rows(graph, x, len(inner))
+    hidden = _relu_rows(graph, _unscaled(graph, rows, f"{prefix}.inner", inner), len(outer))
     product = _unscaled(graph, hidden, f"{prefix}.outer", outer)
     return graph.make("Mul", product, graph.make("Mul", rows.scale, hidden.scale))
 
@@ -107,7 +125,7 @@ def integer_output(graph: GraphBuilder, x: str, name: str, table: Float32Array, 
     if only is not None:
         half, scale, zeros = (graph.make("Gather", part, only) for part in (half, scale, zeros))
     values = graph.make("QuantizeLinear", graph.cast(half, FLOAT), scale, zeros, axis=0)
-    rows = _signed_rows(graph, x)
+    rows = _signed_rows(graph, x, table.shape[1])
     return graph.make("Mul", _product(graph, rows, graph.transpose(values, 1, 0), scale), rows.scale)
 
 

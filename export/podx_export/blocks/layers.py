@@ -29,7 +29,7 @@ SUPPORTED_ACTIVATIONS = ("relu", "gelu_new")
 def rms_norm(graph: GraphBuilder, x: str, name: str, weight: Float32Array, epsilon: float) -> str:
     """T5's layer norm: scale only, no mean, no bias. Written in standard operators, which ONNX Runtime fuses."""
     square = graph.make("Mul", x, x)
-    mean = graph.make("ReduceMean", square, axes=[-1], keepdims=1)
+    mean = graph.reduce("ReduceMean", square, axis=-1, keepdims=1)
     root = graph.make("Sqrt", graph.make("Add", mean, graph.float_scalar(epsilon)))
     return graph.make("Mul", graph.make("Div", x, root), graph.weight(name, weight))
 

@@ -49,6 +49,18 @@ class Grid:
         return graph.make("Flatten", beams, axis=2)
 
 
+class InPlace:
+    """Rows stay as they are, [batch, beams, n]: no operators for that, which count where each does little."""
+
+    def spread(self, graph: GraphBuilder, rows: str) -> str:
+        """See :class:`Rows`."""
+        return rows
+
+    def pack(self, graph: GraphBuilder, beams: str) -> str:
+        """See :class:`Rows`."""
+        return beams
+
+
 class SingleBeam:
     """One beam per user: rows are [batch, n]."""
 

@@ -55,10 +55,7 @@ class SlotAttention:
     def __init__(self, graph: GraphBuilder, model: SourceModel, distance: str, past: list[str], grid: Grid) -> None:
         self._heads, self._past, self._grid = model.shape.heads, past, grid
         self.present: list[str] = []
-        with graph.scope("path_bias"):
-            near = graph.make("Min", distance, graph.int_scalar(model.max_distance))
-            table = graph.weight("decoder_bias", with_masked_row(model.decoder_bias))  # index -1 reads the masked row
-            self._bias = graph.transpose(graph.make("Gather", table, near), 0, 3, 1, 2)
+        self._bias = _path_bias(graph, model, distance)
 
     def mix(self, graph: GraphBuilder, layer: int, query: str, key: str, value: str) -> str:
         """See :class:`SelfAttention`."""
@@ -70,6 +67,54 @@ class SlotAttention:
         )
         self.present += present
         return self._grid.pack(graph, mixed)
+
+
+class WrittenSlots:
+    """Over all slots of a cache that has room for this step's, which are written into it; those off the path masked.
+
+    Where the caller has the result put where the cache lies, nothing but the new slots is written.
+
+    Args:
+        distance: int64 [batch, beams, slots], slots without anything off every path.
+        own: int64 [batch, beams], slot of each beam.
+        past: K and V of the layers, [batch, heads, slots, head_dim].
+
+    Attributes:
+        present: the same with this step's slots in it.
+    """
+
+    needs_query = True
+
+    def __init__(self, graph: GraphBuilder, model: SourceModel, distance: str, own: str, past: list[str]) -> None:
+        self._shape, self._past = model.shape, past
+        self.present: list[str] = []
+        self._bias = _path_bias(graph, model, distance)
+        with graph.scope("written_slots"):
+            users = graph.unsqueeze(graph.arange(graph.dimension(own, 0)), 1, 2, 3)
+            heads = graph.weight("heads", np.arange(model.shape.heads, dtype=np.int64)[:, None])
+            slots = graph.unsqueeze(own, 2, 3)
+            every = graph.make("Shape", graph.make("Add", slots, heads))
+            parts = (users, heads, slots)
+            self._place = graph.concat([graph.make("Expand", part, every) for part in parts], axis=3)
+
+    def mix(self, graph: GraphBuilder, layer: int, query: str, key: str, value: str) -> str:
+        """See :class:`SelfAttention`. Rows are [batch, beams, heads·head_dim]."""
+        query, key, value = (graph.to_float32(part) for part in (query, key, value))  # as the cache is
+        heads, head_dim = self._shape.heads, self._shape.head_dim
+        written = [
+            graph.make("ScatterND", past, self._place, graph.reshape(part, 0, 0, heads, head_dim))
+            for past, part in zip(self._past[2 * layer : 2 * layer + 2], (key, value), strict=True)
+        ]
+        self.present += written
+        return graph.fused("MultiHeadAttention", query, *written, "", "", self._bias, num_heads=heads, scale=1.0)
+
+
+def _path_bias(graph: GraphBuilder, model: SourceModel, distance: str) -> str:
+    """Position bias of slots so many steps back, and the mask of others: [batch, beams, slots] → [batch, heads, …]."""
+    with graph.scope("path_bias"):
+        near = graph.make("Min", distance, graph.int_scalar(model.max_distance))
+        table = graph.weight("decoder_bias", with_masked_row(model.decoder_bias))  # index -1 reads the masked row
+        return graph.transpose(graph.make("Gather", table, near), 0, 3, 1, 2)
 
 
 class PathAttention:

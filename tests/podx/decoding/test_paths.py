@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podx.decoding.paths import BeamPaths, LiveSlots
+from podx.decoding.paths import BeamPaths, ReusedSlots
 
 
 def test_a_beam_sees_its_ancestors_and_nothing_else() -> None:
@@ -39,11 +39,13 @@ def test_users_that_are_kept_keep_their_paths() -> None:
 
 
 @given(st.integers(1, 4), st.lists(st.tuples(st.integers(1, 4), st.booleans()), max_size=8), st.integers(0, 2**32))
-def test_live_slots_hold_each_path_and_little_else(batch: int, steps: list[tuple[int, bool]], seed: int) -> None:
-    """A cache that is read as it says holds, for each beam, the marks of its ancestors at their distance."""
-    random, slots, mark = np.random.default_rng(seed), LiveSlots(batch), 0
+def test_reused_slots_hold_each_path_and_little_else(batch: int, steps: list[tuple[int, bool]], seed: int) -> None:
+    """A cache that is filled as it says holds, for each beam, the marks of its ancestors at their distance."""
+    room, most = 2, 4
+    random, slots, mark = np.random.default_rng(seed), ReusedSlots(batch, room), 0
     cache = np.zeros((batch, 0), dtype=np.int64)
     paths: list[list[list[int]]] = [[[]] for _ in range(batch)]  # marks of each user's beams, oldest first
+    older = 0  # the most slots that the beams of a user have seen so far, those of the step apart
     for beams, leave in [(1, False), *steps]:
         if mark:
             parents = random.integers(len(paths[0]), size=(len(paths), beams))
@@ -52,17 +54,19 @@ def test_live_slots_hold_each_path_and_little_else(batch: int, steps: list[tuple
             if leave and len(paths) > 1:
                 kept = np.delete(np.arange(len(paths)), random.integers(len(paths)))
                 slots.keep(kept)
-                paths = [paths[user] for user in kept]
-        users, read, distance = slots.advance()
+                paths, cache = [paths[user] for user in kept], cache[kept]
+        own, distance = slots.advance()
+        assert distance.shape == (len(paths), beams, slots.width)
+        cache = np.pad(cache, ((0, 0), (0, slots.width - cache.shape[1])))
         new = mark + 1 + np.arange(len(paths) * beams).reshape(len(paths), beams)
         mark = int(new.max())
+        np.put_along_axis(cache, own, new, axis=1)
         paths = [
             [[*path, own] for path, own in zip(*pair, strict=True)] for pair in zip(paths, new.tolist(), strict=True)
         ]
-        cache = np.concatenate([np.take_along_axis(cache[users], read, axis=1), new], axis=1)
         ages = range(len(paths[0][0]) - 1, -1, -1)
         for user, beams_of_user in enumerate(paths):
             seen = [[cache[user, distance[user, beam] == age].tolist() for age in ages] for beam in range(beams)]
             assert seen == [[[own] for own in path] for path in beams_of_user]
-        older = max(len({own for path in user for own in path[:-1]}) for user in paths)
-        assert cache.shape[1] == older + beams
+        older = max(older, *(len({own for path in user for own in path[:-1]}) for user in paths))
+        assert slots.width <= older + room * most
