@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from podx.bundle.signature import NOT_ON_PATH
+from podx.decoding.select import entries
 from podx.decoding.stepper import IntArray
 
 
@@ -75,7 +76,7 @@ class ReusedSlots:
 
     def follow(self, parents: IntArray) -> None:
         """See :meth:`BeamPaths.follow`."""
-        self._slots = self._slots[np.arange(len(parents))[:, None], parents]
+        self._slots = entries(self._slots, parents)
 
     def keep(self, users: IntArray) -> None:
         """See :meth:`BeamPaths.keep`."""

@@ -18,6 +18,11 @@ NEVER = np.float32(-np.inf)
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 
+def entries(table: npt.NDArray[Scalar], columns: IntArray) -> npt.NDArray[Scalar]:
+    """Entries of each row: [rows, …], [rows, n] → [rows, n, …]. ``take_along_axis`` takes three times as long."""
+    return table[np.arange(len(table))[:, None], columns]
+
+
 def best_columns(scores: FloatArray, count: int) -> IntArray:
     """Columns of the ``count`` best entries of each row, best first. [rows, count], or all where there are fewer.
 
@@ -30,14 +35,14 @@ def best_columns(scores: FloatArray, count: int) -> IntArray:
         _settle_ties(scores, columns)
     else:
         columns = np.tile(np.arange(width), (len(scores), 1))
-    order = np.argsort(-np.take_along_axis(scores, columns, axis=1), axis=1, kind="stable")
-    return np.take_along_axis(columns, order, axis=1)
+    order = np.argsort(-entries(scores, columns), axis=1, kind="stable")
+    return entries(columns, order)
 
 
 def _settle_ties(scores: FloatArray, columns: IntArray) -> None:
     """Where more entries equal the last chosen one than there is room for, choose those in the lowest columns."""
     count = columns.shape[1]
-    last = np.take_along_axis(scores, columns, axis=1).min(axis=1)
+    last = entries(scores, columns).min(axis=1)
     tied = np.flatnonzero(((scores >= last[:, None]).sum(axis=1) > count) & (last > NEVER))
     if len(tied):
         columns[tied] = np.sort(np.argsort(-scores[tied], axis=1, kind="stable")[:, :count], axis=1)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from podx.decoding.options import TextSearchOptions
 from podx.decoding.paths import BeamPaths
-from podx.decoding.select import NEVER, best_columns, best_of_wide_rows
+from podx.decoding.select import NEVER, best_columns, best_of_wide_rows, entries
 from podx.decoding.stepper import BestTokens, FloatArray, IntArray, Stepper, TextStepper
 
 LOOKAHEAD = 2
@@ -56,12 +56,9 @@ class _Group:
         """Go on with the first ``beams`` continuations that do not end. ``first_row``: of this group in the step."""
         running = np.where(ends, NEVER, best.score)
         order = best_columns(running, self.beams)
-        self.score = np.take_along_axis(running, order, axis=1)
-        beam = np.take_along_axis(best.beam, order, axis=1)
+        self.score, beam, chosen = (entries(of, order) for of in (running, best.beam, best.token))
         self.parent = first_row + beam
-        chosen = np.take_along_axis(best.token, order, axis=1)
-        past = np.take_along_axis(self.tokens, beam[:, :, None], axis=1)
-        self.tokens = np.concatenate([past, chosen[:, :, None]], axis=2)
+        self.tokens = np.concatenate([entries(self.tokens, beam), chosen[:, :, None]], axis=2)
 
     def keep(self, rows: IntArray) -> None:
         """Go on with these rows of the live batch only."""
@@ -131,8 +128,7 @@ class TextSearch:
         batch, _, candidates = scores.shape
         flat = scores.reshape(batch, -1)
         columns = best_columns(flat, LOOKAHEAD * beams)
-        score = np.take_along_axis(flat, columns, axis=1)
-        return _Step(score, columns // candidates, np.take_along_axis(tokens.reshape(batch, -1), columns, axis=1))
+        return _Step(entries(flat, columns), columns // candidates, entries(tokens.reshape(batch, -1), columns))
 
     def _collect(self, group: _Group, best: _Step, ends: npt.NDArray[np.bool_], length: int) -> None:
         """Continuations that end among the first ``beams`` become hypotheses; the best ``beams`` of them are kept."""

@@ -26,12 +26,15 @@ from podx.graphs.apart import answered_apart
 from podx.graphs.cuda_graph import CudaGraphRecommender, fits_buckets
 from podx.graphs.int8_check import require_exact_products
 from podx.graphs.opened_once import OpenedOnce
-from podx.graphs.session import CPU, CUDA, GraphSession, HeldFiles, SessionOptions, select_rows, with_slots
+from podx.graphs.session import CPU, CUDA, BoundGraph, GraphSession, HeldFiles, SessionOptions, select_rows, with_slots
 from podx.requests.batch import ItemBatch
 from podx.requests.encoder import allowed_row
 from podx.text.inputs import UNKNOWN_USER, Batch, pad_rows
 
-ROOM_STEPS = 8
+SPINNING = (sig.RECOMMEND_FILE, sig.TEXT_DECODER_FILE, sig.EXPLANATION_DECODER_FILE)
+"""Graphs that do nearly all the work of an answer."""
+
+ROOM_STEPS = 12
 """Steps that a text's cache gets room for. Empty slots cost attention, and more of them a copy."""
 
 
@@ -99,7 +102,8 @@ class GraphTextStepper:
         self._past_names = [spec.name for spec in sig.text_cache(shape)]
         self._present = [spec.name for spec in sig.text_cache(shape, after=True)]
         empty = decoder.to_device(np.zeros((batch, shape.heads, 0, shape.head_dim), dtype=np.float32))
-        self._cache = [empty for _ in self._past_names]
+        self._cache = [empty for _ in self._past_names]  # the first step finds no room in it
+        self._graph: BoundGraph
 
     def step(self, tokens: IntArray, parents: IntArray | None, count: int) -> BestTokens:
         """See :class:`podx.decoding.stepper.TextStepper`."""
@@ -113,12 +117,8 @@ class GraphTextStepper:
             sig.DISTANCE: self._spread(distance, sig.NOT_ON_PATH),
             sig.OWN_SLOTS: self._spread(own, 0),
             sig.CANDIDATES: np.array([count], dtype=np.int64),
-            **self._memory,
-            **dict(zip(self._past_names, self._cache, strict=True)),
         }
-        into = dict(zip(self._present, self._cache, strict=True))
-        outputs = self._decoder.run(feeds, to_host=[sig.LOG_PROBS, sig.BEST_TOKENS], into=into)
-        return BestTokens(*(outputs[name][self._rows] for name in (sig.LOG_PROBS, sig.BEST_TOKENS)))
+        return BestTokens(*(output[self._rows] for output in self._graph.run(feeds)))
 
     def keep(self, users: IntArray) -> None:
         """See :class:`podx.decoding.stepper.TextStepper`."""
@@ -141,6 +141,9 @@ class GraphTextStepper:
             self._memory = {name: select_rows(value, rows, device) for name, value in self._memory.items()}
         self._cache = [with_slots(value, rows, self._width, device) for value in self._cache]
         self._batch, self._rows = len(self._rows), np.arange(len(self._rows))
+        past, present = (dict(zip(names, self._cache, strict=True)) for names in (self._past_names, self._present))
+        wanted = (sig.LOG_PROBS, sig.BEST_TOKENS)
+        self._graph = BoundGraph(self._decoder, {**self._memory, **past}, present, wanted)
 
 
 def _user_rows(batch: Batch) -> npt.NDArray[np.int64]:
@@ -206,8 +209,7 @@ class _Graphs:
 
     def open(self, name: str) -> GraphSession:
         """A session of a graph file, see :meth:`GraphModel.session`."""
-        does_all = name == sig.RECOMMEND_FILE
-        spin = does_all if self._options.spin is None else self._options.spin
+        spin = name in SPINNING if self._options.spin is None else self._options.spin
         return GraphSession(self._bundle.file(name), replace(self._options, spin=spin), self.held)
 
     def for_cuda_graphs(self) -> CudaGraphRecommender | None:

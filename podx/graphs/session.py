@@ -7,7 +7,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
@@ -88,8 +87,8 @@ class SessionOptions:
         device: ``cpu`` or ``cuda``, resolved.
         threads: threads inside an operator; 0 lets ONNX Runtime take one per core.
         spin: threads wait busily for the next operator while a graph runs, never between runs. It makes a small batch
-            about twice as fast where one graph does all the work. Of graphs that take turns each has threads of its
-            own, and those of one then stand in the way of the other. None: the former spins, the latter do not.
+            about twice as fast where one graph does nearly all the work. Of graphs that take turns each has threads of
+            its own, and those of one then stand in the way of the other. None: the former spins, the latter do not.
         cuda_graph: on CUDA, replay the whole search as a CUDA graph (:mod:`podx.graphs.cuda_graph`).
     """
 
@@ -166,31 +165,28 @@ class GraphSession:
             BundleError: ONNX Runtime cannot load the file.
             DeviceError: ONNX Runtime fell back to another device.
         """
-        self._session = _open(path, options, _settings(options), held)
+        self.session = _open(path, options, _settings(options), held)
         self.device = options.device
-        self.outputs: list[str] = [output.name for output in self._session.get_outputs()]
+        self.outputs: list[str] = [output.name for output in self.session.get_outputs()]
 
     def to_device(self, array: npt.NDArray[Any]) -> Any:
         """An OrtValue where the graph runs."""
         return ort.OrtValue.ortvalue_from_numpy(array, self.device)
 
-    def run(
-        self, feeds: Mapping[str, Feed], to_host: Sequence[str], into: Mapping[str, Any] = MappingProxyType({})
-    ) -> dict[str, Any]:
+    def run(self, feeds: Mapping[str, Feed], to_host: Sequence[str]) -> dict[str, Any]:
         """Run once.
 
         Args:
             feeds: every input by name.
             to_host: outputs wanted as numpy arrays; the others come as OrtValues that stay on the device.
-            into: OrtValues that outputs are written to, by name; they may be inputs too.
 
         Returns:
             every output by name.
         """
         if set(to_host) == set(self.outputs) and all(isinstance(value, np.ndarray) for value in feeds.values()):
-            values = self._session.run(self.outputs, dict(feeds))  # a binding knows no inputs with defaults
+            values = self.session.run(self.outputs, dict(feeds))  # a binding knows no inputs with defaults
             return dict(zip(self.outputs, values, strict=True))
-        binding = self._session.io_binding()
+        binding = self.session.io_binding()
         held = []  # a bound array must outlive the run
         for name, value in feeds.items():
             if isinstance(value, np.ndarray):
@@ -199,13 +195,40 @@ class GraphSession:
             else:
                 binding.bind_ortvalue_input(name, value)
         for name in self.outputs:
-            if name in into:
-                binding.bind_ortvalue_output(name, into[name])
-            else:
-                binding.bind_output(name, CPU if name in to_host else self.device)
-        self._session.run_with_iobinding(binding)
+            binding.bind_output(name, CPU if name in to_host else self.device)
+        self.session.run_with_iobinding(binding)
         outputs = dict(zip(self.outputs, binding.get_outputs(), strict=True))
         return {name: value.numpy() if name in to_host else value for name, value in outputs.items()}
+
+
+class BoundGraph:
+    """A graph of which most inputs and outputs stay where they are from run to run.
+
+    Args:
+        fixed: inputs, as OrtValues. into: OrtValues that outputs are written to, by name; they may be inputs too.
+        to_host: the other outputs, wanted as numpy arrays.
+    """
+
+    def __init__(
+        self, graph: GraphSession, fixed: Mapping[str, Any], into: Mapping[str, Any], to_host: Sequence[str]
+    ) -> None:
+        self._session, self._to_host = graph.session, to_host
+        self._binding = graph.session.io_binding()
+        self._fixed = (fixed, into)  # what is bound must outlive the runs
+        for name, value in fixed.items():
+            self._binding.bind_ortvalue_input(name, value)
+        for name, value in into.items():
+            self._binding.bind_ortvalue_output(name, value)
+
+    def run(self, feeds: Mapping[str, npt.NDArray[np.int64]]) -> list[npt.NDArray[Any]]:
+        """Run once on the other inputs. Returns the outputs that are wanted."""
+        held = {name: np.ascontiguousarray(array) for name, array in feeds.items()}
+        for name, array in held.items():
+            self._binding.bind_cpu_input(name, array)
+        for name in self._to_host:
+            self._binding.bind_output(name, CPU)  # anew, for their shapes may differ from those of the run before
+        self._session.run_with_iobinding(self._binding)
+        return [value.numpy() for value in self._binding.get_outputs()[-len(self._to_host) :]]
 
 
 class FixedSession:

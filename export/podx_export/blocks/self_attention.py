@@ -83,7 +83,7 @@ class WrittenSlots:
         present: the same with this step's slots in it.
     """
 
-    needs_query = True
+    needs_query, alone = True, False
 
     def __init__(self, graph: GraphBuilder, model: SourceModel, distance: str, own: str, past: list[str]) -> None:
         self._shape, self._past = model.shape, past
