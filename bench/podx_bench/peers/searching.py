@@ -63,10 +63,10 @@ class PeerEngine:
         depth, texts = catalog.trie.depth, TextSearchOptions()
         if self._texts:  # lengths of transformers count the decoder's start
             context = replace(context, beams=texts.beams_per_group, k=1)
-            lengths = {"steps": texts.max_length - 1, "least": texts.min_length - 1}
+            steps, least = texts.max_length - 1, texts.min_length - 1
         else:
-            lengths = {"steps": depth + 1, "least": depth}
-        self._search = open_search(Plan(**vars(context), **lengths, pad_id=bundle.tokenizer.pad_id))
+            steps, least = depth + 1, depth
+        self._search = open_search(Plan(**vars(context), steps=steps, least=least, pad_id=bundle.tokenizer.pad_id))
 
     def run(self, requests: Sequence[WorkItem]) -> list[Answer]:
         """See :class:`podx_bench.workload.work.Engine`."""
