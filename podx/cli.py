@@ -145,35 +145,21 @@ def explain(
 
 
 @app.command()
-@with_flags(reading=ReadingFlags)
-def encode(
+def ids(
     bundle: BundlePath,
-    requests: Annotated[
-        Path,
-        typer.Argument(metavar="REQUESTS.jsonl", help="A request per line, as JSON: user; history, or candidates; …"),
-    ],
-    out: Annotated[Path | None, typer.Option("--out", help="File to write; default: the standard output.")] = None,
     items: Annotated[
-        Path | None, typer.Option("--items", help="File to write the raw ids of all items to; line n has item n.")
+        Path | None, typer.Option("--items", help="File to write; line n has the raw id of item n.")
     ] = None,
-    include_seen: IncludeSeen = False,
-    reading: Any = None,
+    users: Annotated[Path | None, typer.Option("--users", help="The same of users.")] = None,
 ) -> None:
-    """Write requests as recommend.onnx reads them, for a service in any language."""
+    """Write raw ids in the order of their numbers, for services in other languages (recommend_numbers.onnx)."""
     from podx.bundle.bundle import Bundle
-    from podx.requests.encoder import RequestEncoder
-    from podx.requests.lines import encode_lines, item_lines, write_lines
+    from podx.bundle.id_lines import write_ids
 
     loaded = Bundle.load(bundle)
-    encoder = RequestEncoder(loaded, **reading_arguments(reading))
-    encoded = encode_lines(requests, encoder, not include_seen)
-    if out is not None:
-        write_lines(out, encoded)
-    else:
-        for line in encoded:
-            typer.echo(line)
-    if items is not None:
-        write_lines(items, item_lines(loaded.catalog.items))
+    for path, table, what in ((items, loaded.catalog.items, "item"), (users, loaded.users.ids, "user")):
+        if path is not None:
+            write_ids(path, table, what)
 
 
 def main() -> None:

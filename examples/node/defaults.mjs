@@ -1,4 +1,4 @@
-// Other defaults for inputs of recommend.onnx that have one: `k` answers, `beams` searched.
+// Other defaults for inputs of a graph that have one: `k` answers, `beams` searched.
 //
 // ONNX lets a caller feed such inputs or leave them out. onnxruntime-node (1.30) offers only the inputs without a
 // default and passes over all others in silence, so here the defaults themselves are changed, in the graph's bytes,
@@ -36,7 +36,7 @@ function* byteFields(message) {
     } else if (wire === WIRE_VARINT) [, place] = varint(message, place);
     else if (wire === WIRE_64_BITS) place += 8;
     else if (wire === WIRE_32_BITS) place += 4;
-    else throw new Error("recommend.onnx is damaged: copy the bundle anew");
+    else throw new Error("the graph is damaged: copy the bundle anew");
   }
 }
 
@@ -46,7 +46,7 @@ const fieldsOf = (message, wanted) =>
 /**
  * The graph with other defaults.
  *
- * @param {Buffer} model bytes of recommend.onnx
+ * @param {Buffer} model bytes of the graph
  * @param {Object<string, number | undefined>} values new default by input name; undefined leaves what is there
  * @returns {Buffer} a copy
  */
@@ -57,7 +57,7 @@ export function withDefaults(model, values) {
   for (const [name, value] of Object.entries(values)) {
     if (value === undefined) continue;
     const [raw] = named.has(name) ? fieldsOf(named.get(name), RAW_DATA) : [];
-    if (raw?.length !== 8) throw new Error(`this recommend.onnx has no default for ${name}: export the bundle again`);
+    if (raw?.length !== 8) throw new Error(`this graph has no default for ${name}: export the bundle again`);
     raw.writeBigInt64LE(BigInt(value));
   }
   return changed;

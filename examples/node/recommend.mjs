@@ -1,6 +1,11 @@
-// Answers the requests that `podx encode` wrote: one run of BUNDLE/recommend.onnx for each batch, nothing else of podx.
+// Answers requests of raw ids: a map of numbers and one run of BUNDLE/recommend_numbers.onnx for each batch.
 //
-// Usage: node recommend.mjs BUNDLE ENCODED.jsonl [--items items.txt] [--k 10] [--beams 20] [--batch 32] [--threads 0]
+// Usage: node recommend.mjs BUNDLE REQUESTS.jsonl --items items.txt [--users users.txt]
+//                           [--k 10] [--beams 20] [--batch 32] [--threads 0]
+//
+// `podx ids` writes items.txt and users.txt. A line of REQUESTS.jsonl asks for the next items,
+// {"user": "u1", "history": ["i1", "i2"], "exclude": ["i3"], "allow": ["i4"]}, or for the best of some candidates,
+// {"user": "u1", "candidates": ["i1", "i2"]}.
 
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -10,9 +15,8 @@ import * as ort from "onnxruntime-node";
 
 import { withDefaults } from "./defaults.mjs";
 
-const ROWS = ["input_ids", "whole_word_ids", "excluded_items", "allowed_items"];
 const ERRORS_ONLY = 3; // of ONNX Runtime's log levels
-const NO_NUMBER = -1; // fills up a row of item or user numbers
+const NO_NUMBER = -1; // fills up a row, and stands for a user whom the model does not know
 const NO_ITEM = 0; // stands for an answer where there are fewer than k
 const GRAPH_K = 10; // defaults in the graph
 const GRAPH_BEAMS = 20;
@@ -22,46 +26,54 @@ const EXIT_CODE = 2;
 
 const linesOf = (path) => readFileSync(path, "utf8").split("\n");
 
-/** The request in a line that podx encode wrote. */
-function parsed(line) {
-  const request = JSON.parse(line);
-  const missing = ROWS.find((name) => !Array.isArray(request[name]));
-  if (missing !== undefined) throw new Error(`there is no list ${missing}`);
-  return request;
+/** Numbers of raw ids: that of line n is n. */
+const numbersOf = (rawIds) => new Map(rawIds.flatMap((raw, place) => (raw === "" ? [] : [[raw, place + 1]])));
+
+/** The request in a line, by number. Items of the history may come back as candidates, and not otherwise. */
+function parsed(line, users, items) {
+  const { user, history, exclude, candidates, allow = candidates } = JSON.parse(line);
+  if (typeof user !== "string" || !(history ?? candidates)) throw new Error("give a user, and a history or candidates");
+  const numbered = (rawIds) => (rawIds ?? []).map((raw) => {
+    if (!items.has(raw)) throw new Error(`${JSON.stringify(raw)} is no item of this bundle`);
+    return items.get(raw);
+  });
+  return {
+    user: users.get(user) ?? NO_NUMBER,
+    history: numbered(history),
+    excluded_items: numbered(candidates ? exclude : [...(history ?? []), ...(exclude ?? [])]),
+    allowed_items: allow ? [...numbered(allow), NO_ITEM] : [], // a row without a number would set no limit
+  };
 }
 
 /** The requests of a file; empty lines are passed over. */
-function requestsOf(path) {
+function requestsOf(path, users, items) {
   return linesOf(path).flatMap((line, place) => {
     try {
-      return line.trim() === "" ? [] : [parsed(line)];
+      return line.trim() === "" ? [] : [parsed(line, users, items)];
     } catch (error) {
-      throw new Error(`${path}, line ${place + 1}: ${error.message}: write the file with podx encode`);
+      throw new Error(`${path}, line ${place + 1}: ${error.message}`);
     }
   });
 }
 
 /** Rows of different length → int64 [rows, longest], filled up on the right. */
-function padded(rows, filler) {
+function padded(rows) {
   const width = Math.max(...rows.map((row) => row.length));
-  const data = new BigInt64Array(rows.length * width).fill(BigInt(filler));
+  const data = new BigInt64Array(rows.length * width).fill(BigInt(NO_NUMBER));
   rows.forEach((row, place) => data.set(row.map(BigInt), place * width));
   return new ort.Tensor("int64", data, [rows.length, width]);
 }
 
-/** Every input of the graph that has no default. Requests of different tasks may share a batch. */
-function feedsOf(requests) {
+/** The inputs that the graph has: a model that reads nothing of the user has no `user`, for example. */
+function feedsOf(requests, names) {
   const column = (name) => requests.map((request) => request[name]);
-  return {
-    input_ids: padded(column("input_ids"), 0),
-    whole_word_ids: padded(column("whole_word_ids"), 0),
-    attention_mask: padded(column("input_ids").map((row) => row.map(() => 1)), 0),
-    task_id: new ort.Tensor("int64", BigInt64Array.from(column("task_id"), BigInt), [requests.length]),
-    excluded_items: padded(column("excluded_items"), NO_NUMBER),
-    allowed_items: padded(column("allowed_items"), NO_NUMBER),
-    // only of a model with prompt vectors of each user
-    ...(requests[0].user_rows === undefined ? {} : { user_rows: padded(column("user_rows"), NO_NUMBER) }),
+  const users = column("user");
+  const feeds = {
+    user: new ort.Tensor("int64", BigInt64Array.from(users, BigInt), [users.length]),
+    user_rows: padded(users.map((user) => [Math.max(user, 0)])), // of a model with prompt vectors of each user
+    ...Object.fromEntries(["history", "excluded_items", "allowed_items"].map((name) => [name, padded(column(name))])),
   };
+  return Object.fromEntries(names.map((name) => [name, feeds[name]]));
 }
 
 /** What the graph gave, one answer for each request. */
@@ -86,16 +98,19 @@ function wholeNumber(values, name, least) {
 }
 
 function optionsOf() {
-  const names = ["items", "k", "beams", "batch", "threads"];
+  const names = ["items", "users", "k", "beams", "batch", "threads"];
   const options = Object.fromEntries(names.map((name) => [name, { type: "string" }]));
   const { values, positionals } = parseArgs({ options, allowPositionals: true });
-  if (positionals.length !== 2) throw new Error("give a bundle folder and a file that podx encode wrote");
+  if (positionals.length !== 2 || values.items === undefined) {
+    throw new Error("give a bundle folder, a file of requests and --items");
+  }
   const [k, beams, batch] = ["k", "beams", "batch"].map((name) => wholeNumber(values, name, 1));
   if ((k ?? GRAPH_K) > (beams ?? GRAPH_BEAMS)) throw new Error("--beams must not be below --k: give a larger --beams");
   return {
     bundle: positionals[0],
     requests: positionals[1],
     items: values.items,
+    users: values.users,
     search: { k, beams },
     batch: batch ?? DEFAULT_BATCH,
     threads: wholeNumber(values, "threads", 0) ?? ONE_PER_CORE,
@@ -104,20 +119,20 @@ function optionsOf() {
 
 async function main() {
   const options = optionsOf();
-  const model = withDefaults(readFileSync(join(options.bundle, "recommend.onnx")), options.search);
+  const items = linesOf(options.items);
+  const users = options.users === undefined ? [] : linesOf(options.users);
+  const requests = requestsOf(options.requests, numbersOf(users), numbersOf(items));
+  const model = withDefaults(readFileSync(join(options.bundle, "recommend_numbers.onnx")), options.search);
   const session = await ort.InferenceSession.create(model, {
     intraOpNumThreads: options.threads,
     logSeverityLevel: ERRORS_ONLY,
     // weights.bin and catalog.bin (and user_prompts.bin of PeaPOD) lie beside the graph, which was given as bytes
     extra: { session: { model_external_initializers_file_folder_path: options.bundle } },
   });
-  const rawIds = options.items === undefined ? undefined : linesOf(options.items);
-  const requests = requestsOf(options.requests);
   for (let first = 0; first < requests.length; first += options.batch) {
-    const outputs = await session.run(feedsOf(requests.slice(first, first + options.batch)));
-    for (const answer of answersOf(outputs)) {
-      if (rawIds !== undefined) answer.items = answer.items.map((number) => rawIds[number - 1]);
-      console.log(JSON.stringify(answer));
+    const batch = requests.slice(first, first + options.batch);
+    for (const answer of answersOf(await session.run(feedsOf(batch, session.inputNames)))) {
+      console.log(JSON.stringify({ ...answer, items: answer.items.map((number) => items[number - 1]) }));
     }
   }
 }

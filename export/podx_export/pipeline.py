@@ -26,6 +26,7 @@ from podx.bundle.tables import TableFile
 from podx.bundle.users import UserTable
 from podx.errors import ExportError
 from podx.graphs.session import CPU
+from podx.text.inputs import InputEncoder
 from podx.text.templates import Task
 from podx_export.blocks.decoder import build_decoder, build_text_decoder
 from podx_export.blocks.encoder import build_encoder
@@ -34,6 +35,7 @@ from podx_export.blocks.quantize import LARGEST
 from podx_export.blocks.source import SourceModel, read_model
 from podx_export.blocks.weights import WeightStore
 from podx_export.search.recommend import build_recommender
+from podx_export.search.words import Wording, item_words, wording
 from podx_export.verify.cost import measure_cost
 from podx_export.verify.parity import measure, session_options
 from podx_export.verify.validate import require_exportable
@@ -130,6 +132,7 @@ def write_bundle(
     """Write every file of a bundle, over a catalog that may be another than the checkpoint's; nothing is compared."""
     model, levels = read_model(source.model), catalog.trie.depth
     progress("tabulate the catalog")
+    catalog, how = _with_words(source, catalog)
     catalog.save(folder / CATALOG_FILE, model.one_pass)
     weights = WeightStore(folder / sig.WEIGHTS_FILE)
     progress("fold the prompts, build the encoder graph")
@@ -143,6 +146,9 @@ def write_bundle(
     progress("build the graph of the whole search")
     tables = TableFile(folder / CATALOG_FILE)
     _save_graph(build_recommender(model, weights, tables, levels, precision), folder / sig.RECOMMEND_FILE)
+    if how.task_ids:
+        by_numbers = build_recommender(model, weights, tables, levels, precision, wording=how)
+        _save_graph(by_numbers, folder / sig.NUMBERS_FILE)
     if precision != INT8:  # which is for CPUs
         fixed_shapes = build_recommender(model, weights, tables, levels, precision, cuda_graph=True)
         _save_graph(fixed_shapes, folder / sig.CUDA_GRAPH_FILE)
@@ -155,6 +161,18 @@ def write_bundle(
     manifest = _manifest(source, model, precision, levels, folder)
     (folder / MANIFEST_FILE).write_bytes(manifest.to_json().encode())
     return manifest
+
+
+def _with_words(source: Checkpoint, catalog: Catalog) -> tuple[Catalog, Wording]:
+    """The catalog with what inputs are written with, and how requests for items are written."""
+    config = source.config
+    how_written = config.whole_word_rows, config.item_prefix, config.parsed_templates(), config.one_pass
+    encoder = InputEncoder(source.tokenizer, catalog.text, *how_written)
+    task_ids: dict[Task, int] = {task: config.task_row(task) for task in config.tasks if task is not Task.EXPLANATION}
+    how, words = wording(encoder, task_ids, config.max_history, len(source.user_ids))
+    if words is None:
+        return catalog, how
+    return replace(catalog, words=words.followed_by(item_words(catalog, encoder, config.item_prefix))), how
 
 
 def _user_table(source: Checkpoint) -> UserTable:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from podx.bundle.input_words import READ_TOKEN, InputWords, read_tokens
 from podx.bundle.tables import TableFile, write_tables
 from podx.bundle.trie import Trie
 from podx.bundle.trie_tables import read_end_token, read_trie, search_tables, sibling_tables
@@ -123,6 +124,7 @@ class Catalog:
             hold them.
         end_token: end of sequence.
         texts: how each item is written (without the ``item_`` prefix); None: as its number.
+        words: how users and items are written in inputs; None: not said, or of a one-pass model, which reads no words.
         tables: the file they were read from, which has the trie as well.
     """
 
@@ -132,6 +134,7 @@ class Catalog:
     listed: npt.NDArray[np.bool_]
     end_token: int
     texts: npt.NDArray[np.bytes_] | None = None
+    words: InputWords | None = None
     tables: TableFile | None = None
 
     @classmethod
@@ -182,6 +185,10 @@ class Catalog:
         }
         if self.texts is not None:
             arrays[TEXTS] = self.texts
+        if self.words is not None:
+            arrays |= self.words.tables()
+        if one_pass:
+            arrays[READ_TOKEN] = read_tokens(self.tokens, self.offsets)
         write_tables(path, arrays)
 
     @classmethod
@@ -199,6 +206,7 @@ class Catalog:
             listed=tables.map(LISTED),
             end_token=read_end_token(tables),
             texts=tables.map(TEXTS) if TEXTS in tables.layout else None,
+            words=InputWords.read(tables),
             tables=tables,
         )
 

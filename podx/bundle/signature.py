@@ -26,6 +26,8 @@ INPUT_IDS = "input_ids"
 WHOLE_WORD_IDS = "whole_word_ids"
 ATTENTION_MASK = "attention_mask"
 TASK_ID = "task_id"
+USER = "user"
+HISTORY = "history"
 USER_ROWS = "user_rows"
 MEMORY_MASK = "memory_mask"
 TOKENS = "tokens"
@@ -46,8 +48,8 @@ SCORES = "scores"
 EXACT = "exact"
 
 NO_NUMBER = -1
-"""Fills up a row of :data:`EXCLUDED_ITEMS`, :data:`ALLOWED_ITEMS` (a row of it alone sets no limit) or
-:data:`USER_ROWS`."""
+"""Fills up a row of :data:`HISTORY`, :data:`EXCLUDED_ITEMS`, :data:`ALLOWED_ITEMS` (a row of it alone sets no limit) or
+:data:`USER_ROWS`; no user."""
 
 NOT_ON_PATH = -1
 """Value in :data:`DISTANCE` of a cache slot that a beam must not see."""
@@ -60,6 +62,8 @@ TEXT_DECODER_FILE = "decoder_text.onnx"
 EXPLANATION_DECODER_FILE = "decoder_explanations.onnx"
 """The same for the tokens of explanations alone."""
 RECOMMEND_FILE = "recommend.onnx"
+NUMBERS_FILE = "recommend_numbers.onnx"
+"""The whole search, from numbers of users and items in place of their tokens."""
 CUDA_GRAPH_FILE = "recommend_captured.onnx"
 """The whole search for CUDA graphs, under the name that format version 1 gives it."""
 LEAST_ROWS = "least_rows"
@@ -138,6 +142,21 @@ def encoder_inputs(user_rows: bool = False) -> list[TensorSpec]:
         TensorSpec(TASK_ID, "int64", ("batch",)),
         *users,
     ]
+
+
+def number_inputs(user: bool, history: bool, user_rows: bool) -> list[TensorSpec]:
+    """What ``recommend_numbers.onnx`` reads in place of the encoder's inputs, of which a model may lack some.
+
+    ``user``: a user's number, or :data:`NO_NUMBER` for one whom the model does not know. ``history``: item numbers,
+    oldest first, filled up with :data:`NO_NUMBER`; the last ones are read, as many as the model was trained to read.
+    A model of two tasks takes a request without a history for one of the best among its allowed items (top-N).
+    """
+    specs = [
+        (user, TensorSpec(USER, "int64", ("batch",))),
+        (history, TensorSpec(HISTORY, "int64", ("batch", "taken"))),
+        (user_rows, TensorSpec(USER_ROWS, "int64", ("batch", "user_neighbours"))),
+    ]
+    return [spec for wanted, spec in specs if wanted]
 
 
 def memory_tensors(shape: ModelShape) -> list[TensorSpec]:

@@ -31,7 +31,7 @@ from podx.requests.batch import ItemBatch
 from podx.requests.encoder import allowed_row
 from podx.text.inputs import UNKNOWN_USER, Batch, pad_rows
 
-SPINNING = (sig.RECOMMEND_FILE, sig.TEXT_DECODER_FILE, sig.EXPLANATION_DECODER_FILE)
+SPINNING = (sig.RECOMMEND_FILE, sig.NUMBERS_FILE, sig.TEXT_DECODER_FILE, sig.EXPLANATION_DECODER_FILE)
 """Graphs that do nearly all the work of an answer."""
 
 ROOM_STEPS = 12
@@ -174,6 +174,15 @@ def batch_feeds(batch: ItemBatch, user_rows: bool = False) -> dict[str, npt.NDAr
     }
 
 
+def search_feeds(options: ItemSearchOptions, k: int) -> dict[str, npt.NDArray[np.generic]]:
+    """The inputs of ``recommend.onnx`` that have a default. ``k``: answers wanted."""
+    return {
+        sig.BEAMS: np.array([max(options.beams, k)], dtype=np.int64),
+        sig.K: np.array([k], dtype=np.int64),
+        sig.LENGTH_PENALTY: np.array([options.length_penalty], dtype=np.float32),
+    }
+
+
 def recommend_with(
     session: GraphSession, batch: ItemBatch, options: ItemSearchOptions, user_rows: bool = False
 ) -> ItemResults:
@@ -183,12 +192,7 @@ def recommend_with(
         options: scores must be over the catalog.
         user_rows: whether the graph has prompt vectors of each user.
     """
-    feeds = {
-        **batch_feeds(batch, user_rows),
-        sig.BEAMS: np.array([max(options.beams, batch.k)], dtype=np.int64),
-        sig.K: np.array([batch.k], dtype=np.int64),
-        sig.LENGTH_PENALTY: np.array([options.length_penalty], dtype=np.float32),
-    }
+    feeds = {**batch_feeds(batch, user_rows), **search_feeds(options, batch.k)}
     return _results(session.run(feeds, to_host=session.outputs))
 
 

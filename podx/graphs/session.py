@@ -167,6 +167,7 @@ class GraphSession:
         """
         self.session = _open(path, options, _settings(options), held)
         self.device = options.device
+        self.inputs: list[str] = [value.name for value in self.session.get_inputs()]
         self.outputs: list[str] = [output.name for output in self.session.get_outputs()]
 
     def to_device(self, array: npt.NDArray[Any]) -> Any:

@@ -1,7 +1,7 @@
 """Requests as ``recommend.onnx`` reads them: token ids and item numbers. Needs no ONNX Runtime.
 
-:class:`podx.Recommender` asks here before every search. A service in another language gets the same as JSON lines
-(``podx encode``, :mod:`podx.requests.lines`), pads them to a batch and runs the graph itself.
+:class:`podx.Recommender` asks here before every search. A service in another language runs a graph that writes the
+tokens itself (:mod:`podx.graphs.numbers`).
 """
 
 from __future__ import annotations
@@ -45,11 +45,6 @@ class EncodedRequest:
     denied: Numbers
     allowed: Numbers | None
     user: UserKind = "known"
-
-    @property
-    def allowed_row(self) -> Numbers:
-        """This request's row of the graph's ``allowed_items``, see :func:`allowed_row`."""
-        return allowed_row(self.allowed)
 
 
 def allowed_row(allowed: npt.NDArray[np.integer] | None) -> Numbers:

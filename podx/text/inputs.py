@@ -160,6 +160,9 @@ class InputEncoder:
         whole_word_rows: rows of the model's whole-word table.
         templates: template of a task where a call names none; the bare one for the tasks that are left out.
         one_pass: a history is one position an item.
+
+    Attributes:
+        user_word, item_word: how a user and an item of a number are written.
     """
 
     def __init__(
@@ -175,8 +178,9 @@ class InputEncoder:
         self.one_pass = one_pass
         self.whole_word_rows = whole_word_rows
         self._templates = templates
-        self._users = _WordCache(tokenizer, _numbered(USER_PREFIX))
-        self._items = _WordCache(tokenizer, lambda number: item_prefix + item_text(number))
+        self.user_word = _numbered(USER_PREFIX)
+        self.item_word: Callable[[int], str] = lambda number: item_prefix + item_text(number)
+        self._users, self._items = _WordCache(tokenizer, self.user_word), _WordCache(tokenizer, self.item_word)
         self._runs: dict[Template, list[str | IntArray]] = {}
 
     def warm(self, users: int, items: int) -> None:
@@ -184,7 +188,11 @@ class InputEncoder:
         self._users.warm(users)
         self._items.warm(items)
 
-    def _read(self, template: Template) -> list[str | IntArray]:
+    def template(self, task: Task) -> Template:
+        """How records of a task are written where a call does not say."""
+        return self._templates.get(task) or bare_template(task)
+
+    def runs(self, template: Template) -> list[str | IntArray]:
         """A template's placeholders and, as tokens, the runs of plain words between them and the end of sequence."""
         if template not in self._runs:
             runs: list[str | IntArray] = []
@@ -210,7 +218,7 @@ class InputEncoder:
         Raises:
             ConfigError: the template belongs to another task, or there are more ids than whole-word rows.
         """
-        template = template or self._templates.get(task) or bare_template(task)
+        template = template or self.template(task)
         if template.task is not task:
             raise ConfigError(f"a template of task {template.task} cannot word a record of task {task}")
         if len(items) + 1 >= self.whole_word_rows:
@@ -221,7 +229,7 @@ class InputEncoder:
             return self._one_position_each(user, items)
         parts, whole_words = [], []
         next_id = PLAIN_WORD + 1
-        for run in self._read(template):
+        for run in self.runs(template):
             if isinstance(run, str):
                 is_user = run == USER_PLACEHOLDER
                 ids = ([] if user == UNKNOWN_USER else [user]) if is_user else items

@@ -46,8 +46,9 @@ def test_engines_give_the_same_lists(made: Made, task: Task) -> None:
             assert request.history == tuple(history[-8:])
             assert dataset.item_ids[target - 1] in request.items and dataset.item_ids[target - 1] not in history
     context = replace(context_of(made), task=task)
-    answers = [ENGINES[name].make(context).run(workload.requests) for name in ("encode-once", "podx", "podx-steps")]
-    assert answers[0] == answers[1] == answers[2] and all(len(answer.items) == 10 for answer in answers[0])
+    engines = "encode-once", "podx", "podx-steps", "podx-numbers"
+    answers = [ENGINES[name].make(context).run(workload.requests) for name in engines]
+    assert answers == answers[:1] * len(engines) and all(len(answer.items) == 10 for answer in answers[0])
 
 
 def test_what_is_measured(made: Made) -> None:

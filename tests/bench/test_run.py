@@ -93,7 +93,7 @@ def test_engines_agree_and_every_answer_is_an_item(ranked: tuple[Results, Path])
 
 @pytest.mark.usefixtures("here")
 def test_candidates_are_ranked_alike(made: Made, tmp_path: Path) -> None:
-    engines = ("encode-once", "podx-vocabulary")
+    engines = ("encode-once", "podx", "podx-numbers", "podx-vocabulary")
     options = BenchOptions(tasks=(Task.TOPN,), engines=engines, users=4, speed=False, threads=1)
     results = BenchRun(made.inputs, tmp_path, options).measure()
     assert results.speed == ()
@@ -101,6 +101,7 @@ def test_candidates_are_ranked_alike(made: Made, tmp_path: Path) -> None:
     records = {record.engine: record for record in results.accuracy}
     assert records.keys() == {*engines, "popularity", "random"}
     assert (records["podx-vocabulary"].overlap, records["podx-vocabulary"].overlap_users) == (1.0, 4)
+    assert (records["podx-numbers"].overlap, records["podx-numbers"].overlap_with) == (1.0, "podx")
 
 
 def test_results_name_no_path_of_this_machine(ranked: tuple[Results, Path], made: Made) -> None:

@@ -31,12 +31,13 @@ class Case:
     """A bundle and 64 requests in the order in which they are written to the file.
 
     Attributes:
-        encoded, items: what ``podx encode`` wrote.
+        requests: one a line; items, users: what ``podx ids`` wrote.
     """
 
     bundle: Path
-    encoded: Path
+    requests: Path
     items: Path
+    users: Path
     sequential: list[podx.RecommendRequest]
     ranking: list[podx.RankRequest]
 
@@ -57,16 +58,13 @@ def case(trained_bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Case
         return [f"item-{number}" for number in random.choice(ITEMS, size=count, replace=False)]
 
     sequential = [podx.RecommendRequest(f"user-{n}", some(1 + n % 6), some(n % EXCLUDED)) for n in range(EACH - 3)]
-    sequential += [podx.RecommendRequest(f"user-{n}", exclude=some(3), allow=some(n)) for n in (0, 3, ALLOWED)]
+    sequential += [podx.RecommendRequest(f"user-{n}", some(4), some(3), some(n)) for n in (0, 3, ALLOWED)]
     ranking = [podx.RankRequest(f"user-{n}", items := some(2 + n % CANDIDATES), items[: n % 3]) for n in range(EACH)]
-    folder = tmp_path_factory.mktemp("encoded")
+    folder = tmp_path_factory.mktemp("requests")
     requests = folder / "requests.jsonl"
     requests.write_text("".join(f"{json.dumps(asdict(r))}\n" for r in (*sequential, *ranking)), encoding="utf-8")
-    made = Case(trained_bundle, folder / "encoded.jsonl", folder / "items.txt", sequential, ranking)
-    cli.app(
-        ["encode", str(made.bundle), str(requests), "--out", str(made.encoded), "--items", str(made.items)],
-        standalone_mode=False,
-    )
+    made = Case(trained_bundle, requests, folder / "items.txt", folder / "users.txt", sequential, ranking)
+    cli.app(["ids", str(made.bundle), "--items", str(made.items), "--users", str(made.users)], standalone_mode=False)
     return made
 
 
@@ -83,7 +81,8 @@ def assert_answers_as_podx(case: Case, program: Sequence[str | Path]) -> None:
     In batches of 7, some have no allowed item at all, so that a width is 0, and one has requests of both tasks.
     """
     for k, beams, more in ((10, 20, ()), (25, 40, ("--k", "25", "--beams", "40", "--batch", "7"))):
-        arguments = (case.bundle, case.encoded, "--items", case.items, "--threads", "1", *more)
+        maps = ("--items", case.items, "--users", case.users)
+        arguments = (case.bundle, case.requests, *maps, "--threads", "1", *more)
         answers = [json.loads(line) for line in run([*program, *arguments]).splitlines()]
         expected = case.answers(k, beams)
         assert [a["items"] for a in answers] == [[answer.item for answer in own] for own in expected]
@@ -98,12 +97,21 @@ def assert_answers_as_podx(case: Case, program: Sequence[str | Path]) -> None:
 
 def assert_bad_input_is_one_line(case: Case, program: Sequence[str | Path]) -> None:
     """What a user can cause is told in one line, with podx's exit status."""
+    items, lines = ("--items", case.items), case.requests.with_name("strange.jsonl")
+    lines.write_text(
+        '{"user": "user-1", "history": ["item-1"], "exclude": ["\\u00fc\\ud83d\\ude00"]}\n', encoding="utf-8"
+    )
+    without = lines.with_name("without.jsonl")
+    without.write_text('{"user": "user-1", "history": null}\n', encoding="utf-8")
     for arguments, words in (
         ((), "give a bundle folder"),
-        ((case.bundle, case.items), "items.txt"),
-        ((case.bundle, case.encoded, "--k", "30"), "--beams must not be below --k"),
-        ((case.bundle, case.encoded, "--k", "0"), "--k must be a whole number"),
-        ((case.encoded.parent, case.encoded), "recommend.onnx"),
+        ((case.bundle, case.requests), "--items"),
+        ((case.bundle, case.items, *items), "items.txt, line 1"),
+        ((case.bundle, lines, *items), '"ü😀" is no item of this bundle'),
+        ((case.bundle, without, *items), "a history or candidates"),
+        ((case.bundle, case.requests, *items, "--k", "30"), "--beams must not be below --k"),
+        ((case.bundle, case.requests, *items, "--k", "0"), "--k must be a whole number"),
+        ((case.requests.parent, case.requests, *items), "recommend_numbers.onnx"),
     ):
         done = subprocess.run(
             [*map(str, (*program, *arguments))], capture_output=True, text=True, timeout=TIME_LIMIT, encoding="utf-8"

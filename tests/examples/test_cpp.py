@@ -1,4 +1,4 @@
-"""``recommend.onnx`` run by the C++ example, built here where a compiler and ONNX Runtime's headers are at hand."""
+"""``recommend_numbers.onnx`` run by the C++ example, built where a compiler and its libraries are."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from tests.examples.conftest import EXAMPLES, Case, assert_answers_as_podx, asse
 
 BUILD_TIME_LIMIT = 300.0
 LIBRARY = "libonnxruntime.so"
+JSON_HEADER = "nlohmann/json.hpp"
+SYSTEM_INCLUDES = (Path("/usr/include"), Path("/usr/local/include"))
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +26,8 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> list[str | Path]:
     root = os.environ.get("ONNXRUNTIME_ROOT")
     if not root:
         pytest.skip("ONNXRUNTIME_ROOT names no folder with ONNX Runtime's headers")
+    if not any((folder / JSON_HEADER).is_file() for folder in (Path(root) / "include", *SYSTEM_INCLUDES)):
+        pytest.skip(f"{JSON_HEADER} lies neither in ONNXRUNTIME_ROOT/include nor in the system's folders")
     build = tmp_path_factory.mktemp("cpp")
     options = ["-DCMAKE_BUILD_TYPE=Release", f"-DONNXRUNTIME_ROOT={root}"]
     if not (Path(root) / "lib" / LIBRARY).exists():

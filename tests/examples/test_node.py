@@ -1,4 +1,4 @@
-"""``recommend.onnx`` run by Node.js: no Python, another build of ONNX Runtime, the same answers."""
+"""``recommend_numbers.onnx`` run by Node.js: no Python, another build of ONNX Runtime, the same answers."""
 
 from __future__ import annotations
 

@@ -22,7 +22,6 @@ from podx.graphs.model import GraphModel, batch_feeds
 from podx.graphs.session import CPU, SessionOptions
 from podx.requests.batch import ItemBatch
 from podx.requests.encoder import RequestEncoder
-from podx.requests.lines import encoded_line
 from podx.requests.types import RecommendRequest
 from podx.text.templates import Task
 from podx_export.catalog.change import CatalogChange
@@ -153,10 +152,10 @@ def test_strangers_are_answered_by_their_nearest(bundle_path: Path, source: Chec
     assert own.user == "nearest" and len(own) == 5
 
 
-def test_lines_for_other_languages_hold_the_rows(bundle_path: Path, source: Checkpoint) -> None:
+def test_a_known_user_is_a_row_of_its_own(bundle_path: Path, source: Checkpoint) -> None:
     encoder = RequestEncoder(Bundle.load(bundle_path), unknown_user="nearest")
-    known = json.loads(encoded_line(encoder.encode(RecommendRequest(source.user_ids[6])), encoder.reads_user_rows))
-    assert known["user_rows"] == [7]
+    known = encoder.encode(RecommendRequest(source.user_ids[6]))
+    assert encoder.reads_user_rows and known.text.prompt_rows == (7,)
 
 
 def test_captured_buckets_have_one_row_or_twenty(bundle_path: Path, source: Checkpoint) -> None:

@@ -16,7 +16,6 @@ from podx.errors import ConfigError, UnknownUserError
 from podx.recommender import Recommender
 from podx.requests.cold_start import MOST_SIMILAR, SimilarUsers
 from podx.requests.encoder import RequestEncoder
-from podx.requests.lines import encoded_line
 from podx.requests.lookup import Lookup, ResolvedUser
 from podx.requests.types import ExplainRequest, RankRequest, RecommendRequest
 from tests.podx.bundles import ITEM_IDS, ITEMS, USER_IDS, items_read, stored_histories
@@ -169,10 +168,3 @@ def test_known_users_without_vectors_are_read_by_those_who_have_some(bundle_path
     assert lookup.resolve_user(USER_IDS[2]).rows == (tuple(by_own) or (0,))
     assert Lookup(bundle, "error").resolve_user(USER_IDS[2]) == ResolvedUser(3, (0,), "mean")
     assert Lookup(bundle, "error").resolve_user(USER_IDS[1]) == ResolvedUser(2, (2,), "known")
-
-
-def test_lines_hold_rows_only_for_models_that_read_them(bundle_path: Path) -> None:
-    encoder = RequestEncoder(Bundle.load(bundle_path), unknown_user="nearest")
-    request = encoder.encode(RecommendRequest("newcomer", raw(MIXED)))
-    assert not encoder.reads_user_rows and "user_rows" not in encoded_line(request)
-    assert f'"user_rows": {list(request.text.prompt_rows)}' in encoded_line(request, user_rows=True)

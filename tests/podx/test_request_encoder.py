@@ -95,7 +95,7 @@ def test_a_recommender_encodes_and_takes_no_mixture(rec: Recommender, encoder: R
     requests = [RecommendRequest(USER), RankRequest(USER, ITEM_IDS[:3])]
     found = rec.encode(requests, exclude_seen=False)
     assert [request.task for request in found] == [Task.SEQUENTIAL, Task.TOPN]
-    assert found[0].denied.tolist() == [] and found[1].allowed_row.tolist() == [1, 2, 3, 0]
+    assert found[0].denied.tolist() == [] and allowed_row(found[1].allowed).tolist() == [1, 2, 3, 0]
     assert common_task([]) is Task.SEQUENTIAL
     calls: list[Callable[[], object]] = [
         lambda: rec.recommend_batch(requests),  # type: ignore[arg-type]

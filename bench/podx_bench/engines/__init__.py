@@ -99,6 +99,12 @@ _KINDS = (
         _OURS, None, "steps", **_ITEMS, reference=OURS,
     ),
     _kind(
+        "podx-numbers",
+        "podx as above, but by the graph that is given numbers in place of tokens, as a service in another language "
+        "runs it",
+        "engines.numbers:NumbersEngine", **_ITEMS, reference=OURS,
+    ),
+    _kind(
         "podx-uncaptured", "podx as above, but on CUDA the search is not replayed as a CUDA graph",
         _OURS, None, "auto", False, **_ITEMS, reference=OURS,
     ),

@@ -17,9 +17,11 @@ from podx.bundle.manifest import MANIFEST_FILE, Manifest, file_sha256
 from podx.bundle.tables import TableFile
 from podx.bundle.trie_tables import LEVELS, widest
 from podx.errors import CatalogError, ExportError
+from podx.text.inputs import InputEncoder
 from podx_export.blocks.graph import values_read
 from podx_export.catalog.change import CatalogChange, changed, require_known_codes
 from podx_export.search.table_initializers import drop_unread, reads_tables, repoint
+from podx_export.search.words import item_words
 
 GRAPH_SUFFIX = ".onnx"
 
@@ -61,6 +63,7 @@ def put_catalog(source: Bundle, out: Path, catalog: Catalog) -> Manifest:
     Raises:
         CatalogError: an item has more tokens than the graphs walk.
     """
+    catalog = _with_words(source, catalog)
     with partial_folder(out) as partial:
         catalog.save(partial / CATALOG_FILE, source.manifest.one_pass)
         written = {CATALOG_FILE, *_renew_graphs(source, partial, catalog)}
@@ -75,6 +78,16 @@ def put_catalog(source: Bundle, out: Path, catalog: Catalog) -> Manifest:
         (partial / MANIFEST_FILE).write_bytes(manifest.to_json().encode())
         put_in_place(partial, out)
     return manifest
+
+
+def _with_words(source: Bundle, catalog: Catalog) -> Catalog:
+    """The catalog with how its items are written in inputs, where the bundle has a graph that reads it."""
+    words, manifest = source.catalog.words, source.manifest
+    if words is None:
+        return catalog
+    encoder = InputEncoder(source.tokenizer, catalog.text, manifest.whole_word_rows, manifest.item_prefix)
+    items = item_words(catalog, encoder, manifest.item_prefix)
+    return replace(catalog, words=words.followed_by(items, keep=len(words) - len(source.catalog)))
 
 
 def _bring_back(bundle: Path) -> None:

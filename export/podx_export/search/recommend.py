@@ -9,6 +9,8 @@ If and no Loop. The first step runs one beam per user. The embedding of the deco
 tokens of the catalog (ONNX Runtime gathers them once, when it loads the graph).
 
 One-pass models start from each user's last token, score siblings, and have no step for an end of sequence.
+
+``recommend_numbers.onnx`` is the same behind nodes that write the tokens (:mod:`podx_export.search.numbers`).
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ import numpy as np
 
 from podx.bundle import signature as sig
 from podx.bundle import trie_tables as names
+from podx.bundle.input_words import READ_TOKEN, WORD_OFFSETS, WORD_TOKENS
 from podx.bundle.tables import TableFile
 from podx.decoding.options import CUDA_GRAPH_K, DEFAULT_BEAMS, DEFAULT_LENGTH_PENALTY
 from podx_export.blocks.decoder import TokenRows, decode_step, memory_bias
@@ -30,10 +33,12 @@ from podx_export.blocks.self_attention import PathAttention
 from podx_export.blocks.source import SourceModel
 from podx_export.blocks.weights import WeightStore
 from podx_export.search.item_filter import ItemFilter
+from podx_export.search.numbers import written
 from podx_export.search.scores import CatalogScores, SiblingScores
 from podx_export.search.sibling_search import SiblingSearch
 from podx_export.search.table_initializers import table_initializer
 from podx_export.search.trie_search import Beams, SearchInputs, TrieSearch
+from podx_export.search.words import Wording
 
 PREPARED = 4096
 """Up to so many tokens of the catalog, or of a level where siblings are scored, get their rows for the decoder's first
@@ -41,7 +46,13 @@ layer at load."""
 
 
 def build_recommender(
-    model: SourceModel, weights: WeightStore, tables: TableFile, levels: int, precision: str, cuda_graph: bool = False
+    model: SourceModel,
+    weights: WeightStore,
+    tables: TableFile,
+    levels: int,
+    precision: str,
+    cuda_graph: bool = False,
+    wording: Wording | None = None,
 ) -> GraphBuilder:
     """Graph of the whole search.
 
@@ -50,9 +61,16 @@ def build_recommender(
         levels: tokens of the longest item that the graph can walk to.
         cuda_graph: make it fit for a CUDA graph, whose shapes may not depend on values: beams, k and length penalty
             are constants, and dead beams are computed like live ones.
+        wording: how requests are written, for a graph that is given numbers and writes them itself; None: it is given
+            tokens.
     """
     graph = GraphBuilder("recommend", weights, precision)
-    text = [graph.input(spec) for spec in source_inputs(model)]
+    if wording is None:
+        text = [graph.input(spec) for spec in source_inputs(model)]
+    else:
+        text = written(graph, wording, model.user_prompts is not None)
+        for name in (READ_TOKEN,) if model.one_pass else (WORD_TOKENS, WORD_OFFSETS):
+            graph.initializer(table_initializer(name, tables))
     excluded, allowed = (graph.input(spec) for spec in sig.filter_inputs())
     inputs = _fixed_inputs(graph) if cuda_graph else _search_inputs(graph)
     for name in names.SIBLING_TABLES if model.one_pass else names.SEARCH_TABLES:

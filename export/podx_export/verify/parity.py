@@ -24,6 +24,7 @@ from podx.decoding.text import TextSearch
 from podx.errors import ExportError, ParityError
 from podx.graphs.catalog_search import CatalogSearch, SearchGraph
 from podx.graphs.model import GraphModel
+from podx.graphs.numbers import recommend_by_numbers
 from podx.graphs.session import CPU, SessionOptions, resolve_device
 from podx.requests.batch import ItemBatch
 from podx.text.inputs import Batch
@@ -145,7 +146,7 @@ def _graph_log_probs(bundle: Bundle, model: GraphModel, task: Task, batch: Batch
 
 
 def _same_lists(checkpoint: Checkpoint, bundle: Bundle, model: GraphModel, sample: Sample, batch: Batch) -> list[bool]:
-    """Constrained search by the step graphs, by the one graph and by the eager model, scored as the bundle does."""
+    """Constrained search by every graph that searches and by the eager model, scored as the bundle does."""
     catalog, one_pass = bundle.catalog, bundle.manifest.one_pass
     over = TokenColumns.of_catalog(catalog.trie, checkpoint.tokenizer.eos_id).output_tokens
     score_tokens = None if one_pass else over
@@ -156,10 +157,12 @@ def _same_lists(checkpoint: Checkpoint, bundle: Bundle, model: GraphModel, sampl
     expected = [_answers(items, scores) for items, scores in zip(theirs.items, theirs.scores, strict=True)]
     lengths = np.diff(catalog.offsets)
     alike = as_good_list if one_pass and (lengths != lengths[0]).any() else same_list
-    equal, task_id = [], bundle.manifest.task_id(sample.task)
-    for search_graph in SEARCH_GRAPHS:
-        search = CatalogSearch(bundle, model, search_graph).chosen(ItemSearchOptions())
-        ours = search(ItemBatch(batch, task_id, sample.denied, sample.allowed, TOP))
+    requests = ItemBatch(batch, bundle.manifest.task_id(sample.task), sample.denied, sample.allowed, TOP)
+    found = [CatalogSearch(bundle, model, way).chosen(ItemSearchOptions())(requests) for way in SEARCH_GRAPHS]
+    numbers = model.session(sig.NUMBERS_FILE)
+    found.append(recommend_by_numbers(numbers, sample.numbers(one_pass), TOP, ItemSearchOptions()))
+    equal = []
+    for ours in found:
         answered = [_answers(items, scores) for items, scores in zip(ours.items, ours.scores, strict=True)]
         equal.append([alike(*pair) for pair in zip(answered, expected, strict=True)])
     return [all(pair) for pair in zip(*equal, strict=True)]

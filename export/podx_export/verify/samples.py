@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from podx.graphs.numbers import NumberBatch
 from podx.text.inputs import Batch
 from podx.text.templates import Task
 from podx_train.checkpoint.checkpoint import Checkpoint
@@ -43,6 +44,13 @@ class Sample:
         encoder = checkpoint.encoder()
         pairs = zip(self.users, self.items, strict=True)
         return encoder.collate([encoder.encode(self.task, int(user), items) for user, items in pairs])
+
+    def numbers(self, one_pass: bool) -> NumberBatch:
+        """The requests as ``recommend_numbers.onnx`` takes them; candidates are allowed items."""
+        by_history = one_pass or self.task is Task.SEQUENTIAL
+        none = np.zeros(0, dtype=np.int64)
+        histories = self.items if by_history else [none] * len(self)
+        return NumberBatch(self.users.tolist(), histories, self.denied, self.allowed)
 
 
 def draw(checkpoint: Checkpoint, task: Task, count: int, seed: int = 0) -> Sample:
