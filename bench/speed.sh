@@ -3,7 +3,8 @@
 #
 #   sh bench/speed.sh INTERACTIONS TOKENIZER RUNS RESULTS
 #
-# INTERACTIONS: whatever `podx data prepare` reads. TOKENIZER: T5's own sentencepiece model. RUNS: folder for data,
+# INTERACTIONS: whatever `podx data prepare` reads; explanations are of a synthetic world. TOKENIZER: T5's own model of
+# sentencepiece. RUNS: folder for data,
 # checkpoints and bundles, which are kept and used again. RESULTS: folder for results and the report. `make peers` must
 # have been run. Takes about half an hour on two cores; leave the machine alone meanwhile.
 set -eu
@@ -12,6 +13,7 @@ mkdir -p "$runs" "$results"
 small="--preset t5-small --epochs 0"
 
 [ -d "$runs/data" ] || podx data prepare "$interactions" --out "$runs/data"
+[ -d "$runs/told" ] || podx data synth --out "$runs/told"
 [ -d "$runs/coded" ] || podx data index "$runs/data" --collaborative --out "$runs/coded"
 # checkpoint NAME COMMAND…: unless it is there; its bundles in fp32 and int8
 checkpoint() {
@@ -25,6 +27,7 @@ checkpoint() {
 {
     checkpoint one podx train "$runs/data" --recipe fast $small
     checkpoint codes podx train "$runs/coded" --recipe large-catalog $small
+    checkpoint told podx train "$runs/told" --recipe paper --tasks explanation --tokenizer "$tokenizer" $small
     checkpoint numbers podx train "$runs/data" --recipe paper --tasks sequential --tokenizer "$tokenizer" $small
 }
 checkpoint student podx distill "$runs/codes" --data "$runs/coded" --decoder-layers 2 --epochs 0
@@ -41,6 +44,13 @@ measure codes codes coded "three codes an item" --engines $ours --batch-sizes 1,
 measure numbers numbers data "item numbers" --engines $ours,ctranslate2,ctranslate2-int8,optimum,ort-beamsearch \
     --source-length 41 --batch-sizes 1,32 --speed-users 32
 measure topn one data "100 candidates, a token an item" --tasks topn --engines $ours --batch-sizes 8 --speed-users 64
+# explanations: int8 first, over the tokens of the training's explanations (few in this world) and over all
+for batch in 1 32; do
+    podx bench "$runs/told-int8" --variant fp32="$runs/told-fp32" --checkpoint "$runs/told" --data "$runs/told" \
+        --tasks explanation --engines encode-once,podx,podx-vocabulary,podx-fp32,ctranslate2,ctranslate2-int8 --spin \
+        --no-accuracy --rounds 1 --batch-sizes $batch --speed-users $((batch > 6 ? batch : 6)) \
+        --out "$results/explanations-$batch" --label "explanations, batches of $batch"
+done
 measure student student coded "three codes, two decoder layers" --engines podx,podx-int8 --batch-sizes 1,32 --speed-users 64
 for beams in 10 50 100 200; do
     measure beams-$beams codes coded "$beams beams" --beams $beams --engines podx,podx-int8 --batch-sizes 1,32 --speed-users 64

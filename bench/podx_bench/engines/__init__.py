@@ -110,7 +110,7 @@ _KINDS = (
     ),
     _kind(
         "podx-vocabulary", "podx as above, but scores over the whole vocabulary as transformers computes them",
-        _OURS, "vocabulary", **_ITEMS, reference=ENCODE_ONCE, writes_freely=True,
+        _OURS, "vocabulary", reference=ENCODE_ONCE, writes_freely=True,
     ),
     _kind(
         "podx-unconstrained", "podx on ONNX Runtime, search over the whole vocabulary, items read from the text",

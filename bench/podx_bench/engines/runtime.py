@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, Literal, cast
 
 import podx
-from podx.decoding.options import ItemSearchOptions, ScoreOver
+from podx.decoding.options import EXPLANATIONS, ItemSearchOptions, ScoreOver, TextScoreOver, TextSearchOptions
 from podx.graphs.catalog_search import SearchGraph
 from podx.graphs.session import Device
 from podx.recommender import UNCONSTRAINED_ITEMS
@@ -52,12 +52,14 @@ class RuntimeEngine:
         k, size = context.k, context.batch_size or len(requests)
         if context.task is Task.EXPLANATION:
             asked = [podx.ExplainRequest(request.user, request.items[0]) for request in requests]
-            return [Answer(text=found.text) for found in recommender.explain_batch(asked, batch_size=size)]
+            over: TextScoreOver = "vocabulary" if self._search == "vocabulary" else EXPLANATIONS
+            texts = recommender.explain_batch(asked, TextSearchOptions(score_over=over), batch_size=size)
+            return [Answer(text=found.text) for found in texts]
         wanted = list_requests(context.task, requests)
         if self._search == "text":
             options = replace(UNCONSTRAINED_ITEMS, beams=context.beams)
-            texts = recommender.generate_items_batch(wanted, k, options, batch_size=size)
-            return [Answer(tuple(answer.item for answer in answers)) for answers in texts]
+            found = recommender.generate_items_batch(wanted, k, options, batch_size=size)
+            return [Answer(tuple(answer.item for answer in answers)) for answers in found]
         search = ItemSearchOptions(beams=context.beams, score_over=self._search)
         lists = batch_method(recommender, context.task)(wanted, k, search=search, batch_size=size)
         return [Answer(tuple(answer.item for answer in answers)) for answers in lists]
