@@ -34,7 +34,7 @@ from podx_export.blocks.graph import BF16, FP32, INT8, GraphBuilder
 from podx_export.blocks.quantize import LARGEST
 from podx_export.blocks.source import SourceModel, read_model
 from podx_export.blocks.weights import WeightStore
-from podx_export.search.recommend import build_recommender
+from podx_export.search.recommend import build_exact_recommender, build_recommender
 from podx_export.search.words import Wording, item_words, wording
 from podx_export.verify.cost import measure_cost
 from podx_export.verify.parity import measure, session_options
@@ -149,6 +149,8 @@ def write_bundle(
     if how.task_ids:
         by_numbers = build_recommender(model, weights, tables, levels, precision, wording=how)
         _save_graph(by_numbers, folder / sig.NUMBERS_FILE)
+    if model.one_pass and levels > 1:  # of one token an item, every answer is certain
+        _save_graph(build_exact_recommender(model, weights, tables, levels, precision), folder / sig.EXACT_FILE)
     if precision != INT8:  # which is for CPUs
         fixed_shapes = build_recommender(model, weights, tables, levels, precision, cuda_graph=True)
         _save_graph(fixed_shapes, folder / sig.CUDA_GRAPH_FILE)

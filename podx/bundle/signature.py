@@ -42,6 +42,7 @@ EXCLUDED_ITEMS = "excluded_items"
 ALLOWED_ITEMS = "allowed_items"
 BEAMS = "beams"
 K = "k"
+MOST_BEAMS = "most_beams"
 LENGTH_PENALTY = "length_penalty"
 ITEMS = "items"
 SCORES = "scores"
@@ -66,6 +67,8 @@ NUMBERS_FILE = "recommend_numbers.onnx"
 """The whole search, from numbers of users and items in place of their tokens."""
 CUDA_GRAPH_FILE = "recommend_captured.onnx"
 """The whole search for CUDA graphs, under the name that format version 1 gives it."""
+EXACT_FILE = "recommend_exact.onnx"
+"""The search of one-pass models that widens until the answer is certain."""
 LEAST_ROWS = "least_rows"
 """Initializer of ``recommend.onnx``, int64 [1]: rows of a step where no beam is alive. CUDA cannot attend over none."""
 WEIGHTS_FILE = "weights.bin"
@@ -235,6 +238,11 @@ def filter_inputs() -> list[TensorSpec]:
 def search_inputs() -> list[TensorSpec]:
     """Inputs of ``recommend.onnx`` that have a default: width of the search, answers wanted, length penalty."""
     return [TensorSpec(BEAMS, "int64", (1,)), TensorSpec(K, "int64", (1,)), TensorSpec(LENGTH_PENALTY, "float32", (1,))]
+
+
+def most_beams_input() -> TensorSpec:
+    """Of ``recommend_exact.onnx``, with a default: prefixes of a level that it follows at most to make sure."""
+    return TensorSpec(MOST_BEAMS, "int64", (1,))
 
 
 def answer_tensors() -> list[TensorSpec]:

@@ -137,7 +137,7 @@ class ItemSearch:
     ) -> None:
         self._stepper, self._trie, self._columns, self._filter = stepper, trie, columns, item_filter
         self._start, self._k = start, k
-        self._beams = max(options.beams, k)
+        self._beams = options.width(k)
         self._penalty = options.length_penalty
         self._max_tokens = trie.depth + (not columns.siblings)
         self._lookahead = self._beams * (1 if columns.siblings else LOOKAHEAD)

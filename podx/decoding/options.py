@@ -27,11 +27,16 @@ COMPACT_BELOW = 0.75
 MAX_RETRY_BEAMS = 320
 """Width at which a search that was to be repeated until it is certain gives up."""
 
+AUTO_BEAMS, MOST_AUTO_BEAMS = 10, 1024
+"""Of ``beams="auto"``: width of its first wave, and prefixes of a level that it follows for a user at most."""
+
 ScoreOver = Literal["catalog", "siblings", "vocabulary"]
 SIBLINGS: Final = "siblings"
 EXPLANATIONS: Final = "explanations"
 TextScoreOver = Literal["explanations", "vocabulary"]
 Exact = Literal["report", "retry"]
+AUTO: Final = "auto"
+Beams = int | Literal["auto"]
 
 
 def _check_length_penalty(value: float) -> None:
@@ -45,7 +50,10 @@ class ItemSearchOptions:
     """Search inside the catalog.
 
     Attributes:
-        beams: width of the search; raised to k where more answers are asked for.
+        beams: width of the search; raised to k where more answers are asked for. ``auto``: as wide as it takes for the
+            answer to be certain. A one-pass model of several tokens an item then follows up to :data:`MOST_AUTO_BEAMS`
+            prefixes of a level; beyond that the answer says ``exact=False``. Other models retry from
+            :data:`DEFAULT_BEAMS` beams.
         length_penalty: a hypothesis scores Σ log p ÷ length^length_penalty, end of sequence counted where it is
             scored. 0 compares plain sums, a positive one favours long hypotheses, a negative one short ones.
         score_over: what p is a distribution over. ``catalog``: the tokens that occur in some item, and end of
@@ -57,14 +65,14 @@ class ItemSearchOptions:
             with twice the beams each time, for those that are not, up to :data:`MAX_RETRY_BEAMS`.
     """
 
-    beams: int = DEFAULT_BEAMS
+    beams: Beams = DEFAULT_BEAMS
     length_penalty: float = DEFAULT_LENGTH_PENALTY
     score_over: ScoreOver | None = None
     exact: Exact = "report"
 
     def __post_init__(self) -> None:
-        if self.beams < 1:
-            raise ConfigError(f"beams must be at least 1, not {self.beams}")
+        if self.beams != AUTO and (isinstance(self.beams, str) or self.beams < 1):
+            raise ConfigError(f"beams must be at least 1, or 'auto', not {self.beams!r}")
         _check_length_penalty(self.length_penalty)
         if self.score_over not in (None, *get_args(ScoreOver)):
             raise ConfigError(
@@ -72,8 +80,19 @@ class ItemSearchOptions:
             )
         if self.exact not in ("report", "retry"):
             raise ConfigError(f"exact must be 'report' or 'retry', not {self.exact!r}")
-        if self.exact == "retry" and self.score_over == "vocabulary":
-            raise ConfigError("exact='retry' needs score_over='catalog': a search of the vocabulary is never certain")
+        if self.wants_certainty and self.score_over == "vocabulary":
+            raise ConfigError(
+                "exact='retry' and beams='auto' need score_over='catalog': a search of the vocabulary is never certain"
+            )
+
+    @property
+    def wants_certainty(self) -> bool:
+        """Whether the search is to go on until the answer is certain."""
+        return self.exact == "retry" or self.beams == AUTO
+
+    def width(self, k: int) -> int:
+        """Beams for ``k`` answers, of a search that is as wide all the time."""
+        return max(DEFAULT_BEAMS if self.beams == AUTO else self.beams, k)
 
 
 @dataclass(frozen=True)

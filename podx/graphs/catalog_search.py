@@ -9,10 +9,10 @@ from typing import Literal
 import numpy as np
 
 from podx.bundle.bundle import Bundle
-from podx.bundle.signature import ENCODER_FILE, ITEM_DECODER_FILE, RECOMMEND_FILE
+from podx.bundle.signature import ENCODER_FILE, EXACT_FILE, ITEM_DECODER_FILE, RECOMMEND_FILE
 from podx.decoding.item_filter import ItemFilter
 from podx.decoding.items import ItemResults, ItemSearch, TokenColumns
-from podx.decoding.options import MAX_RETRY_BEAMS, SIBLINGS, ItemSearchOptions, ScoreOver
+from podx.decoding.options import AUTO, DEFAULT_BEAMS, MAX_RETRY_BEAMS, SIBLINGS, ItemSearchOptions, ScoreOver
 from podx.errors import ConfigError
 from podx.graphs.apart import Search, answered_apart
 from podx.graphs.model import GraphModel
@@ -63,14 +63,21 @@ class CatalogSearch:
                 f"search_graph='one' scores over the catalog only, and needs a bundle with {RECOMMEND_FILE}: "
                 f"use search_graph='auto', or export the bundle again"
             )
-        if options.exact == "retry" and (self._search_graph == "steps" or not able):
-            raise ConfigError(f"exact='retry' needs {RECOMMEND_FILE}: use search_graph='auto' and a bundle that has it")
+        options = replace(options, score_over=score_over)
+        if options.wants_certainty and (self._search_graph == "steps" or not able):
+            raise ConfigError(
+                f"exact='retry' and beams='auto' need {RECOMMEND_FILE}: use search_graph='auto' and a bundle that has "
+                f"it"
+            )
         if self._search_graph == "steps" or not able:
-            way = self._by_steps
-        else:
-            only = self._search_graph == "one" or options.exact == "retry"
-            way = self._by_one_graph_only if only else self._by_either
-        return partial(way, replace(options, score_over=score_over))
+            return partial(self._by_steps, options)
+        if options.beams == AUTO:
+            if EXACT_FILE in self._bundle.manifest.files:
+                return partial(self._together, partial(self._by_exact_graph, options))
+            options = replace(options, beams=DEFAULT_BEAMS, exact="retry")
+        if self._search_graph == "one" or options.exact == "retry":
+            return partial(self._together, partial(self._by_one_graph, options))
+        return partial(self._by_either, options)
 
     def _score_over(self, options: ItemSearchOptions) -> ScoreOver:
         """What scores are to be over: what was asked for, where the model was trained so."""
@@ -94,22 +101,21 @@ class CatalogSearch:
         one, steps = partial(self._by_one_graph, options), partial(self._by_steps, options)
         return answered_apart(batch, [(np.flatnonzero(~long), one), (np.flatnonzero(long), steps)])
 
-    def _by_one_graph_only(self, options: ItemSearchOptions, batch: ItemBatch) -> ItemResults:
-        """All by the one graph, but those with long lists one at a time: its memory grows with the longest of all."""
+    def _together(self, one: Search, batch: ItemBatch) -> ItemResults:
+        """All by one graph, but those with long lists one at a time: its memory grows with the longest of all."""
         longest = batch.longest_lists
         if len(longest) and longest.max() > LONGEST_LIST:
             raise ConfigError(
                 f"a list of {longest.max()} items is too long for {RECOMMEND_FILE}, which takes {LONGEST_LIST}: "
-                f"leave out exact='retry' and search_graph='one', or split the list"
+                f"leave out exact='retry', beams='auto' and search_graph='one', or split the list"
             )
         long = np.flatnonzero(longest > LONG_LIST)
-        one = partial(self._by_one_graph, options)
         together = np.flatnonzero(longest <= LONG_LIST)
         return answered_apart(batch, [(together, one), *((long[place : place + 1], one) for place in range(len(long)))])
 
     def _by_one_graph(self, options: ItemSearchOptions, batch: ItemBatch) -> ItemResults:
         results = self._model.recommend(batch, options)
-        beams = 2 * max(options.beams, batch.k)
+        beams = 2 * options.width(batch.k)
         if options.exact == "report" or results.exact is None or results.exact.all() or beams > MAX_RETRY_BEAMS:
             return results
         again = np.flatnonzero(~results.exact)
@@ -117,6 +123,9 @@ class CatalogSearch:
         items, scores, exact = results.items.copy(), results.scores.copy(), results.exact.copy()
         items[again], scores[again], exact[again] = surer.items, surer.scores, surer.exact
         return ItemResults(items, scores, exact)
+
+    def _by_exact_graph(self, options: ItemSearchOptions, batch: ItemBatch) -> ItemResults:
+        return self._model.recommend_exactly(batch, options)
 
     def _by_steps(self, options: ItemSearchOptions, batch: ItemBatch) -> ItemResults:
         trie, columns = self._bundle.catalog.trie, self._columns[options.score_over]

@@ -13,10 +13,12 @@ from podx.bundle import signature as sig
 from podx.bundle.bundle import Bundle
 from podx.decoding.items import ItemResults
 from podx.decoding.options import (
+    AUTO_BEAMS,
     COMPACT_BELOW,
     CUDA_GRAPH_K,
     DEFAULT_BEAMS,
     DEFAULT_LENGTH_PENALTY,
+    MOST_AUTO_BEAMS,
     ItemSearchOptions,
 )
 from podx.decoding.paths import ReusedSlots
@@ -31,7 +33,7 @@ from podx.requests.batch import ItemBatch
 from podx.requests.encoder import allowed_row
 from podx.text.inputs import UNKNOWN_USER, Batch, pad_rows
 
-SPINNING = (sig.RECOMMEND_FILE, sig.NUMBERS_FILE, sig.TEXT_DECODER_FILE, sig.EXPLANATION_DECODER_FILE)
+SPINNING = (sig.RECOMMEND_FILE, sig.EXACT_FILE, sig.NUMBERS_FILE, sig.TEXT_DECODER_FILE, sig.EXPLANATION_DECODER_FILE)
 """Graphs that do nearly all the work of an answer."""
 
 ROOM_STEPS = 12
@@ -177,7 +179,7 @@ def batch_feeds(batch: ItemBatch, user_rows: bool = False) -> dict[str, npt.NDAr
 def search_feeds(options: ItemSearchOptions, k: int) -> dict[str, npt.NDArray[np.generic]]:
     """The inputs of ``recommend.onnx`` that have a default. ``k``: answers wanted."""
     return {
-        sig.BEAMS: np.array([max(options.beams, k)], dtype=np.int64),
+        sig.BEAMS: np.array([options.width(k)], dtype=np.int64),
         sig.K: np.array([k], dtype=np.int64),
         sig.LENGTH_PENALTY: np.array([options.length_penalty], dtype=np.float32),
     }
@@ -287,6 +289,16 @@ class GraphModel:
             return usual(batch)
         fits = fits_buckets(batch)
         return answered_apart(batch, [(np.flatnonzero(fits), captured), (np.flatnonzero(~fits), usual)])
+
+    def recommend_exactly(self, batch: ItemBatch, options: ItemSearchOptions) -> ItemResults:
+        """The search of ``recommend_exact.onnx``, as wide as it takes; length penalty as in ``options``."""
+        session = self.session(sig.EXACT_FILE)
+        feeds = {
+            **batch_feeds(batch, self._user_rows),
+            **search_feeds(replace(options, beams=AUTO_BEAMS), batch.k),
+            sig.MOST_BEAMS: np.array([MOST_AUTO_BEAMS], dtype=np.int64),
+        }
+        return _results(session.run(feeds, to_host=session.outputs))
 
     def _cuda_graph_for(self, options: ItemSearchOptions, k: int) -> CudaGraphRecommender | None:
         """The graph for CUDA graphs, where the bundle has one and it does the search that is asked for."""

@@ -22,7 +22,7 @@ class Scripted:
         self, requests: Sequence[object], k: int, search: ItemSearchOptions | None = None
     ) -> list[Recommendations]:
         assert search is not None
-        sure = len(requests) if search.exact == "retry" else search.beams // 10
+        sure = len(requests) if search.wants_certainty else int(search.beams) // 10
         found = "better" if search.beams == 50 else "usual"
         return [Recommendations([Recommendation(found, -1.0)] * k, exact=n < sure) for n in range(len(requests))]
 
@@ -36,6 +36,7 @@ def test_shares(task: Task) -> None:
         "10 beams": 0.1,
         "50 beams": 0.5,
         "retry from 20 beams": 1.0,
+        "auto": 1.0,
     }
     assert records["10 beams"].same_as_widest == 0.0
     assert records["50 beams"].same_as_widest == 1.0

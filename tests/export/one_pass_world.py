@@ -36,6 +36,16 @@ CODES: dict[str, Codes] = {
         (f"<a_{n % 3}>", f"<b_{n}>", *([f"<c_{n % 2}>", f"<d_{n % 4}>"] if n % 3 else [])) for n in range(ITEMS)
     ),
 }
+"""What one-pass models are tested on; :data:`WIDE_CODES` beside it has more first tokens than a first wave follows."""
+
+WIDE_CODES: dict[str, Codes] = {
+    "wide": tuple((f"<a_{n % 70}>", f"<b_{n % 9}>", f"<c_{n}>") for n in range(3 * ITEMS)),
+    "wide, other lengths": tuple(
+        (f"<a_{n % 70}>", *([f"<b_{n}>", *([f"<c_{n % 5}>"] if n % 2 else [])] if n >= 20 and n % 70 >= 20 else []))
+        for n in range(70)
+    )
+    + tuple((f"<a_{n % 70}>", f"<b_{n}>", f"<c_{n % 3}>", f"<d_{n % 4}>") for n in range(90, 140)),
+}
 
 
 def one_pass_world(codes: Codes, users: int = 40, seed: int = 5) -> Dataset:
@@ -114,7 +124,9 @@ def open_checkpoint(folder: Path, updates: int = 0) -> Checkpoint:
 
 def make_world(folder: Path, kind: str, updates: int = 0, precision: str = FP32, **fields: object) -> Small:
     """A checkpoint and its bundle, over items of one of :data:`CODES`; nothing is compared."""
-    source = open_checkpoint(write_one_pass(folder / "checkpoint", one_pass_world(CODES[kind]), **fields), updates)
+    source = open_checkpoint(
+        write_one_pass(folder / "checkpoint", one_pass_world((CODES | WIDE_CODES)[kind]), **fields), updates
+    )
     return make_small(source, source.catalog(), folder / "bundle", precision)
 
 

@@ -147,8 +147,8 @@ def test_a_bundle_without_the_whole_search_is_searched_in_steps(bundle_path: Pat
     [
         ("one", OVER_ALL, True, "search_graph='one' scores over the catalog only"),
         ("one", ItemSearchOptions(), False, "needs a bundle with recommend.onnx: use search_graph='auto', or export"),
-        ("steps", RETRY, True, "exact='retry' needs recommend.onnx: use search_graph='auto'"),
-        ("auto", RETRY, False, "exact='retry' needs recommend.onnx"),
+        ("steps", RETRY, True, "exact='retry' and beams='auto' need recommend.onnx: use search_graph='auto'"),
+        ("auto", RETRY, False, "exact='retry' and beams='auto' need recommend.onnx"),
     ],
 )
 def test_what_no_graph_can_do_is_refused(
@@ -167,7 +167,7 @@ def test_an_unknown_choice_is_refused(whole: Bundle, model: OneGraph) -> None:
         podx.load(whole.path, device="cpu", search_graph="both")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="exact must be 'report' or 'retry', not 'maybe'"):
         ItemSearchOptions(exact="maybe")  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="exact='retry' needs score_over='catalog'"):
+    with pytest.raises(ConfigError, match="exact='retry' and beams='auto' need score_over='catalog'"):
         ItemSearchOptions(exact="retry", score_over="vocabulary")
 
 

@@ -12,7 +12,10 @@ from typing import Protocol
 import numpy as np
 
 from podx.bundle.signature import LEAST_ROWS
-from podx_export.blocks.graph import INT64, GraphBuilder
+from podx_export.blocks.graph import FLOAT, INT64, GraphBuilder
+
+BLOCK = 32
+"""Rows of a block of :class:`BlockRows`."""
 
 
 class Rows(Protocol):
@@ -164,6 +167,51 @@ class LiveRows:
         """See :class:`Rows`."""
         flat = graph.make("Flatten", beams, axis=2)
         return graph.make("Gather", flat, self.beam)
+
+
+@dataclass(frozen=True)
+class BlockRows:
+    """Live rows in blocks of one user each, as many as the user's rows take: [blocks, BLOCK, n].
+
+    For attention where some users have ten times as many beams as others: what is padded is each user's last block.
+
+    Attributes:
+        user: int64 [blocks].
+        row: int64 [blocks, BLOCK], rows of each block; any row behind its last.
+        place: int64 [rows], where each row stands among blocks × BLOCK.
+    """
+
+    user: str
+    row: str
+    place: str
+
+    @classmethod
+    def of(cls, graph: GraphBuilder, owner: str, batch: str) -> BlockRows:
+        """``owner``: int64 [rows], user of each row, ascending; ``batch``: int64 [1]."""
+        size, rows = graph.int_scalar(BLOCK), graph.make("Shape", owner)
+        nobody = graph.make("Expand", graph.ints(0), batch)
+        count = graph.make("ScatterElements", nobody, owner, graph.make("Expand", graph.ints(1), rows), reduction="add")
+        blocks = graph.make("Div", graph.make("Add", count, graph.int_scalar(BLOCK - 1)), size)
+        first, first_block = (graph.make("CumSum", n, graph.int_scalar(0), exclusive=1) for n in (count, blocks))
+        after = graph.make("Add", first_block, blocks)
+        shift = graph.make("Sub", graph.make("Mul", first_block, size), first)
+        place = graph.make("Add", graph.arange(rows), graph.make("Gather", shift, owner))
+        block = graph.arange(graph.make("ReduceSum", blocks, graph.ints(0), keepdims=1))
+        passed = graph.make("LessOrEqual", after, graph.unsqueeze(block, 1))  # [blocks, batch]
+        ones = graph.make("Expand", graph.float_scalar(1.0), graph.concat([batch, graph.ints(1)], axis=0))
+        user = graph.make("Squeeze", graph.make("MatMul", graph.cast(passed, FLOAT), ones), graph.ints(1))
+        user = graph.cast(user, INT64)
+        start = graph.make("Sub", graph.make("Mul", block, size), graph.make("Gather", shift, user))
+        row = graph.make("Add", graph.unsqueeze(start, 1), graph.weight("block", np.arange(BLOCK, dtype=np.int64)))
+        return cls(user, graph.make("Min", row, graph.make("Sub", rows, graph.int_scalar(1))), place)
+
+    def spread(self, graph: GraphBuilder, rows: str) -> str:
+        """See :class:`Rows`."""
+        return graph.make("Gather", rows, self.row)
+
+    def pack(self, graph: GraphBuilder, beams: str) -> str:
+        """See :class:`Rows`."""
+        return graph.make("Gather", graph.make("Flatten", beams, axis=2), self.place)
 
 
 @dataclass(frozen=True)

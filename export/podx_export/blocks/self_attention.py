@@ -9,6 +9,8 @@ float32.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -117,6 +119,27 @@ def _path_bias(graph: GraphBuilder, model: SourceModel, distance: str) -> str:
         return graph.transpose(graph.make("Gather", table, near), 0, 3, 1, 2)
 
 
+@dataclass(frozen=True)
+class Position:
+    """The rows of a step of :class:`PathAttention`, from which another step may follow.
+
+    Attributes:
+        path: int64 [rows, step], rows of the table that each saw; nothing in step 0.
+        row: int64 [rows, 1], its own row of the table.
+        step: number of the step.
+    """
+
+    path: str
+    row: str
+    step: int
+
+    @classmethod
+    def joined(cls, graph: GraphBuilder, parts: Sequence[Position]) -> Position:
+        """Rows of the same step, one part after another."""
+        path, row = (graph.concat([getattr(part, name) for part in parts], axis=0) for name in ("path", "row"))
+        return cls(path, row, parts[0].step)
+
+
 class PathAttention:
     """Over the rows on each row's own path. One object for all steps of a graph.
 
@@ -125,39 +148,44 @@ class PathAttention:
 
     Args:
         last: the last step, which nothing follows.
+
+    Attributes:
+        position: the rows that the next step follows; it may be set to those of another step.
     """
 
     def __init__(self, model: SourceModel, last: int) -> None:
         self._model, self._last, self.alone = model, last, last == 0
         self._keys: dict[int, str] = {}
         self._values: dict[int, str] = {}
-        self._path, self._row, self._table_rows = "", "", ""
-        self._step = 0
+        self.position = Position("", "", 0)
+        self._table_rows = ""
 
     @property
     def needs_query(self) -> bool:
         """See :class:`SelfAttention`."""
-        return self._step > 0
+        return self.position.step > 0
 
     def start(self, graph: GraphBuilder, batch: str) -> str:
         """First step, one row per user; ``batch`` int64 [1]. → each user's row, int64 [batch, 1]."""
-        self._row, self._table_rows = graph.unsqueeze(graph.arange(batch), 1), batch
-        return self._row
+        row = graph.unsqueeze(graph.arange(batch), 1)
+        self.position, self._table_rows = Position("", row, 0), batch
+        return row
 
     def follow(self, graph: GraphBuilder, parent: str) -> None:
-        """Next step: row ``parent`` (int64 [rows], among the rows of the step before) is what each row continues."""
-        before = graph.concat([self._path, self._row], axis=1) if self._path else self._row
-        self._path = graph.make("Gather", before, parent)
+        """Next step: row ``parent`` (int64 [rows], among the rows of the position) is what each row continues."""
+        path, row, step = self.position.path, self.position.row, self.position.step + 1
+        before = graph.concat([path, row], axis=1) if path else row
         count = graph.make("Shape", parent)
-        self._row = graph.unsqueeze(graph.make("Add", graph.arange(count), self._table_rows), 1)
-        self._table_rows = graph.make("Add", self._table_rows, count)
-        self._step += 1
+        row = graph.unsqueeze(graph.make("Add", graph.arange(count), self._table_rows), 1)
+        self.position = Position(graph.make("Gather", before, parent), row, step)
+        if step < self._last:
+            self._table_rows = graph.make("Add", self._table_rows, count)
 
     def mix(self, graph: GraphBuilder, layer: int, query: str, key: str, value: str) -> str:
         """See :class:`SelfAttention`."""
         key, value = graph.to_float32(key), graph.to_float32(value)
-        mixed = value if self._step == 0 else self._attend(graph, layer, graph.to_float32(query), key, value)
-        if self._step < self._last:
+        mixed = value if self.position.step == 0 else self._attend(graph, layer, graph.to_float32(query), key, value)
+        if self.position.step < self._last:
             for table, rows in ((self._keys, key), (self._values, value)):
                 table[layer] = graph.concat([table[layer], rows], axis=0) if layer in table else rows
         return mixed
@@ -180,10 +208,10 @@ class PathAttention:
 
     def _with_earlier(self, graph: GraphBuilder, table: str, row: str) -> str:
         """Rows on the path, then the row itself: [rows, steps, heads·head_dim]."""
-        earlier = graph.make("Gather", table, self._path)
+        earlier = graph.make("Gather", table, self.position.path)
         return graph.concat([earlier, graph.unsqueeze(row, 1)], axis=1)
 
     def _position_bias(self, graph: GraphBuilder) -> str:
         """[steps, heads, 1]; the first key of a path lies furthest back."""
-        back = np.minimum(np.arange(self._step, -1, -1), self._model.max_distance)
-        return graph.weight(f"decoder_bias.{self._step}", self._model.decoder_bias[back][:, :, None])
+        back = np.minimum(np.arange(self.position.step, -1, -1), self._model.max_distance)
+        return graph.weight(f"decoder_bias.{self.position.step}", self._model.decoder_bias[back][:, :, None])

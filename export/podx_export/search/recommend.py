@@ -15,6 +15,8 @@ One-pass models start from each user's last token, score siblings, and have no s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -23,16 +25,17 @@ from podx.bundle import signature as sig
 from podx.bundle import trie_tables as names
 from podx.bundle.input_words import READ_TOKEN, WORD_OFFSETS, WORD_TOKENS
 from podx.bundle.tables import TableFile
-from podx.decoding.options import CUDA_GRAPH_K, DEFAULT_BEAMS, DEFAULT_LENGTH_PENALTY
+from podx.decoding.options import AUTO_BEAMS, CUDA_GRAPH_K, DEFAULT_BEAMS, DEFAULT_LENGTH_PENALTY, MOST_AUTO_BEAMS
 from podx_export.blocks.decoder import TokenRows, decode_step, memory_bias
 from podx_export.blocks.encoder import encode, source_inputs
 from podx_export.blocks.graph import GraphBuilder
 from podx_export.blocks.layers import embed
-from podx_export.blocks.rows import AllRows, BeamRows, LiveRows, Rows, SingleBeam
-from podx_export.blocks.self_attention import PathAttention
+from podx_export.blocks.rows import BLOCK, AllRows, BeamRows, BlockRows, LiveRows, Rows, SingleBeam
+from podx_export.blocks.self_attention import PathAttention, Position
 from podx_export.blocks.source import SourceModel
 from podx_export.blocks.weights import WeightStore
-from podx_export.search.item_filter import ItemFilter
+from podx_export.search.exact_search import WHOLE_FIRST_LEVEL, ExactSearch
+from podx_export.search.item_filter import Grid, ItemFilter
 from podx_export.search.numbers import written
 from podx_export.search.scores import CatalogScores, SiblingScores
 from podx_export.search.sibling_search import SiblingSearch
@@ -99,9 +102,9 @@ def build_recommender(
     return graph
 
 
-def _search_inputs(graph: GraphBuilder) -> SearchInputs:
+def _search_inputs(graph: GraphBuilder, default_beams: int = DEFAULT_BEAMS) -> SearchInputs:
     beams, k, penalty = sig.search_inputs()
-    width = graph.optional_input(beams, np.array([DEFAULT_BEAMS], dtype=np.int64))
+    width = graph.optional_input(beams, np.array([default_beams], dtype=np.int64))
     wanted = graph.optional_input(k, np.array([CUDA_GRAPH_K], dtype=np.int64))
     return SearchInputs(
         beams=graph.make("Max", width, wanted),  # fewer beams than answers could end in fewer answers
@@ -113,6 +116,55 @@ def _search_inputs(graph: GraphBuilder) -> SearchInputs:
 def _fixed_inputs(graph: GraphBuilder) -> SearchInputs:
     penalty = graph.weight("penalty", np.array([DEFAULT_LENGTH_PENALTY], dtype=np.float32))
     return SearchInputs(graph.ints(DEFAULT_BEAMS), graph.ints(CUDA_GRAPH_K), penalty)
+
+
+def build_exact_recommender(
+    model: SourceModel, weights: WeightStore, tables: TableFile, levels: int, precision: str
+) -> GraphBuilder:
+    """Graph of the search that ends when the answer is certain (:mod:`podx_export.search.exact_search`).
+
+    Args:
+        model: a one-pass model. See :func:`build_recommender` for the others.
+    """
+    graph = GraphBuilder("recommend_exact", weights, precision)
+    text = [graph.input(spec) for spec in source_inputs(model)]
+    excluded, allowed = (graph.input(spec) for spec in sig.filter_inputs())
+    inputs = _search_inputs(graph, AUTO_BEAMS)
+    most = graph.optional_input(sig.most_beams_input(), np.array([MOST_AUTO_BEAMS], dtype=np.int64))
+    for name in names.SIBLING_TABLES:
+        graph.initializer(table_initializer(name, tables))
+    memory = encode(graph, model, text, packed=not graph.is_half)
+    scores = SiblingScores(graph, model, tables, levels, by_node=not graph.is_half)
+    first_whole = scores.level_sizes[0] <= WHOLE_FIRST_LEVEL
+    search = ExactSearch(graph, inputs, ItemFilter(graph, excluded, allowed, levels), levels, most, first_whole)
+    decoder = _Decoder(graph, model, memory, levels - 1, False)
+    steps = _SiblingSteps(graph, model, decoder, text, scores)
+    beams, answers = search.start(graph.dimension(text[0], 0))
+    left: list[Grid] = []  # of each step of the first wave, what it did not follow
+    marks: list[_Mark] = []  # where the decoder stood
+    for step in range(levels):
+        with graph.scope(f"step.{step}"):
+            log_probs = steps.first() if step == 0 else steps.next(beams, step)
+            grid = search.grid(log_probs, beams, step)
+            marks.append(decoder.mark)
+            if step + 1 < levels:
+                beams, answers, rest = search.first(grid, answers, step)
+                left.append(rest)
+            else:
+                answers = search.end(grid, answers)
+    more: list[tuple[Grid, _Mark]] = []  # of the step before in the second wave
+    for step in search.second_wave:
+        with graph.scope(f"more.{step}"):
+            before = [(left[step - 1], marks[step - 1]), *more]
+            beams, answers = search.second([grid for grid, _ in before], answers, step)
+            decoder.resume([mark for _, mark in before])
+            grid = search.grid(steps.next(beams, step), beams, step)
+            more = [(grid, decoder.mark)]
+            if step + 1 == levels:
+                answers = search.end(grid, answers)
+    for spec, value in zip(sig.answer_tensors(), (answers.items, answers.scores, search.exact(answers)), strict=True):
+        graph.output(spec, value)
+    return graph
 
 
 class _Steps(Protocol):
@@ -191,6 +243,19 @@ class _SiblingSteps:
         return TokenRows.of(graph, self._model, of_level, constant=True).pick(graph, column)
 
 
+@dataclass(frozen=True)
+class _Mark:
+    """Where the decoder stands after a step.
+
+    Attributes:
+        row: int64 [batch, beams], row of each beam among those of the step.
+        position: the rows.
+    """
+
+    row: str
+    position: Position
+
+
 class _Decoder:
     """The decoder's layers, step after step."""
 
@@ -199,6 +264,7 @@ class _Decoder:
         self._mask, self._memory = memory[0], memory[1:]
         self._attention = PathAttention(model, last)
         self._row = ""  # row of each beam of the last step, int64 [batch, beams]
+        self._resumed = False  # from then on users have very different numbers of beams
 
     def first(self, hidden: str) -> tuple[str, Rows]:
         """One beam per user: embedded tokens [batch, d] → states, and how they are laid out."""
@@ -206,6 +272,20 @@ class _Decoder:
         self._row = self._attention.start(graph, graph.dimension(hidden, 0))
         tokens = TokenRows.of(graph, self._model, hidden, query=False, alone=self._attention.alone)
         return self._run(tokens, rows, graph.ints(1)), rows
+
+    @property
+    def mark(self) -> _Mark:
+        """Where it stands."""
+        return _Mark(self._row, self._attention.position)
+
+    def resume(self, marks: Sequence[_Mark]) -> None:
+        """Stand where it stood after some steps of the same number: what follows continues the beams of them all."""
+        graph, rows, before = self._graph, [marks[0].row], self._graph.dimension(marks[0].position.row, 0)
+        self._attention.position = Position.joined(graph, [mark.position for mark in marks])
+        for mark in marks[1:]:
+            rows.append(graph.make("Add", mark.row, before))
+            before = graph.make("Add", before, graph.dimension(mark.position.row, 0))
+        self._row, self._resumed = graph.concat(rows, axis=1), True
 
     def follow(self, beams: Beams) -> BeamRows:
         """How the beams of the next step are laid out."""
@@ -219,7 +299,15 @@ class _Decoder:
 
     def states(self, tokens: TokenRows, rows: BeamRows, beams: Beams) -> str:
         """What the beams read → states, both as ``rows`` (of :meth:`follow`) says."""
-        return self._run(tokens, rows, self._graph.dimension(beams.node, 1))
+        graph = self._graph
+        width = graph.dimension(beams.node, 1)
+        if not (self._resumed and isinstance(rows, LiveRows)):
+            return self._run(tokens, rows, width)
+        owner = graph.make("Div", rows.beam, graph.make("Max", width, graph.int_scalar(1)))
+        blocks = BlockRows.of(graph, owner, graph.dimension(beams.node, 0))
+        mask, *memory = (graph.make("Gather", part, blocks.user) for part in (self._mask, *self._memory))
+        bias = memory_bias(graph, mask, graph.ints(BLOCK))
+        return decode_step(graph, self._model, tokens, blocks, self._attention, memory, bias)
 
     def _run(self, tokens: TokenRows, rows: Rows, beams: str) -> str:
         mask = memory_bias(self._graph, self._mask, beams)

@@ -1,0 +1,90 @@
+"""The search of one-pass models that ends when the answer is certain: ``recommend_exact.onnx``.
+
+    first wave    a beam search, but narrow; its k-th answer is a score that the best k reach at least
+    second wave   level by level, every prefix left behind whose sum still exceeds that score, and what follows from it
+
+Log-probabilities only lower a sum, so what neither wave followed holds no better answer. A prefix that the second wave
+follows has been scored by the first, whose decoder states it continues: nothing is decoded twice. How many prefixes
+there are differs from user to user; the dense layers see the rows of all of them and no padding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from podx_export.blocks.graph import INT64, GraphBuilder
+from podx_export.blocks.rows import least_rows
+from podx_export.search.item_filter import FORBIDDEN, Grid, ItemFilter
+from podx_export.search.sibling_search import SiblingSearch
+from podx_export.search.trie_search import Answers, Beams, SearchInputs
+
+WHOLE_FIRST_LEVEL = 64
+"""The first wave follows all first tokens where there are so few."""
+
+
+class ExactSearch(SiblingSearch):
+    """Builds the nodes of both waves.
+
+    Args:
+        most: int64 [1], prefixes of a level that the second wave follows for a user at most. Where there are more, it
+            follows the best, and the answer may be uncertain.
+        first_whole: whether the first wave follows all first tokens. See :class:`SiblingSearch` for the others.
+    """
+
+    def __init__(
+        self,
+        graph: GraphBuilder,
+        inputs: SearchInputs,
+        item_filter: ItemFilter,
+        levels: int,
+        most: str,
+        first_whole: bool,
+    ) -> None:
+        super().__init__(graph, inputs, item_filter, levels, narrow=True)
+        self._most, self._first_whole = most, first_whole
+
+    @property
+    def second_wave(self) -> range:
+        """Steps of the second wave."""
+        return range(2 if self._first_whole else 1, self._levels)
+
+    def first(self, grid: Grid, answers: Answers, step: int) -> tuple[Beams, Answers, Grid]:
+        """The best continuations as beams of the next step, and the grid without them."""
+        graph, width = self._graph, self._inputs.beams
+        if step == 0 and self._first_whole:
+            width = graph.make("Max", width, graph.dimension(grid.scores, 1))
+        best = self._best(grid, width)
+        beams, answers = self._chosen(best, answers, step + 1, width)
+        taken = graph.make("Expand", graph.float_scalar(FORBIDDEN), graph.make("Shape", best.place))
+        left = graph.make("ScatterElements", self._with_unused(grid.scores), best.place, taken, axis=1)
+        return beams, answers, replace(grid, scores=graph.head(left, graph.dimension(grid.scores, 1), 1))
+
+    def second(self, grids: list[Grid], answers: Answers, step: int) -> tuple[Beams, Answers]:
+        """All continuations that may still lead to an answer, as beams of ``step``.
+
+        Args:
+            grids: of the step before. Beams are numbered through them.
+        """
+        graph, forbidden = self._graph, self._graph.float_scalar(FORBIDDEN)
+        scores, node = (graph.concat([getattr(grid, part) for grid in grids], axis=1) for part in ("scores", "node"))
+        hopeful = self._hopeful(self._with_unused(scores), answers, step)
+        count = graph.sum(graph.cast(graph.make("Greater", hopeful, forbidden), INT64), 1)
+        most = graph.make("ReduceMax", count, axes=[0], keepdims=1)
+        width = graph.make("Max", graph.make("Min", most, self._most), graph.ints(1))
+        score, place = graph.op("TopK", [hopeful, width], outputs=2, axis=1, sorted=0)
+        best = self._at(Grid(scores, node, grids[0].stride), score, place)
+        least = graph.make("ReduceMin", score, axes=[1], keepdims=0)
+        lost = graph.make("Where", graph.make("Greater", count, self._most), least, forbidden)
+        answers = self._with_ended(score, best.item, self._without(lost, answers, step), step)
+        running = graph.make("Where", graph.make("Greater", best.item, graph.int_scalar(0)), forbidden, score)
+        alive = graph.make("Greater", running, forbidden)
+        some = graph.make("Mul", width, graph.make("ReduceMax", graph.cast(alive, INT64), axes=[1], keepdims=1))
+        width = graph.make("Max", graph.make("ReduceMax", some, axes=[0], keepdims=0), least_rows(graph))
+        parent = graph.make("Where", alive, best.parent, graph.int_scalar(0))
+        return self._beams(*(graph.head(value, width, 1) for value in (running, parent, best.edge))), answers
+
+    def _with_unused(self, scores: str) -> str:
+        """One more column, so that no row is empty."""
+        graph = self._graph
+        shape = graph.concat([graph.dimension(scores, 0), graph.ints(1)], axis=0)
+        return graph.concat([scores, graph.make("Expand", graph.float_scalar(FORBIDDEN), shape)], axis=1)
