@@ -34,6 +34,7 @@ from podx_export.blocks.graph import BF16, FP32, INT8, GraphBuilder
 from podx_export.blocks.quantize import LARGEST
 from podx_export.blocks.source import SourceModel, read_model
 from podx_export.blocks.weights import WeightStore
+from podx_export.card import NOT_MEASURED, write_card
 from podx_export.search.recommend import build_exact_recommender, build_recommender
 from podx_export.search.words import Wording, item_words, wording
 from podx_export.verify.cost import measure_cost
@@ -43,13 +44,12 @@ from podx_train.batches.templates import kind_of_inference, with_inference
 from podx_train.checkpoint.checkpoint import Checkpoint, load_checkpoint
 
 DEFAULT_PARITY_USERS = 16
-NOT_MEASURED = "not_measured"
 COST_USERS = 256
 """Users per task on whom a lower precision is compared with float32."""
 Progress = Callable[[str], None]
 
 
-def _silent(_: str) -> None:
+def silent(_: str) -> None:
     """Progress that nobody watches."""
 
 
@@ -59,7 +59,7 @@ def export_checkpoint(
     precision: str = "fp32",
     parity_users: int = DEFAULT_PARITY_USERS,
     force: bool = False,
-    progress: Progress = _silent,
+    progress: Progress = silent,
     inference: str | None = None,
 ) -> Manifest:
     """Export a checkpoint folder to a bundle folder.
@@ -89,6 +89,7 @@ def export_checkpoint(
         manifest = write_bundle(source, source.catalog(), partial, precision, progress)
         progress("compare with the eager model")
         manifest = _with_parity(source, partial, manifest, parity_users)
+        write_card(partial)
         progress("save")
         put_in_place(partial, out)
     return manifest
@@ -127,7 +128,7 @@ def _with_parity(source: Checkpoint, folder: Path, manifest: Manifest, users: in
 
 
 def write_bundle(
-    source: Checkpoint, catalog: Catalog, folder: Path, precision: str = FP32, progress: Progress = _silent
+    source: Checkpoint, catalog: Catalog, folder: Path, precision: str = FP32, progress: Progress = silent
 ) -> Manifest:
     """Write every file of a bundle, over a catalog that may be another than the checkpoint's; nothing is compared."""
     model, levels = read_model(source.model), catalog.trie.depth
@@ -222,6 +223,11 @@ def _manifest(source: Checkpoint, model: SourceModel, precision: str, levels: in
 
 def _training_facts(training: Mapping[str, Any]) -> dict[str, Any]:
     """What a manifest says of the training; checkpoints that do not name the time have it in their curve."""
-    seconds = training.get("train_seconds", sum(entry["train_seconds"] for entry in training.get("curve", ())))
+    curve = training.get("curve", ())
+    seconds = training.get("train_seconds", sum(entry["train_seconds"] for entry in curve))
     kept = ("seed", "best_epoch", "updates", "options", "environment")
-    return {**{key: training.get(key) for key in kept}, "train_seconds": seconds}
+    best = [entry for entry in curve if entry.get("epoch") == training.get("best_epoch")]
+    ranking = (
+        {"validation_ranking": best[-1]["validation_ranking"]} if best and "validation_ranking" in best[-1] else {}
+    )
+    return {**{key: training.get(key) for key in kept}, "train_seconds": seconds, **ranking}

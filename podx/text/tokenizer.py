@@ -45,6 +45,10 @@ class Tokenizer:
             if piece_id < 0:
                 raise TokenizerError(f"{path} defines no {name} piece: train it with pad_id and eos_id set")
 
+    def piece(self, token: int) -> str:
+        """The piece that a token id stands for."""
+        return str(self._processor.id_to_piece(token))
+
     def encode(self, text: str) -> tuple[int, ...]:
         """Token ids of ``text``, without an end-of-sequence token."""
         return tuple(self._processor.encode(text))

@@ -23,6 +23,8 @@ from podx_bench.workload.work import Answer, WorkItem
 
 PACKAGE = Path(podx_bench.__file__).parent
 BENCH_SIDE = "prepare.py"
+SHARED_WITH_EAGER = {"train/podx_train/eager/prefixes.py": "podx_train.eager.prefixes"}
+"""What holds Optimum to the catalog, as it does the eager engines; it needs nothing else of its package."""
 
 FOREIGN_ENGINE = '''
 """An engine that tells which interpreter runs it, and what its context says."""
@@ -191,6 +193,13 @@ def test_peers_measure_speed_alone_and_say_what_they_lack() -> None:
         assert "no prompt vectors, whole-word embeddings or catalog" in kind.summary
 
 
+def test_optimum_runs_the_pod_model_and_takes_part_in_accuracy() -> None:
+    kind = ENGINES["optimum"]
+    assert not kind.speed_only and kind.reference == "encode-once" and kind.prepare is not None
+    with pytest.raises(ConfigError, match="optimum cannot run a one-pass model"):
+        select(("optimum",), has_checkpoint=True, one_pass=True)
+
+
 def _imports(path: Path) -> set[str]:
     """Modules that a file imports, wherever the import stands."""
     found = set()
@@ -213,8 +222,9 @@ def test_the_peers_side_imports_neither_the_training_half_nor_the_bench_side() -
     ]
     own = [path for path in (PACKAGE / "peers").glob("*.py") if path.name != BENCH_SIDE]
     assert len(own) >= 5
-    for path in (*shared, *own):
+    for path in (*shared, *own, *(PACKAGE.parents[1] / name for name in SHARED_WITH_EAGER)):
         foreign = [name for name in _imports(path) if name.startswith(("podx_train", "podx_export"))]
+        foreign = [name for name in foreign if name not in SHARED_WITH_EAGER.values()]
         foreign += [name for name in _imports(path) if name == "podx_bench.peers.prepare"]
         assert foreign == [], path.name
 

@@ -22,7 +22,7 @@ from podx_bench.engines import eager as eager_engines
 from podx_bench.engines.eager import EagerEngine
 from podx_bench.harness.child import EngineError
 from podx_bench.peers import place, prepare
-from podx_bench.peers.prepare import t5_config, write_plain
+from podx_bench.peers.prepare import plain_config, write_plain
 from podx_bench.peers.searching import PeerEngine, Plan, Search, Source, pad
 from podx_bench.run.options import BenchOptions
 from podx_bench.run.run import BenchRun, Inputs
@@ -34,7 +34,7 @@ from podx_train.options import TrainOptions
 from podx_train.training.train import train_model
 from tests.bench.world import BEAMS, K, Made, context_of
 
-EXACT = ("ctranslate2", "optimum", "ort-beamsearch")
+EXACT = ("ctranslate2", "ort-beamsearch")
 SEARCHER = """
 import json, sys
 from importlib import import_module
@@ -116,7 +116,7 @@ def test_a_t5_that_older_transformers_cannot_describe_is_refused(loaded: Checkpo
     config = loaded.config
     backbone = {**config.backbone, "scale_decoder_outputs": not config.tied_output}
     with pytest.raises(ConfigError, match="the peers cannot run this model"):
-        t5_config(type(config)(backbone, tied_output=config.tied_output))
+        plain_config(type(config)(backbone, tied_output=config.tied_output))
 
 
 def test_a_checkpoint_of_another_model_is_refused(made: Made, cache: Path, tmp_path: Path) -> None:
@@ -251,6 +251,24 @@ def test_peers_are_timed_in_a_run(task: Task, made: Made, cache: Path, environme
     assert {(record.engine, record.batch_size) for record in results.speed} == {(e, s) for e in engines for s in (1, 4)}
     assert all(record.p50_ms > 0 for record in results.speed)
     assert "only its speed is comparable" in results.engines["ctranslate2"]
+
+
+def test_optimum_answers_as_encode_once(made: Made, cache: Path, environment: None, tmp_path: Path) -> None:
+    options = BenchOptions(
+        tasks=(Task.SEQUENTIAL, Task.TOPN),
+        engines=("encode-once", "optimum"),
+        batch_sizes=(4,),
+        speed_users=4,
+        rounds=1,
+        threads=1,
+        eager_users=30,
+    )
+    results = BenchRun(Inputs(made.bundle, made.data, made.checkpoint), tmp_path, options).measure()
+    rows = [record for record in results.accuracy if record.engine == "optimum"]
+    assert {(row.task, row.overlap, row.overlap_with) for row in rows} == {
+        (task, 1.0, "encode-once") for task in options.tasks
+    }
+    assert [record.engine for record in results.speed].count("optimum") == 2
 
 
 def test_a_conversion_that_fails_tells_what_the_library_said(tmp_path: Path, environment: None) -> None:

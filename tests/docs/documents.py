@@ -7,7 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-_DOCS = ("index", "start", "recipes", "serving", "performance", "accuracy", "formats", "architecture", "decisions")
+_DOCS = (
+    "index",
+    "start",
+    "recipes",
+    "serving",
+    "layouts",
+    "performance",
+    "accuracy",
+    "formats",
+    "architecture",
+    "decisions",
+)
 PAGES = ("README.md", "CONTRIBUTING.md", "DESIGN.md", "examples/README.md", *(f"docs/{name}.md" for name in _DOCS))
 
 _FENCE = re.compile(r"^\s*```(\w*)\s*$")

@@ -25,7 +25,8 @@ from podx.text.templates import Task
 from podx_export.blocks import integer
 from podx_export.blocks.graph import BF16, FP16, FP32, INT8
 from podx_export.blocks.quantize import LARGEST, Quantized, quantize_columns, quantize_rows
-from podx_export.pipeline import COST_USERS, NOT_MEASURED, export_checkpoint, write_bundle
+from podx_export.card import NOT_MEASURED
+from podx_export.pipeline import COST_USERS, export_checkpoint, write_bundle
 from podx_export.verify.cost import _compare as compare_lists
 from podx_export.verify.samples import draw
 from podx_export.verify.validate import PRECISIONS

@@ -30,7 +30,7 @@ ROOMS = {
         "plugins cli scoring server"
     ),
     "podx_train": "console data codes model checkpoint batches options users training eager published cli",
-    "podx_export": "blocks search verify catalog pipeline cli",
+    "podx_export": "blocks search verify card catalog pipeline layouts cli",
     "podx_bench": "harness pages workload peers engines latency accuracy run serving scale exactness report cli",
 }
 """Rooms of each package, in order; ``podx`` is the package's own ``__init__.py``."""

@@ -50,12 +50,22 @@ PEERS = tuple(
         **_BY_EAGER,
     )
     for name, summary in {
-        "optimum": "Optimum's ORTModelForSeq2SeqLM: graphs on ONNX Runtime, transformers generate around them",
         "ctranslate2": "CTranslate2, float32",
         "ctranslate2-int8": "CTranslate2, int8 weights, activations quantised as it runs",
         "ort-beamsearch": "ONNX Runtime's BeamSearch operator, encoder and decoder step exported by torch as its "
         "subgraphs",
     }.items()
+)
+_OPTIMUM = _kind(
+    "optimum",
+    "Optimum's ORTModelForSeq2SeqLM: the POD model as podx export --layout transformers writes it, on ONNX Runtime; "
+    "transformers generate around it as in encode-once, prefix function included",
+    "peers.optimum_ort:OptimumEngine",
+    prepare=partial(_call, "peers.prepare:prepare_optimum"),
+    interpreter=place.interpreter,
+    reference=ENCODE_ONCE,
+    writes_freely=True,
+    **_BY_EAGER,
 )
 # fmt: off
 _KINDS = (
@@ -118,7 +128,7 @@ _KINDS = (
     ),
 )
 # fmt: on
-ENGINES = {kind.name: kind for kind in (*_KINDS, *PEERS)}
+ENGINES = {kind.name: kind for kind in (*_KINDS, _OPTIMUM, *PEERS)}
 DEFAULT_ENGINES = (AS_PUBLISHED, ENCODE_ONCE, ENCODE_ONCE_FREE, OURS)
 
 

@@ -12,11 +12,10 @@ VARIABLE = "PODX_PEERS"
 MODULES = {
     "ctranslate2": "podx_bench.peers.ctranslate",
     "ctranslate2-int8": "podx_bench.peers.ctranslate",
-    "optimum": "podx_bench.peers.optimum_ort",
     "ort-beamsearch": "podx_bench.peers.beamsearch",
 }
-"""Peer → module with its ``convert(name, plain, out)``, which writes into the empty folder ``out`` what its
-``open_search(name, plan)`` loads."""
+"""Peer that runs the plain T5 → module with its ``convert(name, plain, out)``, which writes into the empty folder
+``out`` what its ``open_search(name, plan)`` loads."""
 PACKAGES = ("ctranslate2", "numpy", "onnxruntime", "optimum", "optimum-onnx", "torch", "transformers")
 CHECKOUT = Path(__file__).resolve().parents[3]
 """Where `make` puts environments, if podx runs from a checkout."""

@@ -1,7 +1,7 @@
 """What is done in the bench's own process before a peer's starts: the checkpoint is written as a plain T5, which every
-library can read (prompts and whole words stay behind), and converted for the peer.
+library can read (prompts and whole words stay behind), and converted for the peer; for Optimum it is exported whole.
 
-Both are kept from run to run, in folders named after what they were made from.
+All are kept from run to run, in folders named after what they were made from.
 """
 
 from __future__ import annotations
@@ -18,20 +18,24 @@ from typing import Any
 from safetensors.torch import save_file
 
 from podx.atomic import partial_folder
-from podx.bundle.bundle import TOKENIZER_FILE
+from podx.bundle.bundle import TOKENIZER_FILE, Bundle
 from podx.bundle.manifest import file_sha256
 from podx.errors import ConfigError, DeviceError
+from podx.text.templates import Task
 from podx_bench.harness.child import run_in_child
 from podx_bench.harness.record_file import digest_of
 from podx_bench.peers import place
 from podx_bench.workload.inputs import require_same
 from podx_bench.workload.work import EngineContext
+from podx_export.blocks.graph import FP32
+from podx_export.layouts.transformers_folder import fill_folder, require_layout, t5_config
 from podx_train.checkpoint.checkpoint import CONFIG_FILE, WEIGHTS_FILE, Checkpoint, load_checkpoint
 from podx_train.model.config import PodConfig
 
 CONVERT_TIMEOUT_S = 1800.0
 PLAIN_VERSION = "1"
-"""To be raised when what is written changes: it is part of the cache's key."""
+FOLDER_VERSION = "1"
+"""To be raised when what is written changes, as a plain T5 and for Optimum: they are part of the cache's keys."""
 
 
 def prepare_peer(name: str, context: EngineContext) -> EngineContext:
@@ -46,14 +50,40 @@ def prepare_peer(name: str, context: EngineContext) -> EngineContext:
         DeviceError: another device than the CPU was asked for.
         EngineError: the peer's library failed to convert it.
     """
+    plain = plain_folder(context.bundle, checkpoint_of(name, context))
+    mark = content_key([], *(f"{library}={version}" for library, version in place.versions().items()))
+    converted = made_once(plain.parent / f"{name}-{mark}", lambda out: convert(name, plain, out))
+    return replace(context, checkpoint=converted)
+
+
+def checkpoint_of(name: str, context: EngineContext) -> Path:
+    """The checkpoint that a peer's files are made of; raises what :func:`prepare_peer` says."""
     if context.device != "cpu":
         raise DeviceError(f"{name} is measured on the CPU only: leave it out of --engines, or use --device cpu")
     if context.checkpoint is None:
         raise ConfigError(f"{name} needs --checkpoint: give the folder the bundle was exported from")
-    plain = plain_folder(context.bundle, context.checkpoint)
-    mark = content_key([], *(f"{library}={version}" for library, version in place.versions().items()))
-    converted = made_once(plain.parent / f"{name}-{mark}", lambda out: convert(name, plain, out))
-    return replace(context, checkpoint=converted)
+    return context.checkpoint
+
+
+def prepare_optimum(context: EngineContext) -> EngineContext:
+    """Export the checkpoint in the layout transformers, unless that was done before; see :func:`prepare_peer`.
+
+    Raises:
+        ExportError: the layout cannot hold the model.
+    """
+    checkpoint = checkpoint_of("optimum", context)
+    loaded, manifest = load_checkpoint(checkpoint), Bundle.load(context.bundle, verify=False).manifest
+    require_same(context.bundle, loaded)
+    templates = {Task(name): text for name, text in manifest.templates.items()}  # export may have chosen others
+    loaded = replace(loaded, config=replace(loaded.config, inference_templates=templates))
+    require_layout(loaded, FP32)
+    mark = content_key([], FOLDER_VERSION, *templates.values())
+    folder = cache_folder() / _checkpoint_key(checkpoint) / f"optimum-{mark}"
+    return replace(context, checkpoint=made_once(folder, lambda out: fill_folder(loaded, out)))
+
+
+def _checkpoint_key(checkpoint: Path) -> str:
+    return content_key([checkpoint / name for name in (CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE)], PLAIN_VERSION)
 
 
 @cache
@@ -61,8 +91,7 @@ def plain_folder(bundle: Path, checkpoint: Path) -> Path:
     """The checkpoint as a plain T5, made if need be; checked once per run to be the bundle's."""
     loaded = load_checkpoint(checkpoint)
     require_same(bundle, loaded)
-    key = content_key([checkpoint / name for name in (CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE)], PLAIN_VERSION)
-    return made_once(cache_folder() / key / "plain", lambda folder: write_plain(loaded, folder))
+    return made_once(cache_folder() / _checkpoint_key(checkpoint) / "plain", lambda folder: write_plain(loaded, folder))
 
 
 def convert(name: str, plain: Path, out: Path) -> None:
@@ -96,11 +125,11 @@ def write_plain(checkpoint: Checkpoint, folder: Path) -> None:
     # rows of the embedding beyond the pieces get names of their own, so that there is a name for every row
     rows = checkpoint.config.backbone["vocab_size"] - checkpoint.tokenizer.vocab_size
     tokenizer = {"tokenizer_class": "T5Tokenizer", "extra_ids": rows}
-    for file, content in (("tokenizer_config.json", tokenizer), (CONFIG_FILE, t5_config(checkpoint.config))):
+    for file, content in (("tokenizer_config.json", tokenizer), (CONFIG_FILE, plain_config(checkpoint.config))):
         (folder / file).write_text(json.dumps(content, indent=2), encoding="utf-8")
 
 
-def t5_config(config: PodConfig) -> dict[str, Any]:
+def plain_config(config: PodConfig) -> dict[str, Any]:
     """The backbone's ``config.json`` as transformers before version 5 reads it.
 
     Raises:
@@ -112,14 +141,7 @@ def t5_config(config: PodConfig) -> dict[str, Any]:
             "the peers cannot run this model: with them, T5 scales its decoder's outputs where the output layer is the "
             "token embedding and nowhere else; leave them out of --engines"
         )
-    return {
-        **config.backbone,
-        "architectures": ["T5ForConditionalGeneration"],
-        "is_encoder_decoder": True,
-        "model_type": "t5",
-        "tie_word_embeddings": config.tied_output,
-        "use_cache": True,
-    }
+    return t5_config(config)
 
 
 def cache_folder() -> Path:

@@ -86,7 +86,7 @@ def build_decoder(model: SourceModel, weights: WeightStore, items_only: bool, pr
     if items_only:
         logits = graph.make("Gemm", final, embed(graph, output, model.output, step[2]), transB=1)
     else:
-        logits = _logits(graph, final, output, model.output)
+        logits = vocabulary_logits(graph, model, final)
     log_probs = grid.spread(graph, graph.make("LogSoftmax", logits, axis=-1))
     graph.output(sig.log_probs_tensor(model.shape, items_only), log_probs)
     for spec, value in zip(sig.present_tensors(model.shape), attention.present, strict=True):
@@ -112,7 +112,7 @@ def build_text_decoder(
     mask = memory_bias(graph, memory[0], graph.dimension(tokens, 1))
     final = decode_step(graph, model, rows, InPlace(), attention, memory[1:], mask)
     if only is None:
-        logits = _logits(graph, final, _output_name(model), model.output)
+        logits = vocabulary_logits(graph, model, final)
     else:
         logits = _logits(graph, final, "explanation_output", model.output[only])
     log_probs = graph.make("LogSoftmax", logits, axis=-1)
@@ -210,6 +210,11 @@ def _cross_attention(
 def _output_name(model: SourceModel) -> str:
     """Of the output layer's weight. It lies as the embedding does: a tied one is stored once."""
     return "embedding" if model.output is model.embedding else "output"
+
+
+def vocabulary_logits(graph: GraphBuilder, model: SourceModel, final: str) -> str:
+    """Scores of all tokens: decoder states [rows, d] → [rows, vocabulary]."""
+    return _logits(graph, final, _output_name(model), model.output)
 
 
 def _logits(graph: GraphBuilder, final: str, name: str, table: Float32Array) -> str:

@@ -60,10 +60,25 @@ def encode(graph: GraphBuilder, model: SourceModel, inputs: list[str], packed: b
             ids, whole, mask = (_at_least_two(graph, part) for part in (ids, whole, mask))
         hidden = _embed(graph, model, ids, whole, task, rows)
         memory_mask = _memory_mask(graph, model, mask)
-        bias = _attention_bias(graph, model, memory_mask, task)
-        grid = _rows(graph, model, memory_mask) if packed else Grid.of(graph, hidden)
-        memory = _layers(graph, model, grid, grid.pack(graph, hidden), bias, task)
-        return [memory_mask, *_cross_attention(graph, model, grid, memory, task)]
+        grid, memory = hidden_states(graph, model, hidden, memory_mask, task, packed)
+        return [memory_mask, *cross_states(graph, model, grid, memory, task)]
+
+
+def hidden_states(
+    graph: GraphBuilder, model: SourceModel, hidden: str, memory_mask: str, task: str, packed: bool
+) -> tuple[Rows, str]:
+    """What the encoder makes of embedded positions.
+
+    Args:
+        hidden: [batch, memory, d]. memory_mask: int64 [batch, memory]. task: read where attention depends on it.
+        packed: padding has no rows.
+
+    Returns:
+        where the rows lie, and the rows after the last norm, [rows, d].
+    """
+    bias = _attention_bias(graph, model, memory_mask, task)
+    grid = _rows(graph, model, memory_mask) if packed else Grid.of(graph, hidden)
+    return grid, _layers(graph, model, grid, grid.pack(graph, hidden), bias, task)
 
 
 def _rows(graph: GraphBuilder, model: SourceModel, memory_mask: str) -> Rows:
@@ -197,8 +212,8 @@ def _self_attention(
         return linear(graph, grid.pack(graph, mixed), f"{prefix}.out", weights.out)
 
 
-def _cross_attention(graph: GraphBuilder, model: SourceModel, grid: Rows, memory: str, task: str) -> list[str]:
-    """K and V of each decoder layer, [batch, heads, memory, head_dim], layer by layer."""
+def cross_states(graph: GraphBuilder, model: SourceModel, grid: Rows, memory: str, task: str) -> list[str]:
+    """Cross-attention K and V of each decoder layer, [batch, heads, memory, head_dim], layer by layer."""
     shape = model.shape
     values: list[str] = []
     for number, layer in enumerate(model.decoder):

@@ -19,6 +19,7 @@ from podx.bundle.trie_tables import LEVELS, widest
 from podx.errors import CatalogError, ExportError
 from podx.text.inputs import InputEncoder
 from podx_export.blocks.graph import values_read
+from podx_export.card import write_card
 from podx_export.catalog.change import CatalogChange, changed, require_known_codes
 from podx_export.search.table_initializers import drop_unread, reads_tables, repoint
 from podx_export.search.words import item_words
@@ -76,6 +77,7 @@ def put_catalog(source: Bundle, out: Path, catalog: Catalog) -> Manifest:
             provenance={**source.manifest.provenance, "catalog": _provenance(catalog)},
         )
         (partial / MANIFEST_FILE).write_bytes(manifest.to_json().encode())
+        write_card(partial)
         put_in_place(partial, out)
     return manifest
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -11,14 +12,28 @@ from rich.markup import escape
 from rich.table import Table
 
 from podx.bundle.manifest import Manifest
-from podx_export.pipeline import DEFAULT_PARITY_USERS, NOT_MEASURED, export_checkpoint
+from podx.errors import ConfigError
+from podx_export.card import NOT_MEASURED
+from podx_export.layouts.export import export_transformers
+from podx_export.pipeline import DEFAULT_PARITY_USERS, export_checkpoint
 
 _MEGABYTE = 1e6
+LAYOUTS: Mapping[str, Callable[..., Manifest | float]] = {
+    "bundle": export_checkpoint,
+    "transformers": export_transformers,
+}
 
 
 def export(
     checkpoint: Annotated[Path, typer.Argument(metavar="CKPT", help="Folder that podx train wrote.")],
-    out: Annotated[Path, typer.Option("--out", help="Bundle folder to make.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder to make.")],
+    layout: Annotated[
+        str,
+        typer.Option(
+            "--layout",
+            help="bundle: what podx loads; transformers: a folder for Optimum's ORTModelForSeq2SeqLM.",
+        ),
+    ] = "bundle",
     precision: Annotated[
         str,
         typer.Option(
@@ -36,16 +51,21 @@ def export(
     parity_users: Annotated[
         int, typer.Option("--parity-users", min=1, help="Users per task on whom graphs and eager model are compared.")
     ] = DEFAULT_PARITY_USERS,
-    force: Annotated[bool, typer.Option("--force", help="Replace the bundle that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the export that is there.")] = False,
 ) -> None:
     """Export a checkpoint to a bundle of ONNX graphs, and prove that it answers like the eager model."""
+    if layout not in LAYOUTS:
+        raise ConfigError(f"unknown --layout {layout!r}: choose among {', '.join(LAYOUTS)}")
     console = Console()
     with console.status("export") as status:
-        manifest = export_checkpoint(
+        result = LAYOUTS[layout](
             checkpoint, out, precision, parity_users, force, lambda stage: status.update(f"export: {stage}"), inference
         )
-    console.print(_summary(manifest, out))
-    console.print(f"bundle: {out}", soft_wrap=True)
+    if isinstance(result, Manifest):
+        console.print(_summary(result, out))
+    else:
+        console.print(f"largest log-probability difference from eager: {result:.1e}")
+    console.print(f"{layout}: {out}", soft_wrap=True)
 
 
 def _summary(manifest: Manifest, out: Path) -> Table:

@@ -116,20 +116,25 @@ def largest_difference(
     tokens = random.integers(2, checkpoint.tokenizer.vocab_size, size=(batch.size, BEAMS, STEPS))
     by_last = bundle.manifest.one_pass and task is not Task.EXPLANATION
     tokens[:, :, 0] = batch.last_tokens[:, None] if by_last else bundle.manifest.start_token
-    eager = _eager_log_probs(checkpoint, task, batch, tokens)
+    eager = eager_log_probs(checkpoint, task, batch, tokens)
     graphs = _graph_log_probs(bundle, model, task, batch, tokens)
     return float(np.abs(eager - graphs).max())
 
 
-def _eager_log_probs(checkpoint: Checkpoint, task: Task, batch: Batch, tokens: IntArray) -> FloatArray:
-    """[batch, beams, steps, vocabulary], all steps at once by the model itself."""
+@torch.no_grad()
+def eager_log_probs(checkpoint: Checkpoint, task: Task, batch: Batch, tokens: IntArray) -> FloatArray:
+    """Log-probabilities after each of some tokens, [batch, beams, steps, vocabulary], by the model itself at once.
+
+    ``tokens``: int64 [batch, beams, steps], the decoder's start among them.
+    """
+    beams, steps = tokens.shape[1:]
     hidden, mask = checkpoint.model.encode(model_batch(batch, checkpoint.config.task_row(task)))
     logits = checkpoint.model.backbone(
-        encoder_outputs=(hidden.repeat_interleave(BEAMS, 0),),
-        attention_mask=mask.repeat_interleave(BEAMS, 0),
-        decoder_input_ids=torch.as_tensor(tokens.reshape(-1, STEPS)),
+        encoder_outputs=(hidden.repeat_interleave(beams, 0),),
+        attention_mask=mask.repeat_interleave(beams, 0),
+        decoder_input_ids=torch.as_tensor(tokens.reshape(-1, steps)),
     ).logits
-    scores: FloatArray = torch.log_softmax(logits, dim=-1).numpy().reshape(batch.size, BEAMS, STEPS, -1)
+    scores: FloatArray = torch.log_softmax(logits, dim=-1).numpy().reshape(batch.size, beams, steps, -1)
     return scores
 
 

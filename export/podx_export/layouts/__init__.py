@@ -1,0 +1,1 @@
+"""What other stacks load: a folder for transformers and Optimum, a model repository for Triton."""
