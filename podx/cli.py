@@ -162,6 +162,19 @@ def ids(
             write_ids(path, table, what)
 
 
+@app.command()
+def push(
+    bundle: BundlePath,
+    name: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="Model on the Hugging Face Hub.")],
+    private: Annotated[bool, typer.Option("--private", help="If it is made now, show it to its owner alone.")] = False,
+    message: Annotated[str | None, typer.Option("--message", help="Of the commit; default: the version.")] = None,
+) -> None:
+    """Write a bundle and its card to the Hugging Face Hub."""
+    from podx.hub import push_bundle
+
+    typer.echo(push_bundle(bundle, name, private, message))
+
+
 def main() -> None:
     """Run the command line; what a user can cause is told on stderr without a traceback, with exit status 2."""
     try:

@@ -13,6 +13,7 @@ from podx.decoding.options import ItemSearchOptions, TextSearchOptions
 from podx.errors import BundleError, ConfigError, PodxError, SwapError
 from podx.graphs.catalog_search import SearchGraph
 from podx.graphs.session import Device, SessionOptions, resolve_device
+from podx.hub import bundle_folder
 from podx.requests.encoder import EncodedRequest, common_task, task_of
 from podx.requests.lookup import LongHistory, UnknownUser
 from podx.requests.types import (
@@ -46,6 +47,7 @@ def load(
     unknown_user: UnknownUser = "error",
     max_k: int = DEFAULT_MAX_K,
     tasks: Sequence[str] | None = None,
+    revision: str | None = None,
 ) -> Recommender:
     """Open a bundle that ``podx export`` wrote.
 
@@ -54,7 +56,8 @@ def load(
     changes nothing; only writing into its files would, which podx never does.
 
     Args:
-        path: the bundle folder.
+        path: the bundle folder; or, where there is no such folder, ``owner/name`` of a model on the Hugging Face Hub
+            (:mod:`podx.hub`), which must hold a bundle.
         device: ``auto`` takes the GPU where ONNX Runtime has one.
         threads: threads inside an operator; 0 = one per core.
         spin: let waiting threads wait busily while a graph runs (see :class:`podx.graphs.session.SessionOptions`).
@@ -70,16 +73,19 @@ def load(
             vocabulary have graphs of their own, which take as much memory again. Graphs of other tasks and searches,
             and of requests with item lists too long for the one graph, are opened when they are first needed, from what
             the files held at loading.
+        revision: branch, tag or commit of a model on the Hub; None: its main branch.
 
     Raises:
-        BundleError: the folder is incomplete or damaged, or (BundleVersionError) of another format version.
-        DeviceError: the device is not there. DependencyError: ONNX Runtime is not installed.
+        BundleError: the folder is incomplete or damaged, or (BundleVersionError) of another format version; or the Hub
+            has no such model.
+        DeviceError: the device is not there. DependencyError: ONNX Runtime, or what reads from the Hub, is not
+            installed.
         ConfigError: an option is out of range. UnsupportedTaskError: the model was not trained for one of the tasks.
     """
     if long_history not in ("error", "keep-last"):
         raise ConfigError(f"long_history must be 'error' or 'keep-last', not {long_history!r}")
     options = SessionOptions(resolve_device(device), threads, spin, cuda_graph)
-    bundle = Bundle.load(Path(path), verify)
+    bundle = Bundle.load(bundle_folder(path, revision), verify)
     return Recommender(bundle, options, long_history, search_graph, unknown_user, max_k, tasks, verify)
 
 

@@ -12,8 +12,8 @@ from typing import Any
 from podx.bundle.bundle import Bundle
 from podx.bundle.manifest import Manifest
 from podx.graphs.session import CPU
+from podx.hub import CARD_FILE
 
-CARD_FILE = "README.md"
 NOT_MEASURED = "not_measured"
 TASKS = {"sequential": "next item", "topn": "best of some candidates", "explanation": "why an item suits a user"}
 SCHEMES = {

@@ -13,7 +13,8 @@ from huggingface_hub import ModelCard
 
 from podx.bundle.bundle import Bundle
 from podx.bundle.manifest import MANIFEST_FILE, Manifest
-from podx_export.card import CARD_FILE, NOT_MEASURED, SCHEMES, UNKNOWN_SCHEME, write_card
+from podx.hub import CARD_FILE
+from podx_export.card import NOT_MEASURED, SCHEMES, UNKNOWN_SCHEME, write_card
 from podx_export.catalog.change import CatalogChange
 from podx_export.catalog.update import update_bundle
 from podx_export.pipeline import _training_facts

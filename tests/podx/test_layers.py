@@ -26,7 +26,7 @@ PACKAGES = {
 ARROW = list(PACKAGES)
 ROOMS = {
     "podx": (
-        "errors flags atomic metrics text bundle requests decoding graphs snapshot recommender serving podx "
+        "errors flags atomic metrics text bundle hub requests decoding graphs snapshot recommender serving podx "
         "plugins cli scoring server"
     ),
     "podx_train": "console data codes model checkpoint batches options users training eager published cli",
@@ -50,8 +50,9 @@ TEXT_LINES = 320
 """Step graphs of texts that give the best tokens and keep a small cache, and which tokens explanations are made of."""
 SCORE_LINES = 830
 """Added by lists for everybody: podx score, its users, its parts, three engines, and going on."""
-LAYOUT_LINES = 950
-"""Added by what others load: layouts for transformers and Triton, the card, the hub, OpenVINO among the peers."""
+LAYOUT_LINES = 1_230
+"""Added by what others load: the layout for transformers with its fast tokenizer and its comparison from text to
+scores, the card, the hub."""
 NUMBERS_LINES = 500
 """Added by graphs that take item numbers."""
 CERTAIN_LINES = 400
