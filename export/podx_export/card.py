@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from podx.bundle.bundle import Bundle
+from podx.bundle.bundle import FORMER_USERS_FILE, USERS_FILE, Bundle
 from podx.bundle.manifest import Manifest
+from podx.bundle.users import UserTable
 from podx.graphs.session import CPU
 from podx.hub import CARD_FILE
 
@@ -89,7 +90,7 @@ def card_of(bundle: Bundle) -> str:
         ids=SCHEMES.get(manifest.scheme, UNKNOWN_SCHEME),
         scheme=manifest.scheme,
         measured="\n".join(f"- {sentence}" for sentence in _measured(manifest)),
-        usage=_usage(manifest, bundle.users.ids.raw(1)),
+        usage=_usage(manifest, _users(bundle)),
     )
 
 
@@ -97,12 +98,11 @@ def facts(bundle: Bundle) -> dict[str, str]:
     """The card's table: what the bundle holds."""
     manifest, catalog = bundle.manifest, bundle.catalog
     listed, parameters = int(catalog.listed.sum()), manifest.provenance.get("parameters")
-    training = manifest.provenance.get("training", {})
+    training, users = manifest.provenance.get("training", {}), _users(bundle)
     return {
         "tasks": ", ".join(f"{task} ({TASKS[task]})" for task in manifest.answered),
         "items that can come back": f"{listed:,} of {len(catalog):,}",
-        "users": f"{len(bundle.users):,}",
-        "interactions": f"{len(bundle.users.items):,}",
+        **({} if users is None else {"users": f"{len(users):,}", "interactions": f"{len(users.items):,}"}),
         "items read of a history": f"at most {manifest.max_history}",
         "prompt vectors": f"{manifest.prompts} a task"
         + (f", {manifest.user_prompts} a user" if manifest.user_prompts else ""),
@@ -111,6 +111,12 @@ def facts(bundle: Bundle) -> dict[str, str]:
         **({} if parameters is None else {"parameters": f"{parameters:,}"}),
         **({"seed, updates": f"{training['seed']}, {training['updates']:,}"} if training.get("updates") else {}),
     }
+
+
+def _users(bundle: Bundle) -> UserTable | None:
+    """The users, where the bundle has any."""
+    has = {USERS_FILE, FORMER_USERS_FILE} & bundle.manifest.files.keys()
+    return bundle.users if has and len(bundle.users) else None
 
 
 def _measured(manifest: Manifest) -> Iterator[str]:
@@ -125,7 +131,7 @@ def _measured(manifest: Manifest) -> Iterator[str]:
     else:
         yield "Accuracy: not measured here. `podx bench` does it, beside rows that learn nothing."
     parity = manifest.parity
-    if not parity or NOT_MEASURED in parity:
+    if "requests" not in parity:
         yield f"Parity with eager PyTorch: not measured ({parity.get(NOT_MEASURED, 'it is not noted')})."
         return
     yield (
@@ -143,8 +149,9 @@ def _cost(manifest: Manifest, cost: Mapping[str, Any]) -> str:
     )
 
 
-def _usage(manifest: Manifest, user: str) -> str:
+def _usage(manifest: Manifest, users: UserTable | None) -> str:
     """A line for each task."""
+    user = "..." if users is None else users.ids.raw(1)
     lines = {
         "sequential": f"recommender.recommend(user={user!r}, k=10)",
         "topn": f"recommender.rank(user={user!r}, candidates=[...], k=10)",
