@@ -258,8 +258,8 @@ def test_another_checkpoint_is_refused(made: Made, tmp_path: Path) -> None:
 
 
 def test_an_engine_that_fits_no_task_is_refused(made: Made, tmp_path: Path) -> None:
-    options = BenchOptions(tasks=(Task.EXPLANATION,), engines=("podx", "podx-vocabulary"))
-    with pytest.raises(ConfigError, match="podx-vocabulary cannot do any of the tasks explanation"):
+    options = BenchOptions(tasks=(Task.EXPLANATION,), engines=("podx", "podx-steps"))
+    with pytest.raises(ConfigError, match="podx-steps cannot do any of the tasks explanation"):
         BenchRun(made.inputs, tmp_path / "out", options).measure()
 
 

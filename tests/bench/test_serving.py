@@ -134,7 +134,7 @@ def test_questions_come_at_their_own_times(port: int) -> None:
     assert 60 < len(log) + log.unsent < 140 and log.count(OK) == len(log)
     one = run(open_loop(port, [asking(OK)], rate=5000, seconds=0.2, connections=1))
     assert one.unsent > 0 and one.errors == one.unsent and not one.stood_still
-    late = run(open_loop(port, [asking(OK)], rate=1e5, seconds=60, connections=1, most_late_s=0.1))
+    late = run(open_loop(port, [asking(OK)], rate=1e8, seconds=60, connections=1, most_late_s=0.1))
     assert late.stood_still and late.seconds < 30, "clients that cannot keep up are not the server's fault"
 
 

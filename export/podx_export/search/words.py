@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from podx.bundle.catalog import Catalog
-from podx.bundle.input_words import InputWords
+from podx.bundle.input_words import PADDING, InputWords
 from podx.text.inputs import InputEncoder
 from podx.text.templates import Task
 from podx.text.tokenizer import Tokenizer
@@ -71,7 +73,7 @@ def item_words(catalog: Catalog, encoder: InputEncoder, item_prefix: str) -> Inp
     """Items 1, 2, … as they are written in inputs; without a prefix, as they are written as targets."""
     if item_prefix:
         return _tokenised(encoder.tokenizer, encoder.item_word, len(catalog))
-    return InputWords.of([]).followed_by(InputWords(catalog.tokens, catalog.offsets))
+    return InputWords(np.append(np.int32(PADDING), catalog.tokens), catalog.offsets + 1)
 
 
 def _tokenised(tokenizer: Tokenizer, word_of: Callable[[int], str], count: int) -> InputWords:
