@@ -13,7 +13,7 @@ mkdir -p "$runs" "$results"
 small="--preset t5-small --epochs 0"
 
 [ -d "$runs/data" ] || podx data prepare "$interactions" --out "$runs/data"
-[ -d "$runs/told" ] || podx data synth --out "$runs/told"
+[ -d "$runs/world" ] || podx data synth --out "$runs/world"
 [ -d "$runs/coded" ] || podx data index "$runs/data" --collaborative --out "$runs/coded"
 # checkpoint NAME COMMAND…: unless it is there; its bundles in fp32 and int8
 checkpoint() {
@@ -27,7 +27,7 @@ checkpoint() {
 {
     checkpoint one podx train "$runs/data" --recipe fast $small
     checkpoint codes podx train "$runs/coded" --recipe large-catalog $small
-    checkpoint told podx train "$runs/told" --recipe paper --tasks explanation --tokenizer "$tokenizer" $small
+    checkpoint told podx train "$runs/world" --recipe paper --tasks explanation --tokenizer "$tokenizer" $small
     checkpoint numbers podx train "$runs/data" --recipe paper --tasks sequential --tokenizer "$tokenizer" $small
 }
 checkpoint student podx distill "$runs/codes" --data "$runs/coded" --decoder-layers 2 --epochs 0
@@ -46,7 +46,7 @@ measure numbers numbers data "item numbers" --engines $ours,ctranslate2,ctransla
 measure topn one data "100 candidates, a token an item" --tasks topn --engines $ours --batch-sizes 8 --speed-users 64
 # explanations: int8 first, over the tokens of the training's explanations (few in this world) and over all
 for batch in 1 32; do
-    podx bench "$runs/told-int8" --variant fp32="$runs/told-fp32" --checkpoint "$runs/told" --data "$runs/told" \
+    podx bench "$runs/told-int8" --variant fp32="$runs/told-fp32" --checkpoint "$runs/told" --data "$runs/world" \
         --tasks explanation --engines encode-once,podx,podx-vocabulary,podx-fp32,ctranslate2,ctranslate2-int8 --spin \
         --no-accuracy --rounds 1 --batch-sizes $batch --speed-users $((batch > 6 ? batch : 6)) \
         --out "$results/explanations-$batch" --label "explanations, batches of $batch"
