@@ -50,9 +50,9 @@ TEXT_LINES = 320
 """Step graphs of texts that give the best tokens and keep a small cache, and which tokens explanations are made of."""
 SCORE_LINES = 830
 """Added by lists for everybody: podx score, its users, its parts, three engines, and going on."""
-LAYOUT_LINES = 1_230
+LAYOUT_LINES = 1_440
 """Added by what others load: the layout for transformers with its fast tokenizer and its comparison from text to
-scores, the card, the hub."""
+scores, the model repository for Triton (its configuration, and which release runs the graph), the card, the hub."""
 NUMBERS_LINES = 500
 """Added by graphs that take item numbers."""
 CERTAIN_LINES = 400

@@ -14,13 +14,14 @@ from rich.table import Table
 from podx.bundle.manifest import Manifest
 from podx.errors import ConfigError
 from podx_export.card import NOT_MEASURED
-from podx_export.layouts.export import export_transformers
+from podx_export.layouts.export import RELEASE, export_transformers, export_triton
 from podx_export.pipeline import DEFAULT_PARITY_USERS, export_checkpoint
 
 _MEGABYTE = 1e6
 LAYOUTS: Mapping[str, Callable[..., Manifest | float]] = {
     "bundle": export_checkpoint,
     "transformers": export_transformers,
+    "triton": export_triton,
 }
 
 
@@ -31,7 +32,8 @@ def export(
         str,
         typer.Option(
             "--layout",
-            help="bundle: what podx loads; transformers: a folder for Optimum's ORTModelForSeq2SeqLM.",
+            help="bundle: what podx loads; transformers: a folder for Optimum's ORTModelForSeq2SeqLM; "
+            "triton: a model repository for Triton Inference Server.",
         ),
     ] = "bundle",
     precision: Annotated[
@@ -76,6 +78,8 @@ def _summary(manifest: Manifest, out: Path) -> Table:
         table.add_row(f"{task}: words kept", escape(template))
     size = sum((out / name).stat().st_size for name in manifest.files)
     table.add_row("size", f"{size / _MEGABYTE:.1f} MB in {len(manifest.files)} files")
+    if RELEASE in manifest.provenance:
+        table.add_row("Triton", f"{manifest.provenance[RELEASE]} or later")
     if NOT_MEASURED in manifest.parity:
         table.add_row("parity", f"not measured: {manifest.parity[NOT_MEASURED]}")
         return table

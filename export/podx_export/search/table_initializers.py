@@ -64,6 +64,11 @@ def drop_unread(model: onnx.ModelProto) -> None:
     model.graph.initializer.extend(kept)
 
 
+def data_files(model: onnx.ModelProto) -> set[str]:
+    """Names of the files that hold a model's initializers."""
+    return {name for tensor in model.graph.initializer if (name := _location(tensor)) is not None}
+
+
 def _is_table(tensor: onnx.TensorProto, tables: TableFile) -> bool:
     """Over a file of that name, or in the model itself under the name of a table."""
     location = _location(tensor)
