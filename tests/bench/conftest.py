@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from podx.errors import ConfigError
 from podx.text.templates import Task
 from podx_bench.engines import EngineContext
 from podx_bench.harness.records import Results
+from podx_bench.peers import place
 from podx_bench.workload.work import WorkItem
 from podx_train.data.dataset import Dataset
 from podx_train.data.folder import ExplanationRecord
@@ -154,3 +156,12 @@ def canned() -> Results:
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     """Data, checkpoint and bundle that the tests of real engines share; they write nothing into them."""
     return Made.within(made_once(tmp_path_factory, "bench-world", make_world))
+
+
+@pytest.fixture(scope="session")
+def peers_environment() -> None:
+    """Skips where the peers' environment is missing."""
+    try:
+        place.interpreter()
+    except ConfigError as error:
+        pytest.skip(str(error))

@@ -7,16 +7,20 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
 
 import podx_bench
+from podx.bundle.bundle import Bundle
 from podx.errors import ConfigError, DeviceError
 from podx.text.templates import Task
 from podx_bench.engines import ENGINES, PEERS, EngineContext, select
 from podx_bench.engines.process import EngineProcess
 from podx_bench.peers import place
+from podx_bench.peers.openvino_graph import require_runnable
 from podx_bench.peers.prepare import cache_folder, content_key, made_once, prepare_peer
 from podx_bench.peers.searching import Hypotheses, Plan, in_batches, pad
 from podx_bench.workload.work import Answer, WorkItem
@@ -260,3 +264,22 @@ def test_many_records_are_run_by_length_and_answered_in_their_order() -> None:
     seen.clear()
     assert in_batches(_recording(seen), _plan(None))(sources) == [[source] for source in sources]
     assert [batch.shape for batch in seen] == [(5, 9)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "precision", "error", "message"),
+    [
+        ({"device": "cuda"}, "fp32", DeviceError, "openvino is measured on the CPU only"),
+        ({"beams": 50}, "fp32", ConfigError, "use --beams 20 and -k 10, or leave openvino out"),
+        ({"k": 5}, "fp32", ConfigError, "makes constants of the defaults"),
+        ({}, "int8", ConfigError, "this is one in int8: export it with --precision fp32"),
+    ],
+)
+def test_openvino_says_what_it_cannot_run(
+    changes: dict[str, object], precision: str, error: type[Exception], message: str, context: EngineContext
+) -> None:
+    bundle = SimpleNamespace(manifest=SimpleNamespace(precision=precision, levels=3))
+    asked = replace(context, beams=20, k=10)
+    require_runnable(cast(Bundle, SimpleNamespace(manifest=SimpleNamespace(precision="fp32", levels=3))), asked)
+    with pytest.raises(error, match=message):
+        require_runnable(cast(Bundle, bundle), replace(asked, **changes))  # type: ignore[arg-type]

@@ -62,15 +62,6 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
-@pytest.fixture(scope="module")
-def environment() -> None:
-    """Skips where the peers' environment is missing."""
-    try:
-        place.interpreter()
-    except ConfigError as error:
-        pytest.skip(str(error))
-
-
 def random_sources(vocabulary: int) -> list[Source]:
     """Records of different length."""
     random = np.random.default_rng(5)
@@ -209,7 +200,7 @@ def test_the_compiled_engine_answers_as_the_eager_one_and_compiles_nothing_later
 @pytest.mark.slow  # torch and transformers are loaded anew to convert and to search
 @pytest.mark.parametrize("name", [*EXACT, "ctranslate2-int8"])
 def test_a_peer_finds_what_transformers_finds(
-    name: str, made: Made, loaded: Checkpoint, cache: Path, environment: None
+    name: str, made: Made, loaded: Checkpoint, cache: Path, peers_environment: None
 ) -> None:
     folder = prepare.prepare_peer(name, context_of(made)).checkpoint
     assert folder is not None and cache in folder.parents
@@ -236,7 +227,7 @@ def test_a_peer_finds_what_transformers_finds(
 
 
 @pytest.mark.parametrize("task", [Task.SEQUENTIAL, Task.EXPLANATION])
-def test_peers_are_timed_in_a_run(task: Task, made: Made, cache: Path, environment: None, tmp_path: Path) -> None:
+def test_peers_are_timed_in_a_run(task: Task, made: Made, cache: Path, peers_environment: None, tmp_path: Path) -> None:
     engines = ("ctranslate2", "ctranslate2-int8")
     options = BenchOptions(
         tasks=(task,),
@@ -253,7 +244,7 @@ def test_peers_are_timed_in_a_run(task: Task, made: Made, cache: Path, environme
     assert "only its speed is comparable" in results.engines["ctranslate2"]
 
 
-def test_optimum_answers_as_encode_once(made: Made, cache: Path, environment: None, tmp_path: Path) -> None:
+def test_optimum_answers_as_encode_once(made: Made, cache: Path, peers_environment: None, tmp_path: Path) -> None:
     options = BenchOptions(
         tasks=(Task.SEQUENTIAL, Task.TOPN),
         engines=("encode-once", "optimum"),
@@ -271,7 +262,7 @@ def test_optimum_answers_as_encode_once(made: Made, cache: Path, environment: No
     assert [record.engine for record in results.speed].count("optimum") == 2
 
 
-def test_a_conversion_that_fails_tells_what_the_library_said(tmp_path: Path, environment: None) -> None:
+def test_a_conversion_that_fails_tells_what_the_library_said(tmp_path: Path, peers_environment: None) -> None:
     (tmp_path / "plain").mkdir()
     (tmp_path / "plain" / "config.json").write_text('{"model_type": "t5"}')
     (tmp_path / "out").mkdir()

@@ -67,6 +67,14 @@ _OPTIMUM = _kind(
     writes_freely=True,
     **_BY_EAGER,
 )
+_OPENVINO = _kind(
+    "openvino",
+    "OpenVINO on the recommend.onnx that podx runs, in float32, with the beams and answers that the graph defaults to",
+    "peers.openvino_graph:OpenVinoEngine",
+    interpreter=place.interpreter,
+    reference=ENCODE_ONCE,
+    **_ITEMS,
+)
 # fmt: off
 _KINDS = (
     _kind(
@@ -128,7 +136,7 @@ _KINDS = (
     ),
 )
 # fmt: on
-ENGINES = {kind.name: kind for kind in (*_KINDS, _OPTIMUM, *PEERS)}
+ENGINES = {kind.name: kind for kind in (*_KINDS, _OPTIMUM, _OPENVINO, *PEERS)}
 DEFAULT_ENGINES = (AS_PUBLISHED, ENCODE_ONCE, ENCODE_ONCE_FREE, OURS)
 
 

@@ -16,7 +16,7 @@ MODULES = {
 }
 """Peer that runs the plain T5 → module with its ``convert(name, plain, out)``, which writes into the empty folder
 ``out`` what its ``open_search(name, plan)`` loads."""
-PACKAGES = ("ctranslate2", "numpy", "onnxruntime", "optimum", "optimum-onnx", "torch", "transformers")
+PACKAGES = ("ctranslate2", "numpy", "onnxruntime", "openvino", "optimum", "optimum-onnx", "torch", "transformers")
 CHECKOUT = Path(__file__).resolve().parents[3]
 """Where `make` puts environments, if podx runs from a checkout."""
 

@@ -102,7 +102,7 @@ class ItemFilter:
             chain.append(graph.cast(graph.make("Gather", tables.NODE_PARENT, chain[-1]), INT64))
         stack = graph.concat([graph.unsqueeze(nodes, 2) for nodes in chain], axis=2)
         below_root = graph.make("Greater", stack, graph.int_scalar(0))
-        length = graph.sum(graph.cast(below_root, INT64), -1)
+        length = graph.cast(self._count(below_root, -1), INT64)  # OpenVINO counts in integers wrongly, at times
         levels = [graph.make("Mul", items, graph.int_scalar(0))]
         for level in range(1, self._levels + 1):
             back = graph.make("Sub", length, graph.int_scalar(level))  # the chain starts at the item's end
