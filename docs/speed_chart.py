@@ -2,8 +2,6 @@
 
     python docs/speed_chart.py            # writes docs/speed.svg
     python docs/speed_chart.py --check    # exit status 1 where it is not up to date
-
-An engine's times are taken from the first of RESULTS that has it.
 """
 
 from __future__ import annotations
@@ -15,13 +13,13 @@ from pathlib import Path
 
 DOCS = Path(__file__).resolve().parent
 CHART = DOCS / "speed.svg"
-FAST = DOCS.parent / "bench" / "results" / "fast"
-RESULTS = (FAST / "sequential" / "results.json", FAST / "peers" / "results.json")
+RESULTS = DOCS.parent / "bench" / "results" / "speed" / "numbers" / "results.json"
 TASK = "sequential"
 BATCHES = (1, 32)
 ENGINES = {
     "encode-once": "PyTorch (transformers)",
     "optimum": "Optimum",
+    "ort-beamsearch": "ONNX Runtime BeamSearch",
     "ctranslate2": "CTranslate2",
     "ctranslate2-int8": "CTranslate2 int8",
     "openvino": "OpenVINO",
@@ -35,17 +33,14 @@ OURS, OTHERS = "#3949ab", "#9aa0b5"
 
 def times(batch: int) -> dict[str, float]:
     """Milliseconds per user by engine."""
-    found: dict[str, float] = {}
-    for path in RESULTS:
-        for record in json.loads(path.read_text(encoding="utf-8"))["speed"]:
-            if record["task"] == TASK and record["batch_size"] == batch:
-                found.setdefault(record["engine"], record["ms_per_user"])
+    records = json.loads(RESULTS.read_text(encoding="utf-8"))["speed"]
+    found = {r["engine"]: r["ms_per_user"] for r in records if r["task"] == TASK and r["batch_size"] == batch}
     return {engine: found[engine] for engine in ENGINES if engine in found}
 
 
 def machine() -> str:
-    """What the first results were measured on."""
-    environment = json.loads(RESULTS[0].read_text(encoding="utf-8"))["environment"]
+    """What the results were measured on."""
+    environment = json.loads(RESULTS.read_text(encoding="utf-8"))["environment"]
     extensions = environment.get("instruction_set") or ""
     return f"{environment['cpu']}, {environment['threads']} threads{', ' + extensions if extensions else ''}"
 

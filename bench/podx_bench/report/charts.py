@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 from operator import attrgetter
 from typing import Any
 
@@ -42,9 +43,10 @@ def beam_charts(runs: Sequence[Results]) -> list[str]:
     charts = []
     for same in ([run for run in runs if run.model == model] for model in _distinct(run.model for run in runs)):
         timed = [(run.options["beams"], record) for run in same for record in run.speed]
+        palette = dict(chain.from_iterable(colours(run).items() for run in same))
         for task, size in dict.fromkeys((record.task, record.batch_size) for _, record in timed):
             chosen = sorted((r.engine, b, r.ms_per_user) for b, r in timed if (r.task, r.batch_size) == (task, size))
-            lines = lines_through(((engine, (beams, ms)) for engine, beams, ms in chosen), colours(same[0]))
+            lines = lines_through(((engine, (beams, ms)) for engine, beams, ms in chosen), palette)
             lines = [line for line in lines if len(dict(line.points)) >= LEAST_PLACES]
             if lines:
                 title = f"{task}, batch size {size}: ms per user, less is better"
