@@ -1,7 +1,7 @@
 """Draw docs/speed.svg: milliseconds per user of each engine, from committed results of ``podx bench``.
 
-    python docs/speed_chart.py            # writes docs/speed.svg
-    python docs/speed_chart.py --check    # exit status 1 where it is not up to date
+python docs/speed_chart.py            # writes docs/speed.svg
+python docs/speed_chart.py --check    # exit status 1 where it is not up to date
 """
 
 from __future__ import annotations
