@@ -57,7 +57,7 @@ GROWTH = "growth of memory after warm-up, MB"
 MOST_GROWTH_MB = 20.0
 BURST, LEAVERS = 256, 76
 """Clients that ask at once, and those of them that leave."""
-LEAVE_AFTER_S = 0.2
+LEAVE_AFTER_S, LOOK_S = 0.2, 0.005
 
 
 @dataclass(frozen=True)
@@ -268,7 +268,7 @@ async def _burst(ground: Ground, port: int, ahead: int) -> tuple[bool, int]:
     requests, items = ground.requests, ground.asked
     queue = written(RECOMMEND, {"requests": [ground.body(items[n % len(items)]) for n in range(ahead)]}, KEY)
     before = asyncio.create_task(Connection(port).ask(queue))
-    await asyncio.sleep(LEAVE_AFTER_S)
+    await _waiting(port, before)
     leaving = [Connection(port) for _ in range(LEAVERS)]
     asked = [requests[number % len(requests)] for number in range(BURST)]
     staying = [asyncio.create_task(Connection(port).ask(request)) for request in asked[LEAVERS:]]
@@ -282,3 +282,11 @@ async def _burst(ground: Ground, port: int, ahead: int) -> tuple[bool, int]:
     status, body = await before
     answered = sum("items" in row for row in json.loads(body)["answers"]) if status == OK else 0
     return in_time, answered + sum([(await answer)[0] == OK for answer in staying])
+
+
+async def _waiting(port: int, asked: asyncio.Task[tuple[int, bytes]]) -> None:
+    """Return when what was asked stands in the queue, or is answered: its rows enter together, when all are read."""
+    watch, empty = Connection(port), b"\npodx_queue_waiting 0"
+    while not asked.done() and empty in (await watch.ask(written("/metrics", key=KEY)))[1]:
+        await asyncio.sleep(LOOK_S)
+    watch.close()
