@@ -91,9 +91,10 @@ def test_a_request_with_long_lists_changes_no_neighbours_answer(
     requests = [*MANY[:3], podx.RecommendRequest("user-9", exclude=LONG), *MANY[3:]]
     alone = [recommender.recommend_batch([one])[0] for one in requests]
     with podx.Batcher(recommender, max_batch=len(requests)) as batcher:
-        futures = [batcher.submit(one) for one in [MANY[0], *requests]]  # the first runs while the others gather
-        together = [future.result(60) for future in futures][1:]
-        assert batcher.stats.batches == 2
+        prepared = [batcher.prepare(one) for one in requests]
+        batcher.enter(prepared)
+        together = [waiting.future.result(60) for waiting in prepared]
+        assert batcher.stats.batches == 1
     for one, other in zip(together, alone, strict=True):
         assert [answer.item for answer in one] == [answer.item for answer in other]
         assert [answer.score for answer in one] == pytest.approx([answer.score for answer in other], abs=1e-5)

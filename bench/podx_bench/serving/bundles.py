@@ -72,10 +72,10 @@ DAMAGES: tuple[Callable[[bytes, np.random.Generator], bytes], ...] = (
 def damaged(bundle: Path, folder: Path, random: np.random.Generator) -> Path:
     """A bundle with one fault: a file lost, exchanged or with other bytes, or an entry of the manifest without sense.
 
-    In half of them the checksums are made anew.
+    In half of them the checksums are made anew. The card beside the bundle is no part of it.
     """
     linked(bundle, folder)
-    names = sorted(path.name for path in folder.iterdir())
+    names = sorted([*Bundle.load(bundle, verify=False).manifest.files, MANIFEST_FILE])
     path, kind = folder / str(random.choice(names)), random.integers(10)
     if kind == 0:
         path.unlink()
