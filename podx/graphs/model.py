@@ -96,11 +96,8 @@ class GraphTextStepper:
     def __init__(self, decoder: GraphSession, shape: sig.ModelShape, memory: Mapping[str, Any], batch: int) -> None:
         self._decoder, self._memory = decoder, dict(memory)
         self._slots = ReusedSlots(batch, ROOM_STEPS)
-        self._rows, self._batch, self._width = (
-            np.arange(batch),
-            batch,
-            0,
-        )  # rows of memory and cache: of live users, all
+        self._batch, self._rows = batch, np.arange(batch)  # rows of memory and cache; those of live users among them
+        self._width = 0
         self._past_names = [spec.name for spec in sig.text_cache(shape)]
         self._present = [spec.name for spec in sig.text_cache(shape, after=True)]
         empty = decoder.to_device(np.zeros((batch, shape.heads, 0, shape.head_dim), dtype=np.float32))
