@@ -24,6 +24,7 @@ from podx.decoding.options import (
 from podx.decoding.paths import ReusedSlots
 from podx.decoding.stepper import BestTokens, FloatArray, IntArray, TextStepper
 from podx.decoding.text import WholeRows
+from podx.errors import BundleError
 from podx.graphs.apart import answered_apart
 from podx.graphs.cuda_graph import CudaGraphRecommender, fits_buckets
 from podx.graphs.int8_check import require_exact_products
@@ -33,7 +34,8 @@ from podx.requests.batch import ItemBatch
 from podx.requests.encoder import allowed_row
 from podx.text.inputs import UNKNOWN_USER, Batch, pad_rows
 
-SPINNING = (sig.RECOMMEND_FILE, sig.EXACT_FILE, sig.NUMBERS_FILE, sig.TEXT_DECODER_FILE, sig.EXPLANATION_DECODER_FILE)
+TEXT_DECODERS = (sig.TEXT_DECODER_FILE, sig.EXPLANATION_DECODER_FILE)
+SPINNING = (sig.RECOMMEND_FILE, sig.EXACT_FILE, sig.NUMBERS_FILE, *TEXT_DECODERS)
 """Graphs that do nearly all the work of an answer."""
 
 ROOM_STEPS = 12
@@ -213,7 +215,10 @@ class _Graphs:
     def open(self, name: str) -> GraphSession:
         """A session of a graph file, see :meth:`GraphModel.session`."""
         spin = name in SPINNING if self._options.spin is None else self._options.spin
-        return GraphSession(self._bundle.file(name), replace(self._options, spin=spin), self.held)
+        session = GraphSession(self._bundle.file(name), replace(self._options, spin=spin), self.held)
+        if name in TEXT_DECODERS and sig.OWN_SLOTS not in session.inputs:
+            raise BundleError(f"{name} is of an earlier podx, which laid out the cache otherwise: export it again")
+        return session
 
     def for_cuda_graphs(self) -> CudaGraphRecommender | None:
         """The graph for CUDA graphs, where the bundle has one; nothing is opened yet."""

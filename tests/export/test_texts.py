@@ -15,6 +15,7 @@ from podx.bundle.bundle import Bundle
 from podx.bundle.manifest import MANIFEST_FILE, Manifest
 from podx.decoding.options import TextSearchOptions
 from podx.decoding.text import TextSearch, WholeRows
+from podx.errors import BundleError
 from podx.graphs.model import GraphModel
 from podx.graphs.session import SessionOptions
 from podx.text.templates import Task
@@ -106,6 +107,16 @@ def test_bundles_without_the_graphs_answer(trained_bundle: Path, tmp_path: Path)
         for asked in (None, every):
             answers = loaded.explain_batch(requests, asked)
             assert [answer.text for answer in answers] == [answer.text for answer in expected]
+
+
+def test_graphs_of_an_earlier_podx_are_named(trained_bundle: Path, tmp_path: Path) -> None:
+    older = without(trained_bundle, tmp_path / "b", sig.TEXT_DECODER_FILE)
+    shutil.copy(older / sig.DECODER_FILE, older / sig.TEXT_DECODER_FILE)  # it has no slots of its own, as they had none
+    manifest = Manifest.from_json((older / MANIFEST_FILE).read_text(encoding="utf-8"))
+    manifest.files[sig.TEXT_DECODER_FILE] = manifest.files[sig.DECODER_FILE]
+    (older / MANIFEST_FILE).write_bytes(manifest.to_json().encode())
+    with pytest.raises(BundleError, match=f"{sig.TEXT_DECODER_FILE} is of an earlier podx.*export it again"):
+        podx.load(older, threads=1).explain("user-1", "item-1", podx.TextSearchOptions(score_over="vocabulary"))
 
 
 def test_texts_in_int8_do_not_depend_on_the_batch(rounded_bundle: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,16 @@ def test_the_recipe_is_fast_unless_something_of_the_paper_is_asked_for(
     assert checkpoint.config.one_pass is one_pass
     assert checkpoint.training["options"]["prompts"] == 3
     assert (checkpoint.config.max_history == 50) is one_pass
+
+
+def test_the_recipe_for_codes_wants_codes(data: Path, world: Dataset, tmp_path: Path) -> None:
+    arguments = ["--recipe", "large-catalog", "--epochs", 0, "--pieces", 150, "--out", tmp_path / "out"]
+    error = run(data, *arguments).exception
+    assert isinstance(error, ConfigError) and "podx data index" in str(error)
+    assert not (tmp_path / "out").exists()
+    codes = tuple((f"<a{n % 7}>", f"<b{n}>") for n in range(len(world.item_ids)))
+    replace(world, item_codes=codes).save(tmp_path / "coded")
+    assert run(tmp_path / "coded", *arguments).exit_code == 0
 
 
 def test_errors_have_their_names(data: Path, tmp_path: Path) -> None:

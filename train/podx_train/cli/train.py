@@ -9,11 +9,13 @@ from typing import Annotated, Any
 import typer
 from accelerate import PartialState
 
+from podx.errors import ConfigError
 from podx.flags import with_flags
 from podx.text.templates import DEFAULT_TEMPLATES, Task, load_templates
 from podx_train.data.dataset import Dataset
 from podx_train.options import (
     FAST,
+    LARGE_CATALOG,
     OPTIONS_OF_THE_PAPER,
     PAPER,
     RECIPE_SOURCES,
@@ -95,7 +97,13 @@ def train(
     given = DEFAULT_TEMPLATES if templates is None else load_templates(templates)
     claim_memory(chosen)
     preset = {} if "backbone" in source else RECIPE_SOURCES[recipe]
-    finish(out, train_model(Dataset.load(data), out, chosen, Source(**{**preset, **source}), given, resume))
+    dataset = Dataset.load(data)
+    if recipe == LARGE_CATALOG and dataset.item_codes is None:
+        raise ConfigError(
+            f"--recipe {LARGE_CATALOG} learns items as codes, which {data} does not have: make a dataset of codes with "
+            f"'podx data index {data} --collaborative --out coded' and train on that, or take --recipe {FAST}"
+        )
+    finish(out, train_model(dataset, out, chosen, Source(**{**preset, **source}), given, resume))
 
 
 def claim_memory(options: TrainOptions) -> None:
