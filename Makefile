@@ -60,7 +60,7 @@ peers: $(PODX_PEERS)/.ready
 $(PODX_PEERS)/.ready: pyproject.toml constraints-peers.txt
 	$(PYTHON) -m venv $(PODX_PEERS)
 	$(PODX_PEERS)/bin/python -m pip install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) --constraint constraints-peers.txt torch
-	$(PODX_PEERS)/bin/python -m pip install --quiet --constraint constraints-peers.txt --editable '.[cpu]' ctranslate2 onnx openvino optimum-onnx psutil
+	$(PODX_PEERS)/bin/python -m pip install --quiet --constraint constraints-peers.txt --editable '.[cpu]' ctranslate2 onnx openvino optimum-intel optimum-onnx psutil
 	touch $@
 
 peers-sasrec: $(PODX_SASREC)/.ready

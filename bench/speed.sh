@@ -41,7 +41,7 @@ measure() {
 ours="encode-once,encode-once-unfused,podx,podx-int8"
 measure one one data "a token an item" --engines $ours --batch-sizes 1,32 --speed-users 64
 measure codes codes coded "three codes an item" --engines $ours --batch-sizes 1,32 --speed-users 64
-measure numbers numbers data "item numbers" --engines $ours,ctranslate2,ctranslate2-int8,openvino,optimum,ort-beamsearch \
+measure numbers numbers data "item numbers" --engines $ours,ctranslate2,ctranslate2-int8,openvino,openvino-t5,optimum,ort-beamsearch \
     --source-length 41 --batch-sizes 1,32 --speed-users 32
 measure topn one data "100 candidates, a token an item" --tasks topn --engines $ours --batch-sizes 8 --speed-users 64
 # explanations: int8 first, over the tokens of the training's explanations (few in this world) and over all

@@ -22,7 +22,8 @@ ENGINES = {
     "ort-beamsearch": "ONNX Runtime BeamSearch",
     "ctranslate2": "CTranslate2",
     "ctranslate2-int8": "CTranslate2 int8",
-    "openvino": "OpenVINO",
+    "openvino-t5": "OpenVINO",
+    "openvino": "podx's graph in OpenVINO",
     "podx": "podx",
     "podx-int8": "podx int8",
 }

@@ -34,7 +34,7 @@ from podx_train.options import TrainOptions
 from podx_train.training.train import train_model
 from tests.bench.world import BEAMS, K, Made, context_of
 
-EXACT = ("ctranslate2", "ort-beamsearch")
+EXACT = ("ctranslate2", "ort-beamsearch", "openvino-t5")
 SEARCHER = """
 import json, sys
 from importlib import import_module

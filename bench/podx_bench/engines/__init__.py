@@ -54,6 +54,7 @@ PEERS = tuple(
         "ctranslate2-int8": "CTranslate2, int8 weights, activations quantised as it runs",
         "ort-beamsearch": "ONNX Runtime's BeamSearch operator, encoder and decoder step exported by torch as its "
         "subgraphs",
+        "openvino-t5": "OpenVINO, float32, converted by Optimum Intel, transformers generate around it",
     }.items()
 )
 _OPTIMUM = _kind(

@@ -13,10 +13,14 @@ MODULES = {
     "ctranslate2": "podx_bench.peers.ctranslate",
     "ctranslate2-int8": "podx_bench.peers.ctranslate",
     "ort-beamsearch": "podx_bench.peers.beamsearch",
+    "openvino-t5": "podx_bench.peers.openvino_t5",
 }
 """Peer that runs the plain T5 → module with its ``convert(name, plain, out)``, which writes into the empty folder
 ``out`` what its ``open_search(name, plan)`` loads."""
-PACKAGES = ("ctranslate2", "numpy", "onnxruntime", "openvino", "optimum", "optimum-onnx", "torch", "transformers")
+PACKAGES = (
+    *("ctranslate2", "numpy", "onnxruntime", "openvino", "optimum", "optimum-intel", "optimum-onnx"),
+    *("torch", "transformers"),
+)
 CHECKOUT = Path(__file__).resolve().parents[3]
 """Where `make` puts environments, if podx runs from a checkout."""
 
