@@ -6,11 +6,12 @@ Axes: ``batch`` users · ``source`` tokens of the longest input · ``memory`` = 
 ``user_neighbours`` rows that a user's own prompt vectors are the mean of · ``beams`` live beams per user · ``past``
 cache slots filled before this step · ``slots`` = past + beams · ``output_tokens`` tokens that are scored.
 
-Of the text decoders: ``users`` and ``width``, users and slots of the cache as the step before left it; of these slots
-``past`` are read again · ``candidates`` best tokens that are given for each beam.
+Of the text decoders: ``rows`` = batch · beams · ``width`` steps that the cache has room for · ``copied`` and
+``written`` vectors of it · ``candidates`` best tokens that are given for each beam.
 
 The decoder's cache keeps one **slot** per beam and step and never moves it. Which slots lie on a beam's path is said
-by :data:`DISTANCE`, so reordering beams moves a few integers instead of the cache.
+by :data:`DISTANCE`, so reordering beams moves a few integers instead of the cache. That of a text decoder keeps a row
+per beam, with the whole path in it.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ TOKENS = "tokens"
 DISTANCE = "distance"
 OUTPUT_TOKENS = "output_tokens"
 LOG_PROBS = "log_probs"
-OWN_SLOTS = "own_slots"
+COPIED = "copied"
+WRITTEN = "written"
 CANDIDATES = "candidates"
 BEST_TOKENS = "best_tokens"
 
@@ -53,7 +55,7 @@ NO_NUMBER = -1
 :data:`USER_ROWS`; no user."""
 
 NOT_ON_PATH = -1
-"""Value in :data:`DISTANCE` of a cache slot that a beam must not see."""
+"""Value in :data:`DISTANCE` of a place in the cache that a beam must not see."""
 
 ENCODER_FILE = "encoder.onnx"
 DECODER_FILE = "decoder.onnx"
@@ -124,8 +126,10 @@ def present_value(layer: int) -> str:
     return f"present_value.{layer}"
 
 
-def _per_layer(shape: ModelShape, names: Sequence[Callable[[int], str]], length: str) -> list[TensorSpec]:
-    axes: tuple[Axis, ...] = ("batch", shape.heads, length, shape.head_dim)
+def _per_layer(
+    shape: ModelShape, names: Sequence[Callable[[int], str]], length: str, rows: str = "batch"
+) -> list[TensorSpec]:
+    axes: tuple[Axis, ...] = (rows, shape.heads, length, shape.head_dim)
     return [TensorSpec(name(layer), "float32", axes) for layer in range(shape.decoder_layers) for name in names]
 
 
@@ -198,19 +202,25 @@ def log_probs_tensor(shape: ModelShape, items_only: bool) -> TensorSpec:
 def text_step_inputs() -> list[TensorSpec]:
     """What changes from step to step of a text decoder.
 
-    ``own_slots``: where in the cache each beam's slot of this step is. ``candidates``: how many tokens are wanted for
-    each beam.
+    ``distance``: how many steps ago each place of a row was filled, or will be in this step. ``copied``, ``written``:
+    places (row, head, step) of vectors of the cache that are copied, and where they go; then where those of this step
+    do, row by row and head by head. ``candidates``: how many tokens are wanted for each beam.
     """
-    own = TensorSpec(OWN_SLOTS, "int64", ("batch", "beams"))
-    return [*step_inputs(False), own, TensorSpec(CANDIDATES, "int64", (1,))]
+    return [
+        TensorSpec(TOKENS, "int64", ("batch", "beams")),
+        TensorSpec(DISTANCE, "int64", ("width",)),
+        TensorSpec(COPIED, "int64", ("copied", 3)),
+        TensorSpec(WRITTEN, "int64", ("written", 3)),
+        TensorSpec(CANDIDATES, "int64", (1,)),
+    ]
 
 
 def text_cache(shape: ModelShape, after: bool = False) -> list[TensorSpec]:
-    """A text decoder's cache, which has slots for this step already: before it, or ``after`` it, when they are filled.
+    """A text decoder's cache, which has room for this step already: before it, or ``after`` it, when that is filled.
 
     The one may lie where the other does.
     """
-    return _per_layer(shape, (present_key, present_value) if after else (past_key, past_value), "slots")
+    return _per_layer(shape, (present_key, present_value) if after else (past_key, past_value), "width", "rows")
 
 
 def text_step_outputs() -> list[TensorSpec]:

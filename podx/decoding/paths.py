@@ -1,4 +1,4 @@
-"""Which slots of the decoder's cache lie on each live beam's path."""
+"""Where in the decoder's cache each live beam's path lies."""
 
 from __future__ import annotations
 
@@ -40,44 +40,44 @@ class BeamPaths:
         self._slots = self._slots[users]
 
 
-class ReusedSlots:
-    """Slots of a cache of which those that no beam sees any more are filled again.
+class BeamRows:
+    """Each beam has a row of a cache, which holds its whole path.
 
-    Args:
-        room: steps that the cache gets room for where it has too few free slots.
+    A beam goes on in the row of the beam that it continues. Where several continue one, the first stays there; each of
+    the others takes a row in which nobody goes on. Of the parent's row it needs only what that row does not hold
+    already, and the beams of a trained model have most of their paths in common.
 
     Attributes:
-        width: slots that the cache must have now.
+        row: each beam's row among those of its user, [batch, beams].
     """
 
-    def __init__(self, batch: int, room: int) -> None:
-        self._slots = np.zeros((batch, 1, 0), dtype=np.int64)  # [batch, beams, steps]
-        self._room = room
-        self.width = 0
+    def __init__(self, batch: int) -> None:
+        self.row: IntArray = np.zeros((batch, 1), dtype=np.int64)
+        self._held = np.zeros((batch, 1, 0), dtype=np.int64)  # row in which each step of a row was written
 
-    def advance(self) -> tuple[IntArray, IntArray]:
-        """Each live beam's slot of this step, [batch, beams], and how far every slot lies back, [batch, beams, slots].
+    def follow(self, parents: IntArray | None) -> tuple[IntArray, ...]:
+        """The next beams continue these, [batch, beams]; there are never fewer than before. None: the first step.
 
-        The last as :meth:`BeamPaths.advance` says it.
+        Returns:
+            what is to be copied within the rows of a user before the step is written: user, row it is in, row it
+            goes to, and step, int64 [copies] each.
         """
-        batch, beams, steps = self._slots.shape
-        user = np.arange(batch)[:, None]
-        seen = np.zeros((batch, self.width), dtype=np.bool_)
-        seen[user, self._slots.reshape(batch, -1)] = True
-        live = int(seen.sum(axis=1).max(initial=0))
-        if live + beams > self.width:
-            more = live + self._room * beams - self.width
-            seen, self.width = np.pad(seen, ((0, 0), (0, more))), self.width + more
-        own = np.argsort(seen, axis=1, kind="stable")[:, :beams]  # the first free ones
-        self._slots = np.concatenate([self._slots, own[:, :, None]], axis=2)
-        distance = np.full((batch, beams, self.width), NOT_ON_PATH, dtype=np.int64)
-        distance[user[:, :, None], np.arange(beams)[:, None], self._slots] = np.arange(steps, -1, -1)
-        return own, distance
-
-    def follow(self, parents: IntArray) -> None:
-        """See :meth:`BeamPaths.follow`."""
-        self._slots = entries(self._slots, parents)
+        batch, before, steps = self._held.shape
+        source = self.row if parents is None else entries(self.row, parents)
+        user, every = np.arange(batch)[:, None], np.arange(source.shape[1])
+        first = (source[:, :, None] == source[:, None, :]).argmax(axis=2) == every
+        used = np.zeros(source.shape, dtype=np.bool_)
+        used[user, source] = True
+        free = np.argsort(used, axis=1, kind="stable")
+        self.row = np.where(first, source, entries(free, np.cumsum(~first, axis=1) - 1))
+        held = np.full((*source.shape, steps + 1), NOT_ON_PATH)
+        held[:, :before, :steps], held[:, :, steps] = self._held, every
+        wanted = self._held[user, source]
+        copied, beam, step = np.nonzero(wanted != held[user, self.row, :steps])
+        held[user, self.row, :steps] = wanted
+        self._held = held
+        return copied, source[copied, beam], self.row[copied, beam], step
 
     def keep(self, users: IntArray) -> None:
-        """See :meth:`BeamPaths.keep`."""
-        self._slots = self._slots[users]
+        """Go on with these rows of the batch only."""
+        self.row, self._held = self.row[users], self._held[users]

@@ -14,22 +14,21 @@ from podx.bundle.bundle import Bundle
 from podx.decoding.items import ItemResults
 from podx.decoding.options import (
     AUTO_BEAMS,
-    COMPACT_BELOW,
     CUDA_GRAPH_K,
     DEFAULT_BEAMS,
     DEFAULT_LENGTH_PENALTY,
     MOST_AUTO_BEAMS,
     ItemSearchOptions,
 )
-from podx.decoding.paths import ReusedSlots
-from podx.decoding.stepper import BestTokens, FloatArray, IntArray, TextStepper
+from podx.decoding.stepper import FloatArray, IntArray, TextStepper
 from podx.decoding.text import WholeRows
 from podx.errors import BundleError
 from podx.graphs.apart import answered_apart
 from podx.graphs.cuda_graph import CudaGraphRecommender, fits_buckets
 from podx.graphs.int8_check import require_exact_products
 from podx.graphs.opened_once import OpenedOnce
-from podx.graphs.session import CPU, CUDA, BoundGraph, GraphSession, HeldFiles, SessionOptions, select_rows, with_slots
+from podx.graphs.session import CPU, CUDA, GraphSession, HeldFiles, SessionOptions, select_rows
+from podx.graphs.text_stepper import GraphTextStepper
 from podx.requests.batch import ItemBatch
 from podx.requests.encoder import allowed_row
 from podx.text.inputs import UNKNOWN_USER, Batch, pad_rows
@@ -37,9 +36,6 @@ from podx.text.inputs import UNKNOWN_USER, Batch, pad_rows
 TEXT_DECODERS = (sig.TEXT_DECODER_FILE, sig.EXPLANATION_DECODER_FILE)
 SPINNING = (sig.RECOMMEND_FILE, sig.EXACT_FILE, sig.NUMBERS_FILE, *TEXT_DECODERS)
 """Graphs that do nearly all the work of an answer."""
-
-ROOM_STEPS = 12
-"""Steps that a text's cache gets room for. Empty slots cost attention, and more of them a copy."""
 
 
 class GraphStepper:
@@ -81,70 +77,6 @@ class GraphStepper:
         device = self._decoder.device
         self._memory = {name: select_rows(value, users, device) for name, value in self._memory.items()}
         self._past = {name: select_rows(value, users, device) for name, value in self._past.items()}
-
-
-class GraphTextStepper:
-    """A decoder graph that gives the best tokens, as a text search's stepper. The cache stays on the device.
-
-    The graph writes into the cache, which has room for several steps, and over what no beam sees any more. Users whose
-    search has ended stay in it, and are computed with the others, until they are many.
-
-    Args:
-        decoder: the graph.
-        memory: what the encoder graph gave for this batch.
-        batch: users in it.
-    """
-
-    def __init__(self, decoder: GraphSession, shape: sig.ModelShape, memory: Mapping[str, Any], batch: int) -> None:
-        self._decoder, self._memory = decoder, dict(memory)
-        self._slots = ReusedSlots(batch, ROOM_STEPS)
-        self._batch, self._rows = batch, np.arange(batch)  # rows of memory and cache; those of live users among them
-        self._width = 0
-        self._past_names = [spec.name for spec in sig.text_cache(shape)]
-        self._present = [spec.name for spec in sig.text_cache(shape, after=True)]
-        empty = decoder.to_device(np.zeros((batch, shape.heads, 0, shape.head_dim), dtype=np.float32))
-        self._cache = [empty for _ in self._past_names]  # the first step finds no room in it
-        self._graph: BoundGraph
-
-    def step(self, tokens: IntArray, parents: IntArray | None, count: int) -> BestTokens:
-        """See :class:`podx.decoding.stepper.TextStepper`."""
-        if parents is not None:
-            self._slots.follow(parents)
-        own, distance = self._slots.advance()
-        if self._slots.width > self._width or len(tokens) <= COMPACT_BELOW * self._batch:
-            self._move()
-        feeds = {
-            sig.TOKENS: self._spread(tokens, 0),
-            sig.DISTANCE: self._spread(distance, sig.NOT_ON_PATH),
-            sig.OWN_SLOTS: self._spread(own, 0),
-            sig.CANDIDATES: np.array([count], dtype=np.int64),
-        }
-        return BestTokens(*(output[self._rows] for output in self._graph.run(feeds)))
-
-    def keep(self, users: IntArray) -> None:
-        """See :class:`podx.decoding.stepper.TextStepper`."""
-        self._rows = self._rows[users]
-        self._slots.keep(users)
-
-    def _spread(self, values: IntArray, fill: int) -> IntArray:
-        """Values of the users who go on, [users, …], among all that are computed, [batch, …]."""
-        if len(values) == self._batch:
-            return values
-        spread = np.full((self._batch, *values.shape[1:]), fill, dtype=np.int64)
-        spread[self._rows] = values
-        return spread
-
-    def _move(self) -> None:
-        """Go on with a cache of the users who go on, as wide as it must be now."""
-        self._width, device = self._slots.width, self._decoder.device
-        rows = self._rows if len(self._rows) < self._batch else None
-        if rows is not None:
-            self._memory = {name: select_rows(value, rows, device) for name, value in self._memory.items()}
-        self._cache = [with_slots(value, rows, self._width, device) for value in self._cache]
-        self._batch, self._rows = len(self._rows), np.arange(len(self._rows))
-        past, present = (dict(zip(names, self._cache, strict=True)) for names in (self._past_names, self._present))
-        wanted = (sig.LOG_PROBS, sig.BEST_TOKENS)
-        self._graph = BoundGraph(self._decoder, {**self._memory, **past}, present, wanted)
 
 
 def _user_rows(batch: Batch) -> npt.NDArray[np.int64]:
@@ -216,7 +148,7 @@ class _Graphs:
         """A session of a graph file, see :meth:`GraphModel.session`."""
         spin = name in SPINNING if self._options.spin is None else self._options.spin
         session = GraphSession(self._bundle.file(name), replace(self._options, spin=spin), self.held)
-        if name in TEXT_DECODERS and sig.OWN_SLOTS not in session.inputs:
+        if name in TEXT_DECODERS and sig.WRITTEN not in session.inputs:
             raise BundleError(f"{name} is of an earlier podx, which laid out the cache otherwise: export it again")
         return session
 

@@ -286,12 +286,3 @@ def select_rows(value: Any, rows: npt.NDArray[np.int64], device: str) -> Any:
     (:data:`podx.decoding.options.COMPACT_BELOW`).
     """
     return ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(value.numpy()[rows]), device)
-
-
-def with_slots(value: Any, rows: npt.NDArray[np.int64] | None, width: int, device: str) -> Any:
-    """A cache of these rows of the batch (None: all), [batch, heads, slots, head_dim], widened with zeros; likewise."""
-    cache = value.numpy()
-    cache = cache if rows is None else cache[rows]
-    wide = np.zeros((*cache.shape[:2], width, cache.shape[3]), dtype=cache.dtype)
-    wide[:, :, : cache.shape[2]] = cache
-    return ort.OrtValue.ortvalue_from_numpy(wide, device)

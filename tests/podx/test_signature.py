@@ -36,7 +36,7 @@ def test_a_text_decoder_fills_the_cache_that_it_reads() -> None:
     before, after = text_cache(SHAPE), text_cache(SHAPE, after=True)
     assert [spec.name for spec in before] == [spec.name for spec in past_tensors(SHAPE)]
     assert [spec.name for spec in after] == [spec.name for spec in present_tensors(SHAPE)]
-    assert [spec.axes for spec in (*before, *after)] == [("batch", 2, "slots", 4)] * 12
+    assert [spec.axes for spec in (*before, *after)] == [("rows", 2, "width", 4)] * 12
 
 
 def test_only_models_with_vectors_of_users_read_their_rows() -> None:

@@ -19,7 +19,7 @@ from podx_export.blocks.graph import BLOCKS_OPSET, INT8, GraphBuilder
 from podx_export.blocks.integer import integer_output
 from podx_export.blocks.layers import add_and_norm, additive_mask, attention, embed, feed_forward, linear, rms_norm
 from podx_export.blocks.rows import Grid, InPlace, Rows
-from podx_export.blocks.self_attention import SelfAttention, SlotAttention, WrittenSlots
+from podx_export.blocks.self_attention import OwnRows, SelfAttention, SlotAttention
 from podx_export.blocks.source import Attention, DecoderLayer, Float32Array, SourceModel
 from podx_export.blocks.weights import WeightStore
 
@@ -104,11 +104,11 @@ def build_text_decoder(
     """
     name = "decoder_text" if only is None else "decoder_explanations"
     graph = GraphBuilder(name, weights, precision, BLOCKS_OPSET)
-    tokens, distance, own, wanted = (graph.input(spec) for spec in sig.text_step_inputs())
+    tokens, distance, copied, written, wanted = (graph.input(spec) for spec in sig.text_step_inputs())
     memory = [graph.input(spec) for spec in sig.memory_tensors(model.shape)]
     cache = [graph.input(spec) for spec in sig.text_cache(model.shape)]
     rows = TokenRows.of(graph, model, embed(graph, "embedding", model.embedding, tokens))
-    attention = WrittenSlots(graph, model, distance, own, cache)
+    attention = OwnRows(graph, model, tokens, distance, (copied, written), cache)
     mask = memory_bias(graph, memory[0], graph.dimension(tokens, 1))
     final = decode_step(graph, model, rows, InPlace(), attention, memory[1:], mask)
     if only is None:

@@ -71,44 +71,49 @@ class SlotAttention:
         return self._grid.pack(graph, mixed)
 
 
-class WrittenSlots:
-    """Over all slots of a cache that has room for this step's, which are written into it; those off the path masked.
+class OwnRows:
+    """Over a beam's own row of a cache, which has room for this step and for later ones, masked.
 
-    Where the caller has the result put where the cache lies, nothing but the new slots is written.
+    A query alone is multiplied by its keys as they lie; for a matrix of them, as beams that share keys are, ONNX
+    Runtime lays the keys out anew. Where the caller puts the result where the cache lies, only what is new is written.
 
     Args:
-        distance: int64 [batch, beams, slots], slots without anything off every path.
-        own: int64 [batch, beams], slot of each beam.
-        past: K and V of the layers, [batch, heads, slots, head_dim].
+        tokens: int64 [batch, beams]. distance, copied, written: see :func:`podx.bundle.signature.text_step_inputs`.
+        past: K and V of the layers, [batch·beams, heads, width, head_dim].
 
     Attributes:
-        present: the same with this step's slots in it.
+        present: the same with this step in it.
     """
 
     needs_query, alone = True, False
 
-    def __init__(self, graph: GraphBuilder, model: SourceModel, distance: str, own: str, past: list[str]) -> None:
-        self._shape, self._past = model.shape, past
+    def __init__(
+        self,
+        graph: GraphBuilder,
+        model: SourceModel,
+        tokens: str,
+        distance: str,
+        moved: tuple[str, str],
+        past: list[str],
+    ) -> None:
+        self._shape, self._past, self._moved = model.shape, past, moved
         self.present: list[str] = []
-        self._bias = _path_bias(graph, model, distance)
-        with graph.scope("written_slots"):
-            users = graph.unsqueeze(graph.arange(graph.dimension(own, 0)), 1, 2, 3)
-            heads = graph.weight("heads", np.arange(model.shape.heads, dtype=np.int64)[:, None])
-            slots = graph.unsqueeze(own, 2, 3)
-            every = graph.make("Shape", graph.make("Add", slots, heads))
-            parts = (users, heads, slots)
-            self._place = graph.concat([graph.make("Expand", part, every) for part in parts], axis=3)
+        self._grid = Grid.of(graph, tokens)
+        self._bias = _path_bias(graph, model, graph.unsqueeze(distance, 0, 1))
 
     def mix(self, graph: GraphBuilder, layer: int, query: str, key: str, value: str) -> str:
         """See :class:`SelfAttention`. Rows are [batch, beams, heads·head_dim]."""
         query, key, value = (graph.to_float32(part) for part in (query, key, value))  # as the cache is
         heads, head_dim = self._shape.heads, self._shape.head_dim
-        written = [
-            graph.make("ScatterND", past, self._place, graph.reshape(part, 0, 0, heads, head_dim))
-            for past, part in zip(self._past[2 * layer : 2 * layer + 2], (key, value), strict=True)
-        ]
-        self.present += written
-        return graph.fused("MultiHeadAttention", query, *written, "", "", self._bias, num_heads=heads, scale=1.0)
+        copied, written = self._moved
+        present = []
+        for past, part in zip(self._past[2 * layer : 2 * layer + 2], (key, value), strict=True):
+            vectors = graph.make("GatherND", past, copied), graph.reshape(part, -1, head_dim)
+            present.append(graph.make("ScatterND", past, written, graph.concat(vectors, axis=0)))
+        self.present += present
+        single = graph.reshape(query, -1, 1, heads * head_dim)
+        mixed = graph.fused("MultiHeadAttention", single, *present, "", "", self._bias, num_heads=heads, scale=1.0)
+        return self._grid.spread(graph, mixed)
 
 
 def _path_bias(graph: GraphBuilder, model: SourceModel, distance: str) -> str:
