@@ -209,6 +209,7 @@ def _manifest(source: Checkpoint, model: SourceModel, precision: str, levels: in
         templates={task.value: text for task, text in config.inference_templates.items()},
         levels=levels,
         one_pass=config.one_pass,
+        ceiling=config.ceiling,
         int8_limit=LARGEST if precision == INT8 else 0,
         files={path.name: file_sha256(path) for path in sorted(folder.iterdir())},
         provenance={

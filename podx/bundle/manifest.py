@@ -25,6 +25,8 @@ MANIFEST_FILE = "manifest.json"
 INT8 = "int8"
 EARLIER_INT8_LIMIT = 127
 """Of int8 bundles whose manifest does not say it."""
+LIKELY = 0.05
+"""Probability of an item's other tokens from which on its last one has no ceiling; below, the ceiling falls with it."""
 _CHECKSUM = "manifest_sha256"
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 """A file in the bundle's own folder on every system: no separator, no drive, no hidden file."""
@@ -47,6 +49,8 @@ class Manifest:
         levels: tokens of the longest item that ``recommend.onnx`` can walk to; 0 where the bundle has no such graph.
         one_pass: histories are read one position an item by a causal encoder, the decoder starts from the last item,
             and scores are over siblings (docs/architecture.md); such a model answers top-N by the sequential task.
+        ceiling: how likely an item's last token of several may be among its siblings where those before are unlikely
+            (docs/architecture.md, what a score is); 1: as likely as the model has it.
         int8_limit: magnitude that no 8-bit weight of the matrix products exceeds; 0: not said, or no such weights.
         files: sha256 of each file.
         parity: how far the graphs are from the eager model, as measured at export.
@@ -67,6 +71,7 @@ class Manifest:
     user_prompts: int = 0
     levels: int = 0
     one_pass: bool = False
+    ceiling: float = 1.0
     int8_limit: int = 0
     files: Mapping[str, str] = field(default_factory=dict)
     parity: Mapping[str, Any] = field(default_factory=dict)

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from podx.bundle.manifest import LIKELY
 from podx.bundle.trie import NO_ITEM, ROOT, Trie
 from podx.decoding.item_filter import ItemFilter
 from podx.decoding.options import COMPACT_BELOW, ItemSearchOptions
@@ -25,6 +26,8 @@ from podx.decoding.stepper import FloatArray, IntArray, Stepper
 
 LOOKAHEAD = 2
 """Continuations kept per beam: each beam ends in one way at most, so at least ``beams`` of them go on."""
+TINY = np.float32(1e-30)
+"""Stands for a probability of 0, of which there is no logarithm."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +38,15 @@ class TokenColumns:
         output_tokens: tokens that are scored, ascending; None = the whole vocabulary.
         edge: int64 [edges], column of each edge's token. end: column of end of sequence.
         siblings: whether scores are to be normalised over the children of a node.
+        ceiling: of the manifest; ``last``: length of the longest item, whose last token has it.
     """
 
     output_tokens: IntArray | None
     edge: IntArray
     end: int
     siblings: bool = False
+    ceiling: float = 1.0
+    last: int = 0
 
     @classmethod
     def of_catalog(cls, trie: Trie, eos_token: int) -> TokenColumns:
@@ -50,9 +56,11 @@ class TokenColumns:
         return cls(tokens, edge, int(np.searchsorted(tokens, eos_token)))
 
     @classmethod
-    def of_siblings(cls, trie: Trie, eos_token: int) -> TokenColumns:
-        """The same tokens, each scored among those that the trie allows beside it."""
-        return replace(cls.of_catalog(trie, eos_token), siblings=True)
+    def of_siblings(cls, trie: Trie, eos_token: int, ceiling: float = 1.0, levels: int = 0) -> TokenColumns:
+        """The same tokens, each scored among those that the trie allows beside it; the last of several by a ceiling."""
+        return replace(
+            cls.of_catalog(trie, eos_token), siblings=True, ceiling=ceiling if levels > 1 else 1.0, last=levels
+        )
 
     @classmethod
     def of_vocabulary(cls, trie: Trie, eos_token: int) -> TokenColumns:
@@ -157,7 +165,7 @@ class ItemSearch:
         score = np.zeros((batch, 1), dtype=np.float32)
         for length in range(1, self._max_tokens + 1):
             log_probs = self._stepper.step(tokens, paths.advance())
-            best = self._candidates(log_probs, node, score)
+            best = self._candidates(log_probs, node, score, length)
             self._collect(best, length)
             score, parents, node, column = self._survivors(best)
             paths.follow(parents)
@@ -177,11 +185,12 @@ class ItemSearch:
         exact = np.ones(batch, dtype=np.bool_) if every_item_was_scored else None
         return ItemResults(self._results.items[:, : self._k], self._results.scores[:, : self._k], exact)
 
-    def _candidates(self, log_probs: FloatArray, node: IntArray, score: FloatArray) -> _Candidates:
+    def _candidates(self, log_probs: FloatArray, node: IntArray, score: FloatArray, length: int) -> _Candidates:
         """All permitted continuations of the live beams, cut to the best per user."""
         user, beam = np.nonzero(score > NEVER)
         at, total = node[user, beam], score[user, beam]
-        found = self._children(log_probs, user, beam, at)
+        least = self._columns.ceiling if length == self._columns.last else 1.0
+        found = self._children(log_probs, user, beam, at, np.clip(np.exp(total) / np.float32(LIKELY), least, 1))
         if not self._columns.siblings:
             found = found.followed_by(self._ends(log_probs, user, beam, at))
             found = found.taken(np.argsort(user[found.beam], kind="stable"))
@@ -197,8 +206,10 @@ class ItemSearch:
             item=places.at(found.item, best, NO_ITEM),
         )
 
-    def _children(self, log_probs: FloatArray, user: IntArray, beam: IntArray, at: IntArray) -> _Continuations:
-        """One more token of an item, for beams at nodes ``at``."""
+    def _children(
+        self, log_probs: FloatArray, user: IntArray, beam: IntArray, at: IntArray, ceiling: FloatArray
+    ) -> _Continuations:
+        """One more token of an item, for beams at nodes ``at``. ``ceiling``: see :func:`_normalised`."""
         first, last = self._trie.child_start[at], self._trie.child_start[at + 1]
         counts = last - first
         before = np.cumsum(counts) - counts
@@ -208,7 +219,7 @@ class ItemSearch:
         gain = log_probs[user[source], beam[source], column]
         child = edge + 1  # breadth-first numbering: edge e leads to node e + 1
         if self._columns.siblings:
-            gain = _normalised(gain, before, counts)
+            gain = _normalised(gain, before, counts, ceiling)
             item = self._trie.item[child].astype(np.int64)
         else:
             item = np.full(len(child), NO_ITEM, dtype=np.int64)
@@ -266,11 +277,21 @@ class ItemSearch:
         paths.keep(kept)
 
 
-def _normalised(log_probs: FloatArray, starts: IntArray, counts: IntArray) -> FloatArray:
-    """Log-probabilities in runs (``starts``, ``counts``, none empty), each made a distribution of its own."""
+def _normalised(log_probs: FloatArray, starts: IntArray, counts: IntArray, ceiling: FloatArray) -> FloatArray:
+    """Log-probabilities in runs (``starts``, ``counts``, none empty), each made a distribution of its own.
+
+    One that exceeds its ceiling (float32 [runs], docs/architecture.md) is mixed with even chances until it does not.
+    """
     if not len(counts):
         return log_probs
     shifted: FloatArray = log_probs - np.repeat(np.maximum.reduceat(log_probs, starts), counts)
     total: FloatArray = np.log(np.add.reduceat(np.exp(shifted), starts))
     normalised: FloatArray = shifted - np.repeat(total, counts)
-    return normalised
+    if (ceiling == 1).all():
+        return normalised
+    even = 1 / counts.astype(np.float32)
+    above = np.maximum(np.exp(np.maximum.reduceat(normalised, starts)) - even, TINY)
+    kept = np.minimum(ceiling * (1 - even) / above, 1)
+    kept, spread = (np.repeat(each, counts) for each in (kept, even * (1 - kept) + TINY))
+    mixed: FloatArray = np.log(np.exp(normalised) * kept + spread)
+    return mixed

@@ -139,8 +139,9 @@ class CatalogSearch:
     @cached_property
     def _columns(self) -> dict[str | None, TokenColumns]:
         trie, eos = self._bundle.catalog.trie, self._bundle.tokenizer.eos_id
+        manifest = self._bundle.manifest
         return {
             "catalog": TokenColumns.of_catalog(trie, eos),
-            SIBLINGS: TokenColumns.of_siblings(trie, eos),
+            SIBLINGS: TokenColumns.of_siblings(trie, eos, manifest.ceiling, manifest.levels),
             "vocabulary": TokenColumns.of_vocabulary(trie, eos),
         }

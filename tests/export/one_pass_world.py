@@ -35,6 +35,7 @@ CODES: dict[str, Codes] = {
     "other lengths": tuple(
         (f"<a_{n % 3}>", f"<b_{n}>", *([f"<c_{n % 2}>", f"<d_{n % 4}>"] if n % 3 else [])) for n in range(ITEMS)
     ),
+    "under a ceiling": tuple((f"<a_{n % 4}>", f"<b_{n // 4 % 4}>", f"<c_{n}>") for n in range(ITEMS)),
 }
 """What one-pass models are tested on; :data:`WIDE_CODES` beside it has more first tokens than a first wave follows."""
 
@@ -45,7 +46,13 @@ WIDE_CODES: dict[str, Codes] = {
         for n in range(70)
     )
     + tuple((f"<a_{n % 70}>", f"<b_{n}>", f"<c_{n % 3}>", f"<d_{n % 4}>") for n in range(90, 140)),
+    "under a ceiling, other lengths": tuple(
+        (f"<a_{n % 8}>", f"<e_{n}>") if n % 5 == 0 else (f"<a_{n % 8}>", f"<b_{n // 8 % 3}>", f"<c_{n}>")
+        for n in range(2 * ITEMS)
+    ),
 }
+CEILING = 0.05
+"""Of the worlds that say so."""
 
 
 def one_pass_world(codes: Codes, users: int = 40, seed: int = 5) -> Dataset:
@@ -124,6 +131,7 @@ def open_checkpoint(folder: Path, updates: int = 0) -> Checkpoint:
 
 def make_world(folder: Path, kind: str, updates: int = 0, precision: str = FP32, **fields: object) -> Small:
     """A checkpoint and its bundle, over items of one of :data:`CODES`; nothing is compared."""
+    fields = {"ceiling": CEILING, **fields} if kind.startswith("under a ceiling") else fields
     source = open_checkpoint(
         write_one_pass(folder / "checkpoint", one_pass_world((CODES | WIDE_CODES)[kind]), **fields), updates
     )

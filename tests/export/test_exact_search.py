@@ -19,7 +19,7 @@ from podx.graphs.model import GraphModel, batch_feeds
 from podx.graphs.session import SessionOptions
 from podx.requests.batch import ItemBatch
 from podx_export.blocks.graph import INT8
-from tests.export.one_pass_world import CODES, ITEMS, WIDE_CODES, all_scores, make_world, requests
+from tests.export.one_pass_world import CEILING, CODES, ITEMS, WIDE_CODES, all_scores, make_world, requests
 from tests.export.test_one_pass_export import assert_same
 from tests.export.tiny import KINDS, PLAIN, Small, make_small, permitted
 
@@ -86,6 +86,22 @@ def test_where_the_limit_is_hit_the_answer_says_so(worlds: dict[str, Small], kin
     assert (found.scores >= narrow.scores - 1e-5).all()  # never worse than the first wave
 
 
+def test_a_ceiling_changes_scores_and_makes_narrow_searches_certain(tmp_path: Path) -> None:
+    kind = "under a ceiling"
+    below, above = (make_world(tmp_path / str(ceiling), kind, ceiling=ceiling) for ceiling in (CEILING, 1.0))
+    batch = requests(below, seed=4, rows=8 * KINDS, k=3)
+    scores = [all_scores(small.source, batch.text, 0.0)[:, 1:] for small in (below, above)]
+    assert (np.abs(scores[0] - scores[1]) > 0.01).mean() > 0.2
+    np.testing.assert_allclose(np.exp(scores).sum(axis=2), 1.0, atol=1e-5)  # all items, either way
+    certain = []
+    for small in (below, above):
+        found = small.search(batch, ItemSearchOptions(5))
+        assert found.exact is not None
+        certain.append(found.exact.sum())
+        np.testing.assert_allclose(found.scores[found.exact], best(small, batch)[1][found.exact], atol=1e-4)
+    assert certain[0] > certain[1]
+
+
 def test_ties(tmp_path: Path) -> None:
     small = make_world(tmp_path / "plain", "three codes")
     with torch.no_grad():
@@ -110,8 +126,9 @@ def test_a_batch_gives_what_each_request_gets_alone(worlds: dict[str, Small], ki
         assert_same(alone, together.items[[row]], together.scores[[row]])
 
 
-def test_int8_answers_as_its_widest_search(tmp_path: Path) -> None:
-    small = make_world(tmp_path, "three codes", precision=INT8)
+@pytest.mark.parametrize("kind", ["three codes", "under a ceiling"])
+def test_int8_answers_as_its_widest_search(kind: str, tmp_path: Path) -> None:
+    small = make_world(tmp_path, kind, precision=INT8)
     batch = requests(small, seed=2, rows=3 * KINDS, k=10)
     found, wide = small.search(batch, AUTO), small.search(batch, ItemSearchOptions(ITEMS))
     assert found.exact is not None and found.exact.all() and wide.exact is not None and wide.exact.all()

@@ -31,7 +31,7 @@ def one_token(tmp_path_factory: pytest.TempPathFactory) -> Small:
 
 @pytest.fixture(scope="module")
 def codes(tmp_path_factory: pytest.TempPathFactory) -> Small:
-    return make_world(tmp_path_factory.mktemp("variants") / "codes", "three codes")
+    return make_world(tmp_path_factory.mktemp("variants") / "codes", "under a ceiling")
 
 
 @pytest.mark.parametrize("world", ["one_token", "codes"])

@@ -46,9 +46,9 @@ SERVER_LINES = 1_450
 """``podx serve``: routes of two protocols, limits, keys, metrics, its end."""
 CAMPAIGN_LINES = 1_080
 """Nine campaigns that drive ``podx serve`` from outside, in place of 314 lines that timed ``podx.Batcher`` within."""
-TEXT_LINES = 390
-"""Step graphs of texts that give the best tokens and keep a row of the cache for each beam, which tokens explanations
-are made of, and batches divided among threads."""
+TEXT_LINES = 360
+"""Step graphs of texts that give the best tokens and keep a row of the cache for each beam, and which tokens
+explanations are made of."""
 SCORE_LINES = 830
 """Added by lists for everybody: podx score, its users, its parts, three engines, and going on."""
 LAYOUT_LINES = 1_440
@@ -56,8 +56,8 @@ LAYOUT_LINES = 1_440
 scores, the model repository for Triton (its configuration, and which release runs the graph), the card, the hub."""
 NUMBERS_LINES = 500
 """Added by graphs that take item numbers."""
-CERTAIN_LINES = 400
-"""Added by searches that widen until they are certain."""
+CERTAIN_LINES = 570
+"""Added by searches that widen until they are certain, and by the ceiling that lets them be certain early."""
 OPENVINO_LINES = 140
 """Added to the bench by engines that run podx's own graph and the plain T5 in OpenVINO."""
 BASELINE_LINES = 60

@@ -9,12 +9,13 @@ import pytest
 import torch
 from transformers import T5Config
 
+from podx.bundle.manifest import LIKELY
 from podx.bundle.trie import Trie
 from podx.errors import CatalogError, ConfigError
 from podx.text.templates import Task
 from podx_train.model import one_pass
 from podx_train.model.config import PodConfig, backbone_fields
-from podx_train.model.one_pass import SiblingScores, start_copying
+from podx_train.model.one_pass import SiblingScores, start_copying, under_ceiling
 from podx_train.model.pod_t5 import ITEM_START, ModelBatch, PodT5
 from podx_train.model.wide_softmax import wide_cross_entropy
 
@@ -145,6 +146,37 @@ def test_label_smoothing_spreads_over_siblings_alone(kind: str, wide: bool, monk
             of_tokens.append(0.7 * surprise[choices.index(token)] + 0.3 * surprise.mean())
         expected.append(torch.stack(of_tokens).sum())
     torch.testing.assert_close(siblings.losses(states, items, table, 0.3), torch.stack(expected))
+
+
+@pytest.mark.parametrize("least", [0.05, 0.3])
+def test_a_ceiling_mixes_what_exceeds_it_with_even_chances(least: float) -> None:
+    torch.manual_seed(1)
+    logits, counts = 5 * torch.randn(400, 6), torch.randint(1, 7, (400, 1))
+    logits = logits.masked_fill(torch.arange(6) >= counts, -torch.inf)
+    before = torch.linspace(-9, 0, 400)
+    plain, mixed = logits.softmax(dim=1), under_ceiling(logits, before, least).exp()
+    most = 1 / counts[:, 0] + (before.exp() / LIKELY).clamp(least, 1) * (1 - 1 / counts[:, 0])
+    torch.testing.assert_close(mixed.sum(dim=1), torch.ones(400))
+    torch.testing.assert_close(mixed.amax(dim=1), torch.minimum(plain.amax(dim=1), most))
+    under = plain.amax(dim=1) < most
+    torch.testing.assert_close(mixed[under], plain[under])
+    assert 0 < under.sum() < 400
+    assert (mixed.gather(1, plain.argsort(dim=1)).diff(dim=1) >= 0).all()  # in the same order
+
+
+def test_losses_are_of_the_scores_under_the_ceiling() -> None:
+    torch.manual_seed(0)
+    codes = [[10 + item // 6, 20 + item // 3 % 2, 25 + item] for item in range(12)]
+    siblings, plain, table = SiblingScores(trie_of(codes), 0.1), SiblingScores(trie_of(codes)), torch.randn(40, 16)
+    items = torch.arange(1, len(codes) + 1)
+    states = torch.randn(siblings.depth, 16).expand(len(items), -1, -1)  # of items that begin alike, the same
+    likelihood, without = ((-scores.losses(states, items, table)).exp() for scores in (siblings, plain))
+    for first in range(0, 12, 3):
+        alike, n = slice(first, first + 3), 3
+        before = without[alike].sum()
+        torch.testing.assert_close(likelihood[alike].sum(), before)
+        most = 1 / n + (before / LIKELY).clamp(0.1, 1) * (1 - 1 / n)
+        torch.testing.assert_close(likelihood[alike].max(), torch.minimum(without[alike].max(), before * most))
 
 
 def test_labels_are_smoothed_in_training_alone() -> None:

@@ -130,7 +130,13 @@ def test_the_search_finds_the_likeliest_items(kind: str) -> None:
 def test_conflicts_are_named() -> None:
     with pytest.raises(ConfigError, match="--batching mixed"):
         TrainOptions(targets="pass", batching="mixed")
-    one_pass = ({"skip": 0.25}, {"item_init": "cooccurrence"}, {"layer_init": "copy"}, {"label_smoothing": 0.1})
+    one_pass = (
+        {"skip": 0.25},
+        {"item_init": "cooccurrence"},
+        {"layer_init": "copy"},
+        {"label_smoothing": 0.1},
+        {"ceiling": 0.5},
+    )
     for options in one_pass:
         with pytest.raises(ConfigError, match="add --targets pass"):
             TrainOptions(**options)  # type: ignore[arg-type]

@@ -36,7 +36,7 @@ RANDOM, COOCCURRENCE, COPY = "random", "cooccurrence", "copy"
 MODEL_OPTIONS = frozenset(
     {
         *("tasks", "prompts", "max_history", "whole_word_on_prompt", "inference"),
-        *("user_prompts", "user_heads", "neighbours", "user_vectors", "adapter", "lora_rank"),
+        *("user_prompts", "user_heads", "neighbours", "user_vectors", "adapter", "lora_rank", "ceiling"),
     }
 )
 """Fields of :class:`TrainOptions` that shape the model; a student takes them from its teacher."""
@@ -69,7 +69,7 @@ _ONE_PASS: Mapping[str, Any] = {
     "epochs": 60,
     "validation_users": 5000,
 }
-_CODES: Mapping[str, Any] = {"layer_init": COPY, "label_smoothing": 0.35}
+_CODES: Mapping[str, Any] = {"layer_init": COPY, "label_smoothing": 0.35, "ceiling": 0.15}
 RECIPES: Mapping[str, Mapping[str, Any]] = {FAST: _ONE_PASS, PAPER: {}, LARGE_CATALOG: {**_ONE_PASS, **_CODES}}
 """What each recipe sets of :class:`TrainOptions`; that of the paper is their defaults."""
 RECIPE_SOURCES: Mapping[str, Mapping[str, Any]] = {
@@ -154,6 +154,13 @@ class TrainOptions:
     label_smoothing: float = _recipe(
         0.0, "Share of a token's target spread over its siblings (--targets pass).", least=0, most=0.9
     )
+    ceiling: float = _recipe(
+        1.0,
+        "How likely an item's last token may be among its siblings where its others are unlikely, so that a search is "
+        "soon certain; 1: no limit (--targets pass).",
+        above=0,
+        most=1,
+    )
     adapter: str = _recipe(
         NO_ADAPTER,
         "none: all weights learn; lora: low-rank matrices; prompt-only: nothing of the backbone.",
@@ -221,9 +228,9 @@ class TrainOptions:
         if self.one_pass and self.inference == "discrete":
             raise ConfigError("--targets pass reads items and no words: leave --inference discrete out")
         started = self.item_init != RANDOM or self.layer_init != RANDOM
-        if not self.one_pass and (self.skip or self.label_smoothing or started):
+        if not self.one_pass and (self.skip or self.label_smoothing or started or self.ceiling < 1):
             raise ConfigError(
-                "--skip, --label-smoothing, --item-init and --layer-init are for one pass over a user: "
+                "--skip, --label-smoothing, --ceiling, --item-init and --layer-init are for one pass over a user: "
                 "add --targets pass, or leave them out"
             )
 

@@ -223,6 +223,11 @@ class GraphBuilder:
         """Values one after another along an axis."""
         return values[0] if len(values) == 1 else self.make("Concat", *values, axis=axis)
 
+    def widened(self, value: str, filler: str) -> str:
+        """One more column, so that no row is empty: [rows, n] and a scalar of the same type → [rows, n + 1]."""
+        shape = self.concat([self.dimension(value, 0), self.ints(1)], axis=0)
+        return self.concat([value, self.make("Expand", filler, shape)], axis=1)
+
     def head(self, value: str, size: str, axis: int) -> str:
         """The first ``size`` (int64 [1]) entries along an axis."""
         return self.make("Slice", value, self.ints(0), size, self.ints(axis))

@@ -83,6 +83,7 @@ class SourceModel:
         decoder_bias: [max_distance + 1, heads], position bias by query - key.
         causal: by row of the prompts, whether a position sees the prompt vectors and what comes before it alone; a
             decoder then starts from the last token read (one-pass models).
+        ceiling: how likely an item's last token of several may be among its siblings.
         shared: the first positions of every input; None where they are not the same for all users.
         activation: name of the feed-forward's activation; ``gated`` whether it has a gate.
     """
@@ -109,6 +110,7 @@ class SourceModel:
     user_prompts: Float32Array | None = None
     causal: tuple[bool, ...] = ()
     shared: SharedPositions | None = None
+    ceiling: float = 1.0
 
     @property
     def one_pass(self) -> bool:
@@ -223,4 +225,5 @@ def read_model(model: PodT5) -> SourceModel:
         user_prompts=None if model.user_prompts is None else model.user_prompts.table().numpy(),
         causal=causal,
         shared=_shared_positions(model, causal),
+        ceiling=model.config.ceiling,
     )

@@ -37,10 +37,11 @@ class ExactSearch(SiblingSearch):
         inputs: SearchInputs,
         item_filter: ItemFilter,
         levels: int,
+        ceiling: float,
         most: str,
         first_whole: bool,
     ) -> None:
-        super().__init__(graph, inputs, item_filter, levels, narrow=True)
+        super().__init__(graph, inputs, item_filter, levels, True, ceiling)
         self._most, self._first_whole = most, first_whole
 
     @property
@@ -55,8 +56,7 @@ class ExactSearch(SiblingSearch):
             width = graph.make("Max", width, graph.dimension(grid.scores, 1))
         best = self._best(grid, width)
         beams, answers = self._chosen(best, answers, step + 1, width)
-        taken = graph.make("Expand", graph.float_scalar(FORBIDDEN), graph.make("Shape", best.place))
-        left = graph.make("ScatterElements", self._with_unused(grid.scores), best.place, taken, axis=1)
+        left = self._without_places(grid.scores, best.place)
         return beams, answers, replace(grid, scores=graph.head(left, graph.dimension(grid.scores, 1), 1))
 
     def second(self, grids: list[Grid], answers: Answers, step: int) -> tuple[Beams, Answers]:
@@ -67,7 +67,8 @@ class ExactSearch(SiblingSearch):
         """
         graph, forbidden = self._graph, self._graph.float_scalar(FORBIDDEN)
         scores, node = (graph.concat([getattr(grid, part) for grid in grids], axis=1) for part in ("scores", "node"))
-        hopeful = self._hopeful(self._with_unused(scores), answers, step)
+        reach = graph.concat([self._reach(grid, step) for grid in grids], axis=1)
+        hopeful = graph.widened(self._hopeful(scores, answers, step, reach), forbidden)
         count = graph.sum(graph.cast(graph.make("Greater", hopeful, forbidden), INT64), 1)
         most = graph.make("ReduceMax", count, axes=[0], keepdims=1)
         width = graph.make("Max", graph.make("Min", most, self._most), graph.ints(1))
@@ -82,9 +83,3 @@ class ExactSearch(SiblingSearch):
         width = graph.make("Max", graph.make("ReduceMax", some, axes=[0], keepdims=0), least_rows(graph))
         parent = graph.make("Where", alive, best.parent, graph.int_scalar(0))
         return self._beams(*(graph.head(value, width, 1) for value in (running, parent, best.edge))), answers
-
-    def _with_unused(self, scores: str) -> str:
-        """One more column, so that no row is empty."""
-        graph = self._graph
-        shape = graph.concat([graph.dimension(scores, 0), graph.ints(1)], axis=0)
-        return graph.concat([scores, graph.make("Expand", graph.float_scalar(FORBIDDEN), shape)], axis=1)

@@ -49,7 +49,8 @@ class ItemFilter:
     def __init__(self, graph: GraphBuilder, excluded: str, allowed: str, levels: int) -> None:
         self._graph, self._levels = graph, levels
         with graph.scope("item_filter"):
-            excluded, allowed = (self._padded(items) for items in (excluded, allowed))
+            padding = graph.int_scalar(sig.NO_NUMBER)  # ONNX Runtime reduces empty tensors to a wrong shape
+            excluded, allowed = (graph.widened(items, padding) for items in (excluded, allowed))
             self._excluded = self._distinct(self._known(excluded))
             self._excluded_paths = self._paths(self._excluded)
             self._exhausted = [self._is_exhausted(nodes) for nodes in self._excluded_paths]
@@ -59,13 +60,6 @@ class ItemFilter:
             denied = self._any_equal(usable, self._excluded)
             self._allowed = graph.make("Where", denied, graph.int_scalar(0), usable)
             self._allowed_paths = self._paths(self._allowed)
-
-    def _padded(self, items: str) -> str:
-        """One more column of padding, so that no list is empty: ONNX Runtime reduces empty tensors to a wrong shape."""
-        graph = self._graph
-        shape = graph.concat([graph.dimension(items, 0), graph.ints(1)], axis=0)
-        padding = graph.make("Expand", graph.int_scalar(sig.NO_NUMBER), shape)
-        return graph.concat([items, padding], axis=1)
 
     def _count(self, flags: str, axis: int) -> str:
         """How many are true along an axis."""

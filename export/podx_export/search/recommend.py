@@ -79,8 +79,8 @@ def build_recommender(
     for name in names.SIBLING_TABLES if model.one_pass else names.SEARCH_TABLES:
         graph.initializer(table_initializer(name, tables))
     memory = encode(graph, model, text, packed=not cuda_graph and not graph.is_half)
-    search_kind = SiblingSearch if model.one_pass else TrieSearch
-    search = search_kind(graph, inputs, ItemFilter(graph, excluded, allowed, levels), levels, not cuda_graph)
+    of_catalog = (graph, inputs, ItemFilter(graph, excluded, allowed, levels), levels, not cuda_graph)
+    search = SiblingSearch(*of_catalog, model.ceiling) if model.one_pass else TrieSearch(*of_catalog)
     count = levels if model.one_pass else levels + 1
     decoder = _Decoder(graph, model, memory, count - 1, cuda_graph)
     steps: _Steps
@@ -136,7 +136,8 @@ def build_exact_recommender(
     memory = encode(graph, model, text, packed=not graph.is_half)
     scores = SiblingScores(graph, model, tables, levels, by_node=not graph.is_half)
     first_whole = scores.level_sizes[0] <= WHOLE_FIRST_LEVEL
-    search = ExactSearch(graph, inputs, ItemFilter(graph, excluded, allowed, levels), levels, most, first_whole)
+    permitted = ItemFilter(graph, excluded, allowed, levels)
+    search = ExactSearch(graph, inputs, permitted, levels, model.ceiling, most, first_whole)
     decoder = _Decoder(graph, model, memory, levels - 1, False)
     steps = _SiblingSteps(graph, model, decoder, text, scores)
     beams, answers = search.start(graph.dimension(text[0], 0))
@@ -226,9 +227,8 @@ class _SiblingSteps:
     def next(self, beams: Beams, step: int) -> str:
         """See :class:`_Steps`."""
         rows = self._decoder.follow(beams)
-        return self._scores.of(
-            self._decoder.states(self._tokens(rows, beams, step), rows, beams), rows, beams.node, step
-        )
+        states = self._decoder.states(self._tokens(rows, beams, step), rows, beams)
+        return self._scores.of(states, rows, beams.node, beams.score, step)
 
     def _tokens(self, rows: BeamRows, beams: Beams, step: int) -> TokenRows:
         """What each beam reads. A level of few tokens is prepared for the first layer at load."""

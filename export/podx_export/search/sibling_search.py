@@ -10,8 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from podx.bundle import trie_tables as tables
-from podx_export.blocks.graph import INT64, INT64_MAX, GraphBuilder
+from podx_export.blocks.graph import INT64, GraphBuilder
 from podx_export.search.item_filter import FORBIDDEN, Grid, ItemFilter
+from podx_export.search.scores import ROUNDING, even_chances, room_above
 from podx_export.search.trie_search import DEAD, Answers, Beams, SearchInputs, TrieSearch
 
 
@@ -33,12 +34,23 @@ class _Continuations:
 
 
 class SiblingSearch(TrieSearch):
-    """Builds the nodes of the search; see :class:`TrieSearch` for what it is made from."""
+    """Builds the nodes of the search; see :class:`TrieSearch` for what it is made from.
+
+    Args:
+        ceiling: see :func:`podx_export.search.scores.room_above`.
+    """
 
     def __init__(
-        self, graph: GraphBuilder, inputs: SearchInputs, item_filter: ItemFilter, levels: int, narrow: bool
+        self,
+        graph: GraphBuilder,
+        inputs: SearchInputs,
+        item_filter: ItemFilter,
+        levels: int,
+        narrow: bool,
+        ceiling: float,
     ) -> None:
         super().__init__(graph, inputs, item_filter, levels, narrow)
+        self._ceiling = ceiling
         self._longest = graph.make("Sub", tables.LONGEST, graph.float_scalar(1.0))  # it counts an end of sequence
 
     def step(self, log_probs: str, beams: Beams, answers: Answers, step: int) -> tuple[Beams | None, Answers]:
@@ -54,10 +66,13 @@ class SiblingSearch(TrieSearch):
         wanted = self._graph.make("Add", self._inputs.beams, self._graph.int_scalar(1))
         best = self._best(grid, wanted)
         following, answers = self._chosen(best, answers, step + 1, self._inputs.beams)
-        lost = self._graph.make(
-            "Slice", best.score, self._inputs.beams, self._graph.ints(INT64_MAX), self._graph.ints(1)
-        )
-        return following, self._without(self._graph.make("Squeeze", lost, self._graph.ints(1)), answers, step + 1)
+        if self._ceiling == 1 or step + 2 < self._levels:
+            lost = self._graph.make("Gather", best.score, self._inputs.beams, axis=1)
+        else:
+            taken = self._graph.head(best.place, self._inputs.beams, 1)
+            lost = self._without_places(self._reach(grid, step + 1), taken)
+        lost = self._graph.make("ReduceMax", lost, axes=[1], keepdims=0)
+        return following, self._without(lost, answers, step + 1)
 
     def grid(self, log_probs: str, beams: Beams, step: int) -> Grid:
         """Sums of all continuations of the beams; see :meth:`step` for the arguments."""
@@ -88,7 +103,8 @@ class SiblingSearch(TrieSearch):
         parent = graph.make("Div", place, grid.stride)
         offset = graph.make("Sub", place, graph.make("Mul", parent, grid.stride))
         safe = graph.make("Max", grid.node, graph.int_scalar(0))
-        start = self._with_extra_column(graph.cast(graph.make("Gather", tables.CHILD_START, safe), INT64))
+        start = graph.cast(graph.make("Gather", tables.CHILD_START, safe), INT64)
+        start = graph.widened(start, graph.int_scalar(0))
         edge = graph.make("Add", graph.make("GatherElements", start, parent, axis=1), offset)
         there = graph.make("Greater", score, graph.float_scalar(FORBIDDEN))
         edge = graph.make("Where", there, edge, graph.int_scalar(0))
@@ -118,11 +134,40 @@ class SiblingSearch(TrieSearch):
         ends = graph.make("Greater", item, graph.int_scalar(0))
         return self._merged(answers, graph.make("Where", ends, final, graph.float_scalar(FORBIDDEN)), item)
 
-    def _hopeful(self, running: str, answers: Answers, shortest: int) -> str:
-        """Sums of continuations below which an item of ``shortest`` tokens or more could enter the answers."""
+    def _reach(self, grid: Grid, length: int) -> str:
+        """Sums that no item which continues a grid of ``length`` tokens can exceed, in the form of its scores."""
+        graph = self._graph
+        if self._ceiling == 1 or length + 1 < self._levels:
+            return grid.scores
+        even = self._even_chances(grid)
+        highest = graph.make("Add", even, room_above(graph, even, grid.scores, self._ceiling))
+        most_gain = graph.make("Add", graph.make("Log", highest), graph.float_scalar(ROUNDING))
+        return graph.make("Add", grid.scores, most_gain)
+
+    def _even_chances(self, grid: Grid) -> str:
+        """1/n where a continuation leads to a node of n children, in the form of the grid's scores."""
+        graph, by_node = self._graph, even_chances(self._graph)
+        first = graph.make("Gather", tables.CHILD_START, graph.make("Max", grid.node, graph.int_scalar(0)))
+        child = graph.make("Add", graph.cast(graph.unsqueeze(first, 2), INT64), graph.arange(grid.stride))
+        child = graph.make("Add", child, graph.int_scalar(1))  # edge e leads to node e + 1
+        last = graph.make("Sub", graph.make("Shape", by_node), graph.int_scalar(1))
+        return graph.make("Gather", by_node, graph.make("Flatten", graph.make("Min", child, last), axis=1))
+
+    def _without_places(self, scores: str, place: str) -> str:
+        """Scores of a grid less those in columns ``place``, and one column more."""
+        graph = self._graph
+        taken = graph.make("Expand", graph.float_scalar(FORBIDDEN), graph.make("Shape", place))
+        return graph.make("ScatterElements", graph.widened(scores, graph.float_scalar(FORBIDDEN)), place, taken, axis=1)
+
+    def _hopeful(self, running: str, answers: Answers, shortest: int, reach: str = "") -> str:
+        """Sums of continuations below which an item of ``shortest`` tokens or more could enter the answers.
+
+        Args:
+            reach: see :meth:`_reach`; by default the sums themselves.
+        """
         graph = self._graph
         worst = graph.make("Gather", answers.scores, graph.ints(-1), axis=1)
-        bound = graph.make("Div", running, self._best_length_divisor(shortest))
+        bound = graph.make("Div", reach or running, self._best_length_divisor(shortest))
         return graph.make("Where", graph.make("Greater", bound, worst), running, graph.float_scalar(FORBIDDEN))
 
     def _beams(self, score: str, parent: str, edge: str) -> Beams:

@@ -120,18 +120,12 @@ class TrieSearch:
             scores, stride = graph.make("Flatten", ended, axis=1), graph.ints(1)
         else:
             scores, stride = self._candidates(log_probs, beams, safe, start, ended, step)
-        item, start = (self._with_extra_column(values) for values in (item, start))
+        item, start = (graph.widened(values, graph.int_scalar(0)) for values in (item, start))
         best = self._best_candidates(scores, stride, item)
         answers = self._collect(best, answers, length)
         if last:
             return None, answers
         return self._live_beams(best, answers, start, length)
-
-    def _with_extra_column(self, values: str) -> str:
-        """One more column, of zeros, so that there is one to point at where no beam is left: [batch, beams + 1]."""
-        graph = self._graph
-        shape = graph.concat([graph.dimension(values, 0), graph.ints(1)], axis=0)
-        return graph.concat([values, graph.make("Expand", graph.int_scalar(0), shape)], axis=1)
 
     # --- candidates -----------------------------------------------------------------------------------------------
 

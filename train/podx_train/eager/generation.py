@@ -179,7 +179,7 @@ class EagerRecommender:
         with torch.inference_mode():
             hidden, mask = self._encode(batch, task, options.num_beams)
             if self._one_pass:
-                scoring = SiblingScores(self._walker, constraint, options.num_beams)
+                scoring = SiblingScores(self._walker, constraint, options.num_beams, self._model.config.ceiling)
                 sequences, scores = self._search(hidden, mask, options, scoring=scoring, start=batch.last_tokens)
             else:
                 with self._scored():

@@ -12,6 +12,7 @@ from transformers import LogitsProcessor
 
 from podx.bundle.trie import NO_ITEM, ROOT, Trie
 from podx.errors import RequestError
+from podx_train.model.one_pass import under_ceiling
 
 ItemLists = Sequence[Sequence[int] | npt.NDArray[np.integer] | None]
 """Item numbers for each row of a batch; None: nothing said about this row."""
@@ -148,23 +149,33 @@ class SiblingScores(LogitsProcessor):
     Args:
         constraint: which tokens may be taken. The distribution is over all children, those that may not be included.
         beams: copies of each record among the rows.
+        ceiling: of the last of several tokens, the least, see :func:`podx_train.model.one_pass.under_ceiling`.
     """
 
-    def __init__(self, walker: TrieWalker, constraint: PrefixConstraint, beams: int) -> None:
-        self._walker, self._constraint, self._beams = walker, constraint, beams
+    def __init__(self, walker: TrieWalker, constraint: PrefixConstraint, beams: int, ceiling: float) -> None:
+        self._walker, self._constraint, self._beams, self._ceiling = walker, constraint, beams, ceiling
+        self._sums: dict[tuple[int, ...], Tensor] = {}  # of a record and what it has written: with each token more
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """See :class:`transformers.LogitsProcessor`. ``scores``: log-probabilities, [rows·beams, vocabulary]."""
         nodes = [self._walker.node(tuple(row[1:])) for row in input_ids.tolist()]
-        total = scores.new_zeros(len(nodes))
+        last = 1 < input_ids.shape[1] == self._walker.trie.depth
+        paths = [(row // self._beams, *written[1:]) for row, written in enumerate(input_ids.tolist())]
+        before = torch.stack(
+            [self._sums[path[:-1]][path[-1]] if self._sums else scores.new_zeros(()) for path in paths]
+        )
+        among = torch.zeros_like(scores)
         for reached in {node for node in nodes if node is not None}:
             tokens = self._walker.tokens(reached).to(scores.device)
             if len(tokens):
                 rows = torch.tensor([row for row, node in enumerate(nodes) if node == reached], device=scores.device)
-                total[rows] = scores[rows[:, None], tokens].logsumexp(dim=1)
+                odds = scores[rows[:, None], tokens].log_softmax(dim=1)
+                if last and self._ceiling < 1:
+                    odds = under_ceiling(odds, before[rows], self._ceiling)
+                among[rows[:, None], tokens] = odds
+        self._sums = dict(zip(paths, before[:, None] + among, strict=True))
         chosen = torch.full_like(scores, -torch.inf)
-        for row, node in enumerate(nodes):
+        for row in range(len(nodes)):
             legal = self._constraint(row // self._beams, input_ids[row]).to(scores.device)
-            forced = node is None or not len(self._walker.tokens(node))
-            chosen[row, legal] = 0.0 if forced else scores[row, legal] - total[row]
+            chosen[row, legal] = among[row, legal]
         return chosen

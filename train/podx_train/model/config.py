@@ -78,6 +78,8 @@ class PodConfig:
         one_pass: the encoder is causal over a history that it reads one position an item, the decoder starts from the
             last item read, and an item's tokens are scored among their siblings, no end of sequence among them; so one
             pass over a user trains every position.
+        ceiling: of one-pass models, how likely an item's last token of several may be among its siblings where those
+            before are unlikely (docs/architecture.md, what a score is); 1: as likely as the model has it.
         adapter: ``none``, ``lora`` or ``prompt-only``: which weights were trained. lora_rank: rank of LoRA matrices.
         format_version: version of the checkpoint's format.
     """
@@ -98,6 +100,7 @@ class PodConfig:
     neighbours: int = DEFAULT_NEIGHBOURS
     user_count: int = 0
     one_pass: bool = False
+    ceiling: float = 1.0
     adapter: str = NO_ADAPTER
     lora_rank: int = DEFAULT_LORA_RANK
     format_version: int = FORMAT_VERSION

@@ -75,8 +75,8 @@ class ItemSearch:
         seen = additive((mask > 0)[:, None, None].expand(-1, -1, beams * length, -1))
         states = model.decode(hidden, seen, tokens.reshape(rows, -1), own).view(rows, beams, length, -1)[:, :, -1]
         table = model.backbone.lm_head.weight
-        logits = self._siblings.child_logits(states.flatten(0, 1), node.flatten(), level, table)
-        gains = functional.log_softmax(logits, dim=-1).view(rows, beams, -1)
+        gains = self._siblings.log_odds(states.flatten(0, 1), node.flatten(), level, table, score.flatten())
+        gains = gains.view(rows, beams, -1)
         places = torch.arange(gains.shape[-1], device=node.device)
         child = self._siblings.first_child(node)[..., None] + places
         reached = gains + score[..., None]

@@ -22,6 +22,7 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 from transformers import T5ForConditionalGeneration
 
+from podx.bundle.manifest import LIKELY
 from podx.bundle.trie import ROOT, Trie
 from podx.bundle.trie_tables import most_children
 from podx_train.model.wide_softmax import wide_cross_entropy
@@ -40,6 +41,8 @@ LOOK_BACK = 2.0
 """Rise of the decoder's attention score at first, a token back: every token of an item looks at the last item most."""
 SOFT_START = 0.6
 """Factor of the decoder's states at first: how sure a model is that has learned nothing."""
+TINY = 1e-30
+"""Stands for a probability of 0, of which there is no logarithm."""
 
 
 def additive(visible: Tensor) -> Tensor:
@@ -66,6 +69,25 @@ def target_bias(targets: int, length: int, device: torch.device) -> Tensor:
     place = torch.arange(targets * length, device=device)
     same = place[:, None] // length == place[None] // length
     return additive(same & (place[None] <= place[:, None]))[None, None]
+
+
+def under_ceiling(logits: Tensor, before: Tensor, least: float) -> Tensor:
+    """Log-probabilities of an item's last token, of whose n siblings none is likelier than 1/n + ceiling · (1 - 1/n).
+
+    Where the softmax of the logits has a likelier one, it is mixed with even chances until it has not. So a search
+    that knows the tokens before knows how likely the item can be at most, whatever the states are.
+
+    Args:
+        logits: [rows, places], -inf where there is no choice.
+        before: [rows], log-probability of the tokens before. The ceiling is theirs over :data:`LIKELY`, 1 at most.
+        least: the ceiling, where that is lower.
+    """
+    ceiling = (before.exp() / LIKELY).clamp(least, 1.0)[:, None]
+    odds, there = logits.softmax(dim=-1), logits > -torch.inf
+    even = 1 / there.sum(dim=-1, keepdim=True)
+    above = (odds.amax(dim=-1, keepdim=True) - even).clamp(min=TINY)
+    kept = (ceiling * (1 - even) / above).clamp(max=1.0)
+    return (kept * odds + (1 - kept) * even).clamp(min=TINY).log().masked_fill(~there, -torch.inf)
 
 
 @torch.no_grad()
@@ -99,6 +121,7 @@ class SiblingScores(nn.Module):
 
     Args:
         trie: of a catalog in which no item begins another.
+        ceiling: the least, see :func:`under_ceiling`; 1: there is none. Items of one token have none.
 
     Attributes:
         tokens: int64 [items + 1, depth], tokens of each item by number; padded with 0.
@@ -117,10 +140,10 @@ class SiblingScores(nn.Module):
     _child_start: Tensor
     _edge_token: Tensor
 
-    def __init__(self, trie: Trie) -> None:
+    def __init__(self, trie: Trie, ceiling: float = 1.0) -> None:
         super().__init__()
         trie.require_ends_at_leaves()
-        self.depth = trie.depth
+        self.depth, self._ceiling = trie.depth, ceiling
         numbers = np.arange(trie.item_count + 1)
         paths = trie.paths(numbers)  # deepest first, the root where an item is shorter
         lengths = (paths != ROOT).sum(axis=1)
@@ -153,10 +176,10 @@ class SiblingScores(nn.Module):
         Returns:
             float32 [rows], the sum over the item's tokens.
         """
-        total = torch.zeros(len(items), device=states.device)
+        total = before = torch.zeros(len(items), device=states.device)
         for level, rows, node, child in self._steps(items):
-            loss = self._level_losses(states[rows, level], node, child, level, table, smoothing)
-            total = total.index_add(0, rows, loss)
+            gain, loss = self._level_losses(states[rows, level], node, child, level, table, smoothing, before[rows])
+            total, before = total.index_add(0, rows, loss), before.index_add(0, rows, gain)
         return total
 
     def divergences(
@@ -187,21 +210,34 @@ class SiblingScores(nn.Module):
             yield level, rows, self.nodes[items[rows], level], self.nodes[items[rows], level + 1]
 
     def _level_losses(
-        self, states: Tensor, node: Tensor, child: Tensor, level: int, table: Tensor, smoothing: float
-    ) -> Tensor:
+        self, states: Tensor, node: Tensor, child: Tensor, level: int, table: Tensor, smoothing: float, before: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Log-probability of each token, and its loss."""
         if level == 0 and states.device.type == "cpu" and self._widest[0] >= WIDE:
             own = functional.embedding(self._level_tokens_at(0), table)
             loss = wide_cross_entropy(states, own, child - 1)
+            gain = -loss
             if smoothing:
                 loss = loss + smoothing * ((states * own[child - 1]).sum(dim=1) - states @ own.mean(dim=0)).float()
-            return loss
-        logits, target = self.child_logits(states, node, level, table), child - 1 - self._child_start[node]
-        loss = functional.cross_entropy(logits, target, reduction="none")
-        if smoothing:  # torch's own label_smoothing is infinite where a node has fewer children than the widest
-            absent = logits == -torch.inf
-            mean = logits.masked_fill(absent, 0.0).sum(dim=1) / (~absent).sum(dim=1)
-            loss = loss + smoothing * (logits.gather(1, target[:, None])[:, 0] - mean)
-        return loss
+            return gain, loss
+        odds = self.log_odds(states, node, level, table, before)
+        gain = odds.gather(1, (child - 1 - self._child_start[node])[:, None])[:, 0]
+        if not smoothing:
+            return gain, -gain
+        absent = odds == -torch.inf  # torch's own label_smoothing is infinite where there are any
+        mean = odds.masked_fill(absent, 0.0).sum(dim=1) / (~absent).sum(dim=1)
+        return gain, (smoothing - 1) * gain - smoothing * mean
+
+    def log_odds(self, states: Tensor, node: Tensor, level: int, table: Tensor, before: Tensor) -> Tensor:
+        """Log-probabilities of the children of nodes: float32 [rows, widest], -inf where a node has fewer.
+
+        Args:
+            before: [rows], log-probability of the tokens that lead to the node. See :meth:`child_logits` for others.
+        """
+        logits = self.child_logits(states, node, level, table)
+        if self._ceiling < 1 and 0 < level == self.depth - 1:
+            return under_ceiling(logits, before, self._ceiling)
+        return functional.log_softmax(logits, dim=-1)
 
     def child_logits(self, states: Tensor, node: Tensor, level: int, table: Tensor) -> Tensor:
         """Logits of the children of nodes, in their order: float32 [rows, widest], -inf where a node has fewer.

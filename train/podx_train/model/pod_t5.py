@@ -123,7 +123,7 @@ class PodT5(nn.Module):
             CatalogError: an item begins another.
         """
         if self.config.one_pass:
-            self.siblings = SiblingScores(trie).to(self.prompts.device)
+            self.siblings = SiblingScores(trie, self.config.ceiling).to(self.prompts.device)
 
     def encode(self, batch: ModelBatch) -> tuple[Tensor, Tensor]:
         """Encoder output with the prompt vectors in front.

@@ -196,6 +196,7 @@ def new_model(
         adapter=options.adapter,
         lora_rank=options.lora_rank,
         one_pass=options.one_pass,
+        ceiling=options.ceiling,
         **user_fields(options, dataset, t5.d_model),
     )
     torch.manual_seed(options.seed)
