@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 
@@ -119,9 +121,16 @@ class Snapshot:
 
         def run(rows: Sequence[int]) -> list[list[Hypothesis]]:
             batch = self.requests.inputs.collate([records[row] for row in rows])
-            memory = self.model.encode(batch, self.requests.lookup.task_id(task))
-            stepper = self.model.text_stepper(memory, batch.size, only)
-            return TextSearch(stepper, batch.size, options, start, eos).run()
+            parts = self.model.parts(self.model.encode(batch, self.requests.lookup.task_id(task)), batch.size)
+
+            def answer(memory: Mapping[str, Any], users: int) -> list[list[Hypothesis]]:
+                stepper = self.model.text_stepper(memory, users, only, alone=len(parts) > 1)
+                return TextSearch(stepper, users, options, start, eos).run()
+
+            if len(parts) == 1:
+                return answer(*parts[0])
+            with ThreadPoolExecutor(len(parts)) as threads:
+                return [texts for part in threads.map(answer, *zip(*parts, strict=True)) for texts in part]
 
         return in_batches(records, batch_size, run)
 

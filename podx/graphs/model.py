@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
@@ -36,6 +37,10 @@ from podx.text.inputs import UNKNOWN_USER, Batch, pad_rows
 TEXT_DECODERS = (sig.TEXT_DECODER_FILE, sig.EXPLANATION_DECODER_FILE)
 SPINNING = (sig.RECOMMEND_FILE, sig.EXACT_FILE, sig.NUMBERS_FILE, *TEXT_DECODERS)
 """Graphs that do nearly all the work of an answer."""
+
+
+LEAST_USERS = 4
+"""Of a part of a batch of texts."""
 
 
 class GraphStepper:
@@ -144,10 +149,12 @@ class _Graphs:
         self._bundle, self._options = bundle, options
         self.held: HeldFiles | None = None
 
-    def open(self, name: str) -> GraphSession:
-        """A session of a graph file, see :meth:`GraphModel.session`."""
+    def open(self, graph: tuple[str, bool]) -> GraphSession:
+        """A session of a graph file, see :meth:`GraphModel.session`; one thread alone, or as many as there are."""
+        name, alone = graph
         spin = name in SPINNING if self._options.spin is None else self._options.spin
-        session = GraphSession(self._bundle.file(name), replace(self._options, spin=spin), self.held)
+        options = replace(self._options, spin=spin, threads=1 if alone else self._options.threads)
+        session = GraphSession(self._bundle.file(name), options, self.held)
         if name in TEXT_DECODERS and sig.WRITTEN not in session.inputs:
             raise BundleError(f"{name} is of an earlier podx, which laid out the cache otherwise: export it again")
         return session
@@ -195,14 +202,14 @@ class GraphModel:
         self._graphs.held = self._bundle.held
         self._cuda_graph = self._graphs.for_cuda_graphs()
 
-    def session(self, name: str) -> GraphSession:
-        """The session of a graph file.
+    def session(self, name: str, alone: bool = False) -> GraphSession:
+        """The session of a graph file. ``alone``: one that runs in the caller's thread only.
 
         Raises:
             BundleError: the bundle has no such graph, or ONNX Runtime cannot load it.
             DeviceError: ONNX Runtime fell back to another device.
         """
-        return self._sessions[name]
+        return self._sessions[name, alone]
 
     def encode(self, batch: Batch, task_id: int) -> dict[str, Any]:
         """Memory of a batch: mask and cross-attention K and V of every decoder layer, on the device."""
@@ -256,9 +263,23 @@ class GraphModel:
             able.insert(0, sig.EXPLANATION_DECODER_FILE)
         return next(name for name in able if name in self._bundle.manifest.files)
 
-    def text_stepper(self, memory: Mapping[str, Any], batch: int, explanations_only: bool) -> TextStepper:
+    def parts(self, memory: Mapping[str, Any], users: int) -> list[tuple[Mapping[str, Any], int]]:
+        """A batch of texts as one or several, each with its memory and its users, that one thread each answers alone.
+
+        Threads that divide every operator among them wait for one another, some hundred times a step.
+        """
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        threads = self._options.threads or cores
+        if threads == 1 or self.device != CPU or users < LEAST_USERS * threads:
+            return [(memory, users)]
+        parts = np.array_split(np.arange(users), threads)
+        return [({name: select_rows(value, part, CPU) for name, value in memory.items()}, len(part)) for part in parts]
+
+    def text_stepper(
+        self, memory: Mapping[str, Any], batch: int, explanations_only: bool, alone: bool = False
+    ) -> TextStepper:
         """A stepper over this memory that gives the best tokens, see :meth:`text_graph`."""
         name = self.text_graph(explanations_only)
         if name == sig.DECODER_FILE:
             return WholeRows(self.stepper(memory, batch, None), batch)
-        return GraphTextStepper(self.session(name), self._bundle.manifest.shape, memory, batch)
+        return GraphTextStepper(self.session(name, alone), self._bundle.manifest.shape, memory, batch)

@@ -125,3 +125,14 @@ def test_texts_in_int8_do_not_depend_on_the_batch(rounded_bundle: Path) -> None:
     together, alone = recommender.explain_batch(requests), [recommender.explain(r.user, r.item) for r in requests]
     assert [answer.text for answer in together] == [answer.text for answer in alone]
     np.testing.assert_allclose([a.score for a in alone], [a.score for a in together], atol=1e-4)
+
+
+@pytest.mark.parametrize(("threads", "users", "parts"), [(2, 9, 2), (2, 7, 1), (1, 9, 1)])
+def test_a_batch_is_divided_among_threads(trained_bundle: Path, threads: int, users: int, parts: int) -> None:
+    divided, whole = podx.load(trained_bundle, threads=threads), podx.load(trained_bundle, threads=1)
+    memory = {"memory_mask": divided._snapshot.model.session(sig.DECODER_FILE).to_device(np.zeros((users, 1)))}
+    assert len(divided._snapshot.model.parts(memory, users)) == parts
+    requests = [podx.ExplainRequest(f"user-{n}", f"item-{n}") for n in range(users)]
+    texts, expected = divided.explain_batch(requests), whole.explain_batch(requests, batch_size=1)
+    assert [answer.text for answer in texts] == [answer.text for answer in expected]
+    np.testing.assert_allclose([a.score for a in texts], [a.score for a in expected], atol=1e-5)

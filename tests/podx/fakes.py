@@ -100,6 +100,8 @@ class HashStepper:
 class FakeGraphModel:
     """In place of :class:`podx.graphs.model.GraphModel`: what an input encodes to does not depend on its batch."""
 
+    divided = 1
+
     def __init__(self, bundle: Bundle, options: SessionOptions) -> None:
         self._vocabulary = np.arange(bundle.tokenizer.vocab_size)
         self.device = options.device
@@ -108,6 +110,10 @@ class FakeGraphModel:
 
     def open(self, names: Collection[str]) -> None:
         self.opened.update(names)
+
+    def parts(self, memory: Mapping[str, SeedArray], users: int) -> list[tuple[Mapping[str, SeedArray], int]]:
+        seeds = np.array_split(memory["seeds"], self.divided)
+        return [({"seeds": part}, len(part)) for part in seeds]
 
     def encode(self, batch: Batch, task_id: int) -> dict[str, SeedArray]:
         self.shapes.append((batch.size, batch.input_ids.shape[1]))
@@ -120,7 +126,9 @@ class FakeGraphModel:
     def text_graph(self, explanations_only: bool) -> str:
         return DECODER_FILE
 
-    def text_stepper(self, memory: Mapping[str, SeedArray], batch: int, explanations_only: bool) -> WholeRows:
+    def text_stepper(
+        self, memory: Mapping[str, SeedArray], batch: int, explanations_only: bool, alone: bool = False
+    ) -> WholeRows:
         return WholeRows(self.stepper(memory, batch, None), batch)
 
 

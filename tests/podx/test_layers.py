@@ -46,9 +46,9 @@ SERVER_LINES = 1_450
 """``podx serve``: routes of two protocols, limits, keys, metrics, its end."""
 CAMPAIGN_LINES = 1_080
 """Nine campaigns that drive ``podx serve`` from outside, in place of 314 lines that timed ``podx.Batcher`` within."""
-TEXT_LINES = 360
-"""Step graphs of texts that give the best tokens and keep a row of the cache for each beam, and which tokens
-explanations are made of."""
+TEXT_LINES = 390
+"""Step graphs of texts that give the best tokens and keep a row of the cache for each beam, which tokens explanations
+are made of, and batches divided among threads."""
 SCORE_LINES = 830
 """Added by lists for everybody: podx score, its users, its parts, three engines, and going on."""
 LAYOUT_LINES = 1_440

@@ -23,7 +23,7 @@ from podx.snapshot import TRIAL_USERS
 from podx.text.inputs import InputEncoder
 from podx.text.templates import Task
 from tests.podx.bundles import ITEM_IDS, ITEMS, MAX_HISTORY, USER_IDS, WHOLE_WORD_ROWS, stored_histories, write_bundle
-from tests.podx.fakes import PathModel, input_seeds
+from tests.podx.fakes import FakeGraphModel, PathModel, input_seeds
 from tests.podx.references import exhaustive
 
 USER = USER_IDS[1]
@@ -129,6 +129,13 @@ def test_scores_over_the_whole_vocabulary_are_lower(rec: Recommender) -> None:
     narrow = rec.recommend(USER, HISTORY)
     assert len(wide) == len(narrow) == 10
     assert wide[0].score < narrow[0].score < 0
+
+
+def test_texts_of_a_divided_batch_come_in_order(rec: Recommender, monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = [ExplainRequest(USER, item) for item in ITEM_IDS[:5]]
+    whole = rec.explain_batch(pairs, SHORT_TEXT)
+    monkeypatch.setattr(FakeGraphModel, "divided", 3)
+    assert rec.explain_batch(pairs, SHORT_TEXT) == whole
 
 
 def test_explain_gives_the_best_sentence(rec: Recommender) -> None:
