@@ -47,8 +47,8 @@ measure topn one data "100 candidates, a token an item" --tasks topn --engines $
 # explanations: int8 first, over the tokens of the training's explanations (few in this world) and over all
 for batch in 1 32; do
     podx bench "$runs/told-int8" --variant fp32="$runs/told-fp32" --checkpoint "$runs/told" --data "$runs/world" \
-        --tasks explanation --engines encode-once,podx,podx-vocabulary,podx-fp32,ctranslate2,ctranslate2-int8 --spin \
-        --no-accuracy --rounds 2 --batch-sizes $batch --speed-users $((batch > 6 ? batch : 6)) \
+        --tasks explanation --engines encode-once,encode-once-unfused,podx,podx-vocabulary,podx-fp32,ctranslate2,ctranslate2-int8 \
+        --spin --no-accuracy --rounds 2 --batch-sizes $batch --speed-users $((batch > 6 ? batch : 6)) \
         --out "$results/explanations-$batch" --label "explanations, batches of $batch"
 done
 measure student student coded "three codes, two decoder layers" --engines podx,podx-int8 --batch-sizes 1,32 --speed-users 64
