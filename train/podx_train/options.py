@@ -69,7 +69,7 @@ _ONE_PASS: Mapping[str, Any] = {
     "epochs": 60,
     "validation_users": 5000,
 }
-_CODES: Mapping[str, Any] = {"layer_init": COPY, "label_smoothing": 0.35, "ceiling": 0.15}
+_CODES: Mapping[str, Any] = {"layer_init": COPY, "label_smoothing": 0.35, "ceiling": 0.2}
 RECIPES: Mapping[str, Mapping[str, Any]] = {FAST: _ONE_PASS, PAPER: {}, LARGE_CATALOG: {**_ONE_PASS, **_CODES}}
 """What each recipe sets of :class:`TrainOptions`; that of the paper is their defaults."""
 RECIPE_SOURCES: Mapping[str, Mapping[str, Any]] = {
