@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from podx.bundle import signature as sig
-from podx_export.blocks.graph import BLOCKS_OPSET, INT8, GraphBuilder
+from podx_export.blocks.graph import INT8, GraphBuilder
 from podx_export.blocks.integer import integer_output
 from podx_export.blocks.layers import add_and_norm, additive_mask, attention, embed, feed_forward, linear, rms_norm
 from podx_export.blocks.rows import Grid, InPlace, Rows
@@ -103,7 +103,7 @@ def build_text_decoder(
         only: tokens that are scored, ascending, int64 [tokens]; None: all.
     """
     name = "decoder_text" if only is None else "decoder_explanations"
-    graph = GraphBuilder(name, weights, precision, BLOCKS_OPSET)
+    graph = GraphBuilder(name, weights, precision, row_axis=2)
     tokens, distance, copied, written, wanted = (graph.input(spec) for spec in sig.text_step_inputs())
     memory = [graph.input(spec) for spec in sig.memory_tensors(model.shape)]
     cache = [graph.input(spec) for spec in sig.text_cache(model.shape)]
@@ -223,7 +223,7 @@ def _logits(graph: GraphBuilder, final: str, name: str, table: Float32Array) -> 
         if graph.precision == INT8:
             return integer_output(graph, final, name, table)
         weight = graph.to_float32(graph.float_weight(name, table))
-        if not graph.by_blocks:
+        if graph.row_axis == 1:
             return graph.make("Gemm", final, weight, transB=1)
         grid = Grid.of(graph, final)  # Gemm takes matrices alone
         return grid.spread(graph, graph.make("Gemm", grid.pack(graph, final), weight, transB=1))

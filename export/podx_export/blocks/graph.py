@@ -39,12 +39,16 @@ _ELEMENT_TYPES = {"int64": INT64, "float32": FLOAT, "bool": BOOL}
 
 
 class GraphBuilder:
-    """Collects nodes and weights of one graph. Values are referred to by name (``str``)."""
+    """Collects nodes and weights of one graph. Values are referred to by name (``str``).
 
-    def __init__(self, name: str, weights: WeightStore, precision: str = FP32, opset: int = OPSET) -> None:
-        self.name, self.precision, self.opset = name, precision, opset
+    ``row_axis``: the last of the rows that dense layers read.
+    """
+
+    def __init__(self, name: str, weights: WeightStore, precision: str = FP32, row_axis: int = 1) -> None:
+        self.name, self.precision, self.row_axis = name, precision, row_axis
+        self.opset = BLOCKS_OPSET if precision == INT8 else OPSET
         self.rounded: dict[str, tuple[str, str]] = {}  # to 8 bits: rows and their scales (podx_export.blocks.integer)
-        self.zeros = ""  # of such rows
+        self.zeros = ""  # of such rows, until others come
         self._half: dict[str, str] = {}
         self._weights = weights
         self._nodes: list[onnx.NodeProto] = []
@@ -154,11 +158,6 @@ class GraphBuilder:
         return self.op(operator, inputs, domain=MICROSOFT, **attributes)[0]
 
     @property
-    def by_blocks(self) -> bool:
-        """Whether QuantizeLinear takes a scale for each row of any layout."""
-        return self.opset >= BLOCKS_OPSET
-
-    @property
     def is_half(self) -> bool:
         """Whether matrix products and attention take 16 bits."""
         return self.precision in HALF_TYPES
@@ -245,7 +244,7 @@ class GraphBuilder:
         return helper.make_model(
             graph,
             opset_imports=opsets,
-            ir_version=BLOCKS_IR_VERSION if self.by_blocks else IR_VERSION,
+            ir_version=BLOCKS_IR_VERSION if self.opset == BLOCKS_OPSET else IR_VERSION,
             producer_name="podx",
         )
 

@@ -1,15 +1,15 @@
 """Products of 8-bit integers, of rows that are rounded as they come.
 
-Each row is rounded by its own range, so its result depends on no other row. ONNX Runtime's product takes one scale for
-all rows; that of each row is multiplied in afterwards:
+Each row is rounded by its own range, so its result depends on no other row. ONNX Runtime's product multiplies its result
+by whatever scale it is given, and so by one for each row:
 
-    x [rows, in] ──┬── largest magnitude ── scale [rows] ─────────────────────────┐
-                   └── QuantizeLinear by row ── MatMulIntegerToFloat, weights ──(×)── [rows, out]
+    x [rows, in] ──┬── largest magnitude ── scale [rows, 1] ───────┬────────────────────┐
+                   └───────────────────────────────────── QuantizeLinear ── MatMulIntegerToFloat, weights ── [rows, out]
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -28,7 +28,7 @@ ANY_SCALE = 1e38
 class RoundedRows:
     """``values``: uint8 [rows, in]; ``scale``: float32 [rows, 1], a step of each row; ``zero``: see ZERO.
 
-    Graphs of :data:`~podx_export.blocks.graph.BLOCKS_OPSET` have rows of any layout, [..., in], and at least one.
+    Rows lie as attention has them in graphs that have them so: [..., in].
     """
 
     values: str
@@ -44,9 +44,9 @@ def _signed_rows(graph: GraphBuilder, x: str, width: int) -> RoundedRows:
     zero = graph.weight("zero.signed", np.array(ZERO, dtype=np.uint8))
     if x not in graph.rounded:
         scale = _scale(graph, _largest(graph, graph.make("Abs", x)), 255 - ZERO)
-        if not (graph.by_blocks and graph.zeros):  # of blocks all products have the same rows
-            graph.zeros = graph.make("QuantizeLinear", scale, graph.float_scalar(ANY_SCALE), zero)  # one for each row
-        graph.rounded[x] = _round(graph, x, width, scale, graph.zeros), _column(graph, scale)
+        if not graph.zeros:  # one for each row
+            graph.zeros = graph.make("QuantizeLinear", scale, graph.float_scalar(ANY_SCALE), zero)
+        graph.rounded[x] = _round(graph, x, width, scale, graph.zeros), scale
     return RoundedRows(*graph.rounded[x], zero)
 
 
@@ -54,17 +54,12 @@ def _relu_rows(graph: GraphBuilder, x: str, width: int) -> RoundedRows:
     """The same after a Relu, which needs no operator: rounding to unsigned integers makes zeros of negative values."""
     scale = _scale(graph, graph.make("Relu", _largest(graph, x)), 255)
     zero = graph.weight("zero.relu", np.array(0, dtype=np.uint8))
-    return RoundedRows(_round(graph, x, width, scale), _column(graph, scale), zero)
+    return RoundedRows(_round(graph, x, width, scale), scale, zero)
 
 
 def _largest(graph: GraphBuilder, x: str) -> str:
-    """Largest value of each row, [rows], of blocks [..., 1].
-
-    ONNX Runtime's reductions leave a tensor without rows in its old shape.
-    """
-    if graph.by_blocks:
-        return graph.reduce("ReduceMax", x, axis=-1, keepdims=1)
-    return graph.reshape(graph.reduce("ReduceMax", x, axis=1, keepdims=0), -1)
+    """Largest value of each row, [..., 1]. The axis is no -1, by which ONNX Runtime does not reduce what has no rows."""
+    return graph.reduce("ReduceMax", x, axis=graph.row_axis, keepdims=1)
 
 
 def _scale(graph: GraphBuilder, largest: str, steps: int) -> str:
@@ -73,18 +68,12 @@ def _scale(graph: GraphBuilder, largest: str, steps: int) -> str:
 
 def _round(graph: GraphBuilder, x: str, width: int, scale: str, *zeros: str) -> str:
     """Each row by its own scale, and zero if one is given."""
-    layout = {"axis": -1, "block_size": width} if graph.by_blocks else {"axis": 0}
-    return graph.make("QuantizeLinear", x, scale, *zeros, **layout)
-
-
-def _column(graph: GraphBuilder, scale: str) -> str:
-    return scale if graph.by_blocks else graph.unsqueeze(scale, 1)
+    return graph.make("QuantizeLinear", x, scale, *zeros, axis=-1, block_size=width)
 
 
 def integer_linear(graph: GraphBuilder, x: str, name: str, weight: Float32Array) -> str:
     """``x @ weight``: [rows, in] → [rows, out]."""
-    rows = _signed_rows(graph, x, len(weight))
-    return graph.make("Mul", _unscaled(graph, rows, name, weight), rows.scale)
+    return _by_weight(graph, _signed_rows(graph, x, len(weight)), name, weight)
 
 
 def folded_linear(graph: GraphBuilder, x: str, name: str, weight: Float32Array) -> str:
@@ -102,13 +91,14 @@ def integer_relu_feed_forward(
     The scales of ``x`` go round the Relu, for relu(s · y) = s · relu(y), and are multiplied in at the end.
     """
     rows = _signed_rows(graph, x, len(inner))
-    hidden = _relu_rows(graph, _unscaled(graph, rows, f"{prefix}.inner", inner), len(outer))
-    product = _unscaled(graph, hidden, f"{prefix}.outer", outer)
-    return graph.make("Mul", product, graph.make("Mul", rows.scale, hidden.scale))
+    unscaled = _by_weight(graph, replace(rows, scale=graph.float_scalar(1.0)), f"{prefix}.inner", inner)
+    hidden = _relu_rows(graph, unscaled, len(outer))
+    scale = graph.make("Mul", rows.scale, hidden.scale)
+    return _by_weight(graph, replace(hidden, scale=scale), f"{prefix}.outer", outer)
 
 
-def _unscaled(graph: GraphBuilder, rows: RoundedRows, name: str, weight: Float32Array) -> str:
-    """``rows @ weight`` without the scales of the rows, float32 [rows, out]."""
+def _by_weight(graph: GraphBuilder, rows: RoundedRows, name: str, weight: Float32Array) -> str:
+    """``rows @ weight``, float32 [rows, out]."""
     quantized = quantize_columns(weight)
     values, scale = graph.weight(f"{name}.int8", quantized.values), graph.weight(f"{name}.scale", quantized.scale)
     return _product(graph, rows, values, scale)
@@ -125,8 +115,7 @@ def integer_output(graph: GraphBuilder, x: str, name: str, table: Float32Array, 
     if only is not None:
         half, scale, zeros = (graph.make("Gather", part, only) for part in (half, scale, zeros))
     values = graph.make("QuantizeLinear", graph.cast(half, FLOAT), scale, zeros, axis=0)
-    rows = _signed_rows(graph, x, table.shape[1])
-    return graph.make("Mul", _product(graph, rows, graph.transpose(values, 1, 0), scale), rows.scale)
+    return _product(graph, _signed_rows(graph, x, table.shape[1]), graph.transpose(values, 1, 0), scale)
 
 
 def half_table(graph: GraphBuilder, name: str, table: Float32Array) -> str:
@@ -135,4 +124,4 @@ def half_table(graph: GraphBuilder, name: str, table: Float32Array) -> str:
 
 
 def _product(graph: GraphBuilder, rows: RoundedRows, values: str, scale: str) -> str:
-    return graph.fused("MatMulIntegerToFloat", rows.values, values, graph.float_scalar(1.0), scale, rows.zero)
+    return graph.fused("MatMulIntegerToFloat", rows.values, values, rows.scale, scale, rows.zero)

@@ -236,7 +236,7 @@ class Groups:
         group, order = graph.op("TopK", [group, size], outputs=2, largest=0)
         first = graph.make("CumSum", count, graph.int_scalar(0), exclusive=1)
         some = graph.concat([count, graph.ints(1)], axis=0)
-        most = graph.make("ReduceMax", some, axes=[0], keepdims=1)
+        most = graph.reduce("ReduceMax", some, 0, keepdims=1)
         number = graph.make("Sub", graph.arange(size), graph.make("Gather", first, group))
         place = graph.make("Add", graph.make("Mul", group, most), number)
         place = graph.make("ScatterElements", place, order, place, axis=0)

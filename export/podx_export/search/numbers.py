@@ -116,7 +116,7 @@ class _Words:
         """Which rows have a history, bool [batch, 1]. The user's column keeps the list from being empty."""
         graph = self._graph
         none = graph.make("Mul", self._user, graph.int_scalar(0))
-        longest = graph.make("ReduceMax", graph.concat([none, sig.HISTORY], axis=1), axes=[1], keepdims=1)
+        longest = graph.reduce("ReduceMax", graph.concat([none, sig.HISTORY], axis=1), 1, keepdims=1)
         return self._is_number(longest)
 
     def _tokens(self, words: str) -> list[str]:
@@ -131,7 +131,7 @@ class _Words:
         whole_word = graph.make("Mul", graph.make("CumSum", is_id, one), is_id)
 
         total = graph.make("Gather", ends, graph.ints(-1), axis=1)
-        position = graph.arange(graph.make("ReduceMax", total, axes=[0], keepdims=0))
+        position = graph.arange(graph.reduce("ReduceMax", total, 0, keepdims=0))
         mask = graph.cast(graph.make("Less", position, total), INT64)
         passed = graph.make("LessOrEqual", graph.unsqueeze(ends, 1), graph.unsqueeze(position, 1))
         at = graph.sum(graph.cast(passed, INT64), -1)

@@ -269,6 +269,7 @@ class _Decoder:
     def first(self, hidden: str) -> tuple[str, Rows]:
         """One beam per user: embedded tokens [batch, d] → states, and how they are laid out."""
         graph, rows = self._graph, SingleBeam()
+        graph.zeros = ""
         self._row = self._attention.start(graph, graph.dimension(hidden, 0))
         tokens = TokenRows.of(graph, self._model, hidden, query=False, alone=self._attention.alone)
         return self._run(tokens, rows, graph.ints(1)), rows
@@ -290,6 +291,7 @@ class _Decoder:
     def follow(self, beams: Beams) -> BeamRows:
         """How the beams of the next step are laid out."""
         graph = self._graph
+        graph.zeros = ""
         alive = graph.make("GreaterOrEqual", beams.node, graph.int_scalar(0))
         rows: BeamRows = AllRows.of(graph, alive, DEFAULT_BEAMS) if self._cuda_graph else LiveRows.of(graph, alive)
         parent = graph.make("GatherElements", self._row, beams.parent, axis=1)

@@ -192,7 +192,7 @@ class TrieSearch:
         score = graph.make("Where", accepted, final, forbidden)
         item = graph.make("Where", accepted, best.item, graph.int_scalar(0))
         refused = graph.make("And", best.ends, graph.make("Not", accepted))
-        lost = graph.make("ReduceMax", graph.make("Where", refused, final, forbidden), axes=[1], keepdims=0)
+        lost = graph.reduce("ReduceMax", graph.make("Where", refused, final, forbidden), 1, keepdims=0)
         answers = self._merged(answers, score, item)
         return Answers(answers.items, answers.scores, graph.make("Max", answers.dropped, lost))
 
@@ -242,7 +242,7 @@ class TrieSearch:
         if not self._narrow:
             return self._inputs.beams
         graph = self._graph
-        width = graph.make("ReduceMax", graph.sum(graph.cast(alive, INT64), 1), axes=[0], keepdims=1)
+        width = graph.reduce("ReduceMax", graph.sum(graph.cast(alive, INT64), 1), 0, keepdims=1)
         return graph.make("Max", width, least_rows(graph))
 
     def exact(self, answers: Answers) -> str:
