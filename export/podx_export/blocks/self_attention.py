@@ -129,20 +129,17 @@ class Position:
     """The rows of a step of :class:`PathAttention`, from which another step may follow.
 
     Attributes:
-        path: int64 [rows, step], rows of the table that each saw; nothing in step 0.
-        row: int64 [rows, 1], its own row of the table.
+        path: int64 [rows, step + 1], rows of the table that each saw, its own last.
         step: number of the step.
     """
 
     path: str
-    row: str
     step: int
 
     @classmethod
     def joined(cls, graph: GraphBuilder, parts: Sequence[Position]) -> Position:
         """Rows of the same step, one part after another."""
-        path, row = (graph.concat([getattr(part, name) for part in parts], axis=0) for name in ("path", "row"))
-        return cls(path, row, parts[0].step)
+        return cls(graph.concat([part.path for part in parts], axis=0), parts[0].step)
 
 
 class PathAttention:
@@ -160,9 +157,8 @@ class PathAttention:
 
     def __init__(self, model: SourceModel, last: int) -> None:
         self._model, self._last, self.alone = model, last, last == 0
-        self._keys: dict[int, str] = {}
-        self._values: dict[int, str] = {}
-        self.position = Position("", "", 0)
+        self._tables: dict[int, list[str]] = {}
+        self.position = Position("", 0)
         self._table_rows = ""
 
     @property
@@ -173,48 +169,41 @@ class PathAttention:
     def start(self, graph: GraphBuilder, batch: str) -> str:
         """First step, one row per user; ``batch`` int64 [1]. → each user's row, int64 [batch, 1]."""
         row = graph.unsqueeze(graph.arange(batch), 1)
-        self.position, self._table_rows = Position("", row, 0), batch
+        self.position, self._table_rows = Position(row, 0), batch
         return row
 
     def follow(self, graph: GraphBuilder, parent: str) -> None:
         """Next step: row ``parent`` (int64 [rows], among the rows of the position) is what each row continues."""
-        path, row, step = self.position.path, self.position.row, self.position.step + 1
-        before = graph.concat([path, row], axis=1) if path else row
         count = graph.make("Shape", parent)
         row = graph.unsqueeze(graph.make("Add", graph.arange(count), self._table_rows), 1)
-        self.position = Position(graph.make("Gather", before, parent), row, step)
-        if step < self._last:
+        before = graph.make("Gather", self.position.path, parent)
+        self.position = Position(graph.concat([before, row], axis=1), self.position.step + 1)
+        if self.position.step < self._last:
             self._table_rows = graph.make("Add", self._table_rows, count)
 
     def mix(self, graph: GraphBuilder, layer: int, query: str, key: str, value: str) -> str:
         """See :class:`SelfAttention`."""
-        key, value = graph.to_float32(key), graph.to_float32(value)
-        mixed = value if self.position.step == 0 else self._attend(graph, layer, graph.to_float32(query), key, value)
+        rows = [graph.to_float32(part) for part in (key, value)]
+        if layer in self._tables:
+            rows = [graph.concat(parts, axis=0) for parts in zip(self._tables[layer], rows, strict=True)]
         if self.position.step < self._last:
-            for table, rows in ((self._keys, key), (self._values, value)):
-                table[layer] = graph.concat([table[layer], rows], axis=0) if layer in table else rows
-        return mixed
+            self._tables[layer] = rows
+        return rows[1] if self.position.step == 0 else self._attend(graph, graph.to_float32(query), *rows)
 
-    def _attend(self, graph: GraphBuilder, layer: int, query: str, key: str, value: str) -> str:
-        """Rows of heads·head_dim → the same.
+    def _attend(self, graph: GraphBuilder, query: str, *tables: str) -> str:
+        """Rows of heads·head_dim, and all rows of keys and of values → the same.
 
         Sums keep their axis: ONNX Runtime leaves a tensor without rows in its old shape, which then still fits.
         """
         heads, head_dim = self._model.shape.heads, self._model.shape.head_dim
         keys, values = (
-            graph.reshape(self._with_earlier(graph, table[layer], row), 0, 0, heads, head_dim)
-            for table, row in ((self._keys, key), (self._values, value))
+            graph.reshape(graph.make("Gather", table, self.position.path), 0, 0, heads, head_dim) for table in tables
         )
         products = graph.make("Mul", graph.reshape(query, 0, 1, heads, head_dim), keys)
         scores = graph.make("ReduceSum", products, graph.ints(3), keepdims=1)
         weights = graph.make("Softmax", graph.make("Add", scores, self._position_bias(graph)), axis=1)
         mixed = graph.sum(graph.make("Mul", values, weights), 1)
         return graph.reshape(mixed, 0, heads * head_dim)
-
-    def _with_earlier(self, graph: GraphBuilder, table: str, row: str) -> str:
-        """Rows on the path, then the row itself: [rows, steps, heads·head_dim]."""
-        earlier = graph.make("Gather", table, self.position.path)
-        return graph.concat([earlier, graph.unsqueeze(row, 1)], axis=1)
 
     def _position_bias(self, graph: GraphBuilder) -> str:
         """[steps, heads, 1]; the first key of a path lies furthest back."""

@@ -281,11 +281,11 @@ class _Decoder:
 
     def resume(self, marks: Sequence[_Mark]) -> None:
         """Stand where it stood after some steps of the same number: what follows continues the beams of them all."""
-        graph, rows, before = self._graph, [marks[0].row], self._graph.dimension(marks[0].position.row, 0)
+        graph, rows, before = self._graph, [marks[0].row], self._graph.dimension(marks[0].position.path, 0)
         self._attention.position = Position.joined(graph, [mark.position for mark in marks])
         for mark in marks[1:]:
             rows.append(graph.make("Add", mark.row, before))
-            before = graph.make("Add", before, graph.dimension(mark.position.row, 0))
+            before = graph.make("Add", before, graph.dimension(mark.position.path, 0))
         self._row, self._resumed = graph.concat(rows, axis=1), True
 
     def follow(self, beams: Beams) -> BeamRows:
