@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from podx.bundle import signature as sig
 from podx.errors import BundleError, ConfigError, DependencyError, DeviceError
+from podx.graphs.huge_pages import in_huge_pages
 
 try:
     import onnxruntime as ort
@@ -139,7 +140,8 @@ def _open(
             list(beside), list(beside.values()), list(map(len, beside.values()))
         )
     try:
-        session = ort.InferenceSession(graph, settings, providers=[(provider, provider_options)])
+        with in_huge_pages():
+            session = ort.InferenceSession(graph, settings, providers=[(provider, provider_options)])
     except _LOAD_ERRORS as error:
         raise BundleError(f"ONNX Runtime cannot load {path}: {error}") from error
     if session.get_providers()[0] != provider:
