@@ -1,7 +1,7 @@
 """Products of 8-bit integers, of rows that are rounded as they come.
 
-Each row is rounded by its own range, so its result depends on no other row. ONNX Runtime's product multiplies its result
-by whatever scale it is given, and so by one for each row:
+Each row is rounded by its own range, so its result depends on no other row. ONNX Runtime's product takes a column of
+scales, by which it multiplies the rows of its result:
 
     x [rows, in] ──┬── largest magnitude ── scale [rows, 1] ───────┬────────────────────┐
                    └───────────────────────────────────── QuantizeLinear ── MatMulIntegerToFloat, weights ── [rows, out]
@@ -58,7 +58,7 @@ def _relu_rows(graph: GraphBuilder, x: str, width: int) -> RoundedRows:
 
 
 def _largest(graph: GraphBuilder, x: str) -> str:
-    """Largest value of each row, [..., 1]. The axis is no -1, by which ONNX Runtime does not reduce what has no rows."""
+    """Largest value of each row, [..., 1]. The axis is not -1: along that ONNX Runtime reduces nothing without rows."""
     return graph.reduce("ReduceMax", x, axis=graph.row_axis, keepdims=1)
 
 

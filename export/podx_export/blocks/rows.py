@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from podx.bundle.signature import LEAST_ROWS
-from podx_export.blocks.graph import FLOAT, INT64, GraphBuilder
+from podx_export.blocks.graph import FLOAT, INT8, INT64, GraphBuilder
 
 BLOCK = 32
 """Rows of a block of :class:`BlockRows`."""
@@ -148,8 +148,9 @@ class LiveRows:
         (by default as :data:`podx.bundle.signature.LEAST_ROWS` says), the first place has it.
         """
         kept = graph.reshape(graph.cast(alive, INT64), -1)
-        asked = graph.make("Less", graph.arange(graph.dimension(kept, 0)), least or least_rows(graph))
-        kept = graph.make("Max", kept, graph.cast(asked, INT64))
+        if least or graph.precision != INT8:  # which is for CPUs
+            asked = graph.make("Less", graph.arange(graph.dimension(kept, 0)), least or least_rows(graph))
+            kept = graph.make("Max", kept, graph.cast(asked, INT64))
         beam = graph.reshape(graph.make("NonZero", kept), -1)
         place = graph.make("Sub", graph.make("CumSum", kept, graph.int_scalar(0)), graph.int_scalar(1))
         row = graph.make("Mul", place, kept)  # row 0 for the dead

@@ -12,6 +12,7 @@ candidate uses.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -21,6 +22,9 @@ from podx_export.blocks.graph import FLOAT, INT64, GraphBuilder
 
 FORBIDDEN = -np.inf
 """Score of a candidate that must not be chosen."""
+
+NOWHERE = -2
+"""Node that no beam is at, not even a dead one."""
 
 
 @dataclass(frozen=True)
@@ -51,15 +55,27 @@ class ItemFilter:
         with graph.scope("item_filter"):
             padding = graph.int_scalar(sig.NO_NUMBER)  # ONNX Runtime reduces empty tensors to a wrong shape
             excluded, allowed = (graph.widened(items, padding) for items in (excluded, allowed))
-            self._excluded = self._distinct(self._known(excluded))
-            self._excluded_paths = self._paths(self._excluded)
-            self._exhausted = [self._is_exhausted(nodes) for nodes in self._excluded_paths]
+            distinct = self._distinct(self._known(excluded))
             named = graph.make("Not", graph.make("Equal", allowed, graph.int_scalar(sig.NO_NUMBER)))
-            self._restricted = graph.make("Greater", self._count(named, -1), graph.float_scalar(0.0))
+            restricted = graph.unsqueeze(graph.make("Greater", self._count(named, -1), graph.float_scalar(0.0)), 1)
             usable = self._known(allowed)
-            denied = self._any_equal(usable, self._excluded)
-            self._allowed = graph.make("Where", denied, graph.int_scalar(0), usable)
-            self._allowed_paths = self._paths(self._allowed)
+            usable = graph.make("Where", self._any_equal(usable, distinct), graph.int_scalar(0), usable)
+            self._items = graph.concat([distinct, usable], axis=1)  # no item is in both
+            count = graph.dimension(distinct, 1)
+            opens = graph.make("GreaterOrEqual", graph.arange(graph.dimension(self._items, 1)), count)
+            self._sign = self._either(opens, 1.0, -1.0)  # [n]
+            self._mark = graph.make("Expand", self._either(opens, 0.0, FORBIDDEN), graph.make("Shape", self._items))
+            self._closed = self._either(restricted, FORBIDDEN, 0.0)
+            self._least_sign = self._either(restricted, 0.5, -0.5)  # of items listed as allowed, or not as excluded
+            levels_of = self._paths(self._items)
+            self._branches = [
+                self._branch(parents, children, self._is_marked(children, opens, count))
+                for parents, children in pairwise(levels_of)
+            ]
+
+    def _either(self, flags: str, there: float, elsewhere: float) -> str:
+        graph = self._graph
+        return graph.make("Where", flags, graph.float_scalar(there), graph.float_scalar(elsewhere))
 
     def _count(self, flags: str, axis: int) -> str:
         """How many are true along an axis."""
@@ -107,73 +123,59 @@ class ItemFilter:
             levels.append(graph.make("Where", reached, graph.int_scalar(0), node))
         return levels
 
-    def _is_exhausted(self, nodes: str) -> str:
-        """Whether all items at or below each node are excluded: bool [batch, n]."""
+    def _is_marked(self, nodes: str, opens: str, excluded: str) -> str:
+        """Which nodes have a mark, bool [batch, n]: all items at or below are excluded, or one of them is allowed."""
         graph = self._graph
-        same = graph.make("Equal", graph.unsqueeze(nodes, 2), graph.unsqueeze(nodes, 1))
+        others = graph.unsqueeze(graph.head(nodes, excluded, 1), 1)
+        same = graph.make("Equal", graph.unsqueeze(nodes, 2), others)
         all_of_them = graph.cast(graph.make("Gather", tables.SUBTREE_ITEMS, nodes), FLOAT)
         full = graph.make("GreaterOrEqual", self._count(same, -1), all_of_them)
-        return graph.make("And", full, graph.make("Greater", nodes, graph.int_scalar(0)))
+        return graph.make("And", graph.make("Or", opens, full), graph.make("Greater", nodes, graph.int_scalar(0)))
+
+    def _branch(self, parents: str, children: str, marked: str) -> tuple[str, str]:
+        """Where marked children branch off: their parent, else no node, int64 [batch, n, 1]; place among its edges."""
+        graph = self._graph
+        origin = graph.make("Where", marked, parents, graph.int_scalar(NOWHERE))
+        first = graph.cast(graph.make("Gather", tables.CHILD_START, parents), INT64)
+        edge = graph.make("Sub", children, graph.int_scalar(1))  # edge e leads to node e + 1
+        return graph.unsqueeze(origin, 2), graph.make("Sub", edge, first)
 
     # --- in a step ------------------------------------------------------------------------------------------------
 
     def may_return(self, item: str) -> str:
         """Whether each item number, int64 [batch, beams], is permitted; 0 (no item) is not."""
         graph = self._graph
-        listed = self._is_among(item, self._allowed)
-        free = graph.make("Not", graph.unsqueeze(self._restricted, 1))
-        open_ = graph.make("And", graph.make("Or", free, listed), graph.make("Greater", item, graph.int_scalar(0)))
-        return graph.make("And", open_, graph.make("Not", self._is_among(item, self._excluded)))
+        same = graph.make("Equal", graph.unsqueeze(item, 2), graph.unsqueeze(self._items, 1))
+        open_ = graph.make("Greater", self._weighed(same, self._sign), self._least_sign)
+        return graph.make("And", open_, graph.make("Greater", item, graph.int_scalar(0)))
 
-    def _is_among(self, items: str, others: str) -> str:
-        """Whether each of ``items`` [batch, beams], of which there may be none, is among ``others`` [batch, n]."""
-        graph = self._graph
-        same = graph.make("Equal", graph.unsqueeze(items, 2), graph.unsqueeze(others, 1))
-        return graph.make("Greater", self._weighed(same, graph.dimension(others, 1), None), graph.float_scalar(0.0))
-
-    def _weighed(self, flags: str, size: str, weights: str | None) -> str:
-        """Sum of the weights (1 where none are given) of what is true along the last axis, of length ``size``.
+    def _weighed(self, flags: str, weights: str) -> str:
+        """Sum of the weights of what is true along the last axis.
 
         A matrix product, for ONNX Runtime's sums leave a tensor without elements as it was.
         """
         graph = self._graph
-        if weights is None:
-            weights = graph.make("Expand", graph.float_scalar(1.0), size)
         product = graph.make("MatMul", graph.cast(flags, FLOAT), graph.unsqueeze(weights, 1))
         return graph.make("Squeeze", product, graph.ints(2))
 
     def apply(self, grid: Grid, level: int) -> str:
-        """The grid's scores, :data:`FORBIDDEN` for children, at ``level`` + 1, that lead to no permitted item."""
+        """The grid's scores, :data:`FORBIDDEN` for children, at ``level`` + 1, that lead to no permitted item.
+
+        A child that is marked where no beam is at its parent has its mark in the unused column of the first beam.
+        """
         graph = self._graph
         with graph.scope("item_filter"):
-            forbidden = graph.float_scalar(FORBIDDEN)
-            parents, children = self._excluded_paths[level : level + 2]
-            place = self._place(grid, parents, children, self._exhausted[level + 1])
-            scores = graph.make("ScatterElements", grid.scores, place, self._filled(place, forbidden), axis=1)
-            parents, children = self._allowed_paths[level : level + 2]
-            place = self._place(grid, parents, children, graph.make("Greater", children, graph.int_scalar(0)))
-            closed = graph.make("Where", graph.unsqueeze(self._restricted, 1), forbidden, graph.float_scalar(0.0))
-            closed = graph.make("Expand", closed, graph.make("Shape", scores))
-            opened = self._filled(place, graph.float_scalar(0.0))
-            return graph.make("Add", scores, graph.make("ScatterElements", closed, place, opened, axis=1))
-
-    def _filled(self, like: str, value: str) -> str:
-        return self._graph.make("Expand", value, self._graph.make("Shape", like))
-
-    def _place(self, grid: Grid, parents: str, children: str, wanted: str) -> str:
-        """Column of each (parent, child) in the grid; the unused column of the first beam where there is none."""
-        graph = self._graph
-        same = graph.make("Equal", graph.unsqueeze(parents, 2), graph.unsqueeze(grid.node, 1))
-        here = graph.make("And", same, graph.unsqueeze(wanted, 2))  # at most one beam is at a node
-        beams = graph.dimension(grid.node, 1)
-        from_one = graph.make("Add", graph.cast(graph.arange(beams), FLOAT), graph.float_scalar(1.0))
-        beam = graph.cast(self._weighed(here, beams, from_one), INT64)  # 0 where there is none
-        edge = graph.make("Sub", children, graph.int_scalar(1))  # edge e leads to node e + 1
-        first = graph.cast(graph.make("Gather", tables.CHILD_START, parents), INT64)
-        before = graph.make("Mul", graph.make("Sub", beam, graph.int_scalar(1)), grid.stride)
-        column = graph.make("Add", before, graph.make("Sub", edge, first))
-        unused = graph.make("Sub", grid.stride, graph.int_scalar(1))
-        place = graph.make("Where", graph.make("Greater", beam, graph.int_scalar(0)), column, unused)
-        # a grid without beams has no unused column either, so nothing may be marked in it
-        marks = graph.make("Mul", graph.dimension(place, 1), graph.make("Min", beams, graph.int_scalar(1)))
-        return graph.head(place, marks, 1)
+            origin, offset = self._branches[level]
+            here = graph.make("Equal", origin, graph.unsqueeze(grid.node, 1))  # at most one beam is at a node
+            beams = graph.dimension(grid.node, 1)
+            from_one = graph.make("Add", graph.cast(graph.arange(beams), FLOAT), graph.float_scalar(1.0))
+            beam = graph.cast(self._weighed(here, from_one), INT64)  # 0 where there is none
+            before = graph.make("Mul", graph.make("Sub", beam, graph.int_scalar(1)), grid.stride)
+            unused = graph.make("Sub", grid.stride, graph.int_scalar(1))
+            there = graph.make("Greater", beam, graph.int_scalar(0))
+            place = graph.make("Where", there, graph.make("Add", before, offset), unused)
+            # a grid without beams has no unused column either, so nothing may be marked in it
+            marks = graph.make("Mul", graph.dimension(place, 1), graph.make("Min", beams, graph.int_scalar(1)))
+            place, mark = (graph.head(value, marks, 1) for value in (place, self._mark))
+            closed = graph.make("Expand", self._closed, graph.make("Shape", grid.scores))
+            return graph.make("Add", grid.scores, graph.make("ScatterElements", closed, place, mark, axis=1))
