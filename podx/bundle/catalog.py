@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,9 @@ from podx.text.inputs import item_target_tokens
 from podx.text.tokenizer import Tokenizer
 
 ENCODING = "utf-8"
+KEPT_IDS = 32_768
+"""Raw ids whose numbers are remembered: searching for 100 candidates takes 0.2 ms."""
+
 _ID_TABLES = "ids.ordered", "ids.number_at", "ids.place_of"
 TOKENS, OFFSETS, LISTED, TEXTS = "items.tokens", "items.offsets", "items.listed", "items.texts"
 
@@ -31,6 +34,17 @@ def _encoded(raw: str) -> bytes | None:
         return raw.encode(ENCODING) if isinstance(raw, str) and raw and "\0" not in raw else None
     except UnicodeEncodeError:
         return None
+
+
+def _number(ordered: npt.NDArray[np.bytes_], number_at: npt.NDArray[np.int32], raw: str) -> int | None:
+    """See :class:`IdTable`."""
+    key = _encoded(raw)
+    if key is None:
+        return None
+    place = bisect_left(ordered, key)  # not np.searchsorted, slower for one and letting go of the GIL
+    if place == len(ordered) or ordered[place] != key:
+        return None
+    return int(number_at[place])
 
 
 class IdTable:
@@ -99,13 +113,13 @@ class IdTable:
 
     def number(self, raw: str) -> int | None:
         """Number of a raw id, or None."""
-        key = _encoded(raw)
-        if key is None:
-            return None
-        place = bisect_left(self.ordered, key)  # not np.searchsorted, slower for one and letting go of the GIL
-        if place == len(self.ordered) or self.ordered[place] != key:
-            return None
-        return int(self.number_at[place])
+        known = isinstance(raw, str) and len(raw) <= self.ordered.itemsize  # what is longer is not remembered either
+        return self._number(raw) if known else None
+
+    @cached_property
+    def _number(self) -> Callable[[str], int | None]:
+        """The search for a text, which remembers what it found last."""
+        return lru_cache(KEPT_IDS)(partial(_number, self.ordered, self.number_at))
 
     def raw(self, number: int) -> str:
         """Raw id of a number between 1 and n."""
