@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podx.bundle.catalog import TEXTS, Catalog, IdTable
+from podx.bundle.catalog import KEPT_IDS, TEXTS, Catalog, IdTable
 from podx.bundle.tables import TableFile, write_tables
 from podx.bundle.trie import NO_ITEM, ROOT
 from podx.bundle.trie_tables import LEVELS, widest
@@ -34,6 +34,14 @@ def test_ids_find_their_numbers_and_nothing_else_does(ids: list[str], others: li
 @pytest.mark.parametrize("raw", ["", "\0", "a\0", "abc", "ab\0", "b", "a\ud800"])
 def test_near_misses_are_unknown(raw: str) -> None:
     assert IdTable.of(["a", "ab"], "item").number(raw) is None
+
+
+def test_only_ids_that_fit_are_remembered() -> None:
+    table = IdTable.of(["ab", "c"], "item")
+    for _ in range(2):
+        assert [table.number(raw) for raw in ("c", "b", "abc", "x" * 10_000)] == [2, None, None, None]
+    assert tuple(vars(table)["_number"].cache_info()) == (2, 2, KEPT_IDS, 2)
+    assert table.number(["c"]) is None  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("raw", ["", "a\0", "\0", "\ud800"])

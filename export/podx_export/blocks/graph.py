@@ -16,7 +16,7 @@ from podx.bundle.signature import TensorSpec
 from podx_export.blocks.weights import WeightStore
 
 OPSET = 17
-"""Old enough for the ONNX Runtime inside Triton's current and recent backends."""
+"""Of graphs in all precisions but int8: old enough for the ONNX Runtime inside Triton's current and recent backends."""
 
 BLOCKS_OPSET = 21
 """The first in which QuantizeLinear takes a scale for a block of an axis, and so for each row of any layout."""
