@@ -60,6 +60,8 @@ CERTAIN_LINES = 570
 """Added by searches that widen until they are certain, and by the ceiling that lets them be certain early."""
 OPENVINO_LINES = 140
 """Added to the bench by engines that run podx's own graph and the plain T5 in OpenVINO."""
+ONE_USER_LINES = 30
+"""Huge pages, and ids that are remembered."""
 BASELINE_LINES = 60
 """Added to the bench by rows of eager attention, and to the encoder by leaving padding out."""
 MOST_LINES = (
@@ -68,6 +70,7 @@ MOST_LINES = (
     + LAYOUT_LINES
     + NUMBERS_LINES
     + CERTAIN_LINES
+    + ONE_USER_LINES
     + BASELINE_LINES
     + OPENVINO_LINES
     + ONE_PASS_LINES

@@ -43,7 +43,7 @@ def _signed_rows(graph: GraphBuilder, x: str, width: int) -> RoundedRows:
     """
     zero = graph.weight("zero.signed", np.array(ZERO, dtype=np.uint8))
     if x not in graph.rounded:
-        scale = _scale(graph, _largest(graph, graph.make("Abs", x)), 255 - ZERO)
+        scale = _scale(graph, graph.make("Abs", x), 255 - ZERO)
         if not graph.zeros:  # one for each row
             graph.zeros = graph.make("QuantizeLinear", scale, graph.float_scalar(ANY_SCALE), zero)
         graph.rounded[x] = _round(graph, x, width, scale, graph.zeros), scale
@@ -52,17 +52,14 @@ def _signed_rows(graph: GraphBuilder, x: str, width: int) -> RoundedRows:
 
 def _relu_rows(graph: GraphBuilder, x: str, width: int) -> RoundedRows:
     """The same after a Relu, which needs no operator: rounding to unsigned integers makes zeros of negative values."""
-    scale = _scale(graph, graph.make("Relu", _largest(graph, x)), 255)
+    scale = graph.make("Relu", _scale(graph, x, 255))
     zero = graph.weight("zero.relu", np.array(0, dtype=np.uint8))
     return RoundedRows(_round(graph, x, width, scale), scale, zero)
 
 
-def _largest(graph: GraphBuilder, x: str) -> str:
-    """Largest value of each row, [..., 1]. The axis is not -1: along that ONNX Runtime reduces nothing without rows."""
-    return graph.reduce("ReduceMax", x, axis=graph.row_axis, keepdims=1)
-
-
-def _scale(graph: GraphBuilder, largest: str, steps: int) -> str:
+def _scale(graph: GraphBuilder, x: str, steps: int) -> str:
+    """A step of each row's largest value, [..., 1]."""
+    largest = graph.reduce("ReduceMax", x, axis=graph.row_axis, keepdims=1)  # -1 leaves no rows as they are
     return graph.make("Mul", largest, graph.float_scalar(1 / steps))
 
 
