@@ -151,7 +151,7 @@ class SiblingScores:
         """
         graph, one, tiny = self._graph, self._graph.float_scalar(1.0), self._graph.float_scalar(TINY)
         odds, even = graph.make("Softmax", logits, axis=-1), even_chance(graph, count)
-        above = graph.make("Sub", graph.make("ReduceMax", odds, axes=[1], keepdims=1), even)
+        above = graph.make("Sub", graph.reduce("ReduceMax", odds, 1, keepdims=1), even)
         room = room_above(graph, even, before, self._model.ceiling)
         kept = graph.make("Min", graph.make("Div", room, graph.make("Max", above, tiny)), one)
         spread = graph.make("Add", graph.make("Mul", graph.make("Sub", one, kept), even), tiny)

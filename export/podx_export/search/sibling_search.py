@@ -71,7 +71,7 @@ class SiblingSearch(TrieSearch):
         else:
             taken = self._graph.head(best.place, self._inputs.beams, 1)
             lost = self._without_places(self._reach(grid, step + 1), taken)
-        lost = self._graph.make("ReduceMax", lost, axes=[1], keepdims=0)
+        lost = self._graph.reduce("ReduceMax", lost, 1, keepdims=0)
         return following, self._without(lost, answers, step + 1)
 
     def grid(self, log_probs: str, beams: Beams, step: int) -> Grid:
