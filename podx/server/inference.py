@@ -59,8 +59,8 @@ class Infer(Struct, kw_only=True):
     """Requests for the next items: ``user`` [n]; ``history``, ``exclude``, ``allow`` [n, m], each filled up with ""."""
 
     id: str = ""
-    inputs: list[Texts]
-    outputs: list[Wanted] = []
+    inputs: Annotated[list[Texts], Meta(max_length=4)]  # each of them once
+    outputs: Annotated[list[Wanted], Meta(max_length=4)] = []
     parameters: Parameters = Parameters()
 
     def rows(self) -> list[Recommend]:

@@ -7,6 +7,7 @@ import json
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
@@ -15,16 +16,18 @@ import numpy as np
 
 import podx
 from podx import errors
+from podx.bundle.bundle import Bundle
 from podx.errors import DependencyError, PodxError, SwapError
 from podx.recommender import Recommender
 from podx.requests.types import RankRequest, Recommendation, RecommendRequest
 from podx.text.templates import Task
 from podx_bench.harness.child import ChildDiedError, run_in_child, tell, thread_environment
+from podx_bench.harness.options import usable_cores
 from podx_bench.serving.bundles import damaged
 from podx_bench.serving.campaigns import Ground
-from podx_bench.serving.client import HOST, OK, PATIENCE_S, written
+from podx_bench.serving.client import HOST, OK, written
 from podx_bench.serving.records import CampaignRecord, Check, none
-from podx_bench.serving.server import KEY, Served
+from podx_bench.serving.server import KEY
 
 HERE = "podx_bench.serving.fuzzing"
 CHUNK = 500
@@ -36,17 +39,39 @@ IDLE = 0.011
 of each that takes nothing."""
 BAD_REQUEST, FAILED = 400, 500
 NAMED = {name for name, kind in vars(errors).items() if isinstance(kind, type)} | {"NotFound", "MethodNotAllowed"}
-MOST_NOTES = 5
+MOST_NOTES, MOST_LETTERS = 5, 300
+DAY_S = 24 * 3600.0
+PATIENT_S = 600
+"""For an answer: a machine that does other work as well may let server and askers wait."""
+MOST_ROWS = 16
+"""Requests of a body. A body with one more is made up as well; to make up hundreds takes a third of a second."""
+IDS, WITH_IDS = 16, ("Recommend", "Rank", "Explain")
+"""Users and items that are named in made-up requests, and whose fields they are."""
 SWAPPED = 10
 """One damaged bundle of so many is given to ``swap`` and not to ``load``."""
 
 
 def schema(ground: Ground) -> CampaignRecord:
-    """Made-up requests for the server, right and wrong ones."""
-    with ground.served("--timeout-ms", "60000") as server:
-        statuses, notes = ask_nonsense(server, ground)
+    """Made-up requests for the server, right and wrong ones, from a process on each core."""
+    count, askers = ground.options.cases or ground.options.size.cases, usable_cores()
+    with ground.served("--timeout-ms", str(1000 * PATIENT_S), "--max-pending", str(MOST_ROWS)) as server:
+        document = json.loads(server.ask(written("/openapi.json", key=KEY))[1])
+
+        def ask(part: int) -> tuple[list[tuple[int, int]], list[str]]:
+            asked: tuple[list[tuple[int, int]], list[str]] = run_in_child(
+                f"{HERE}:ask_nonsense", document, ground.bundle, server.port, KEY, count, ground.options.seed,
+                (part, askers), returns=tuple[list[tuple[int, int]], list[str]], name="made-up requests",
+                advice="report it", environment=thread_environment(1), tell=ground.tell, timeout=DAY_S,
+            )  # fmt: skip
+            return asked
+
+        with ThreadPoolExecutor(askers) as pool:
+            done = list(pool.map(ask, range(askers)))
         alive = server.ask(ground.requests[0])[0] == OK
         said = server.close()
+    statuses, notes = Counter[int](), [note for _, some in done for note in some]
+    for pairs, _ in done:
+        statuses.update(dict(pairs))
     checks = (
         Check("requests", sum(statuses.values())),
         *(Check(f"of them with status {status}", count) for status, count in sorted(statuses.items())),
@@ -57,48 +82,83 @@ def schema(ground: Ground) -> CampaignRecord:
     return CampaignRecord("schema", 0, checks, notes=tuple(notes[:MOST_NOTES]))
 
 
-def ask_nonsense(server: Served, ground: Ground) -> tuple[Counter[int], list[str]]:
-    """Requests that schemathesis makes of ``/openapi.json``.
+def ask_nonsense(
+    document: dict[str, Any], bundle: Path, port: int, key: str, count: int, seed: int, part: tuple[int, int]
+) -> tuple[list[tuple[int, int]], list[str]]:
+    """Requests that schemathesis makes of ``/openapi.json``, in every second chunk with ids that the bundle knows.
+
+    Args:
+        count: requests of all processes. part: number of this process, and how many there are.
 
     Returns:
         how many responses had each status, and what no response may be.
+
+    Raises:
+        DependencyError: schemathesis is not installed.
     """
     try:
         import schemathesis
-        from hypothesis import HealthCheck, Phase, given, seed, settings
+        from hypothesis import HealthCheck, Phase, given, settings
+        from hypothesis import seed as seeded
     except ImportError as error:
         raise DependencyError("the campaign schema needs schemathesis: pip install 'podx[bench]'") from error
-    document = json.loads(server.ask(written("/openapi.json", key=KEY))[1])
-    connection = http.client.HTTPConnection(HOST, server.port, timeout=PATIENCE_S)
-    statuses, notes, count = Counter[int](), list[str](), ground.options.cases or ground.options.size.cases
+    connection = http.client.HTTPConnection(HOST, port, timeout=PATIENT_S)
+    statuses, notes, chunks = Counter[int](), list[str](), list[tuple[Any, Any, int, int]]()
 
     def ask(case: Any) -> None:
-        status, said = answered(connection, case)
+        status, said = answered(connection, case, key)
         statuses[status] += 1
         if said:
-            notes.append(f"{case.method} {case.path}: {said}")
+            notes.append(f"{case.method} {case.path}, {str(case.body)[:MOST_LETTERS]}: {said}")
 
-    results: Any = schemathesis.openapi.from_dict(document).get_all_operations()
-    for operation in (result.ok() for result in results):
-        share = SHARES.get(operation.path.rpartition("/")[2])
+    schemas = (document, with_ids(document, Bundle.load(bundle)))
+    operations = (list(schemathesis.openapi.from_dict(schema).get_all_operations()) for schema in schemas)
+    for pair in zip(*operations, strict=True):
+        share = SHARES.get(pair[0].ok().path.rpartition("/")[2])
         modes = list(schemathesis.GenerationMode) if share else [schemathesis.GenerationMode.POSITIVE]
         wanted = max(1, round(count * (share or IDLE) / len(modes)))
-        for mode, first in product(modes, range(0, wanted, CHUNK)):
-            ground.tell(f"schema: {operation.path}, {first} of {wanted}")
-            few = settings(
-                max_examples=min(CHUNK, wanted - first), phases=[Phase.generate], deadline=None, database=None,
-                suppress_health_check=list(HealthCheck),
-            )  # fmt: skip
-            seed(ground.options.seed + first)(few(given(case=operation.as_strategy(generation_mode=mode))(ask)))()
-    return statuses, notes
+        chunks += [
+            (operation.ok(), mode, first, min(CHUNK, half - first))
+            for mode, (operation, half) in product(modes, zip(pair, ((wanted + 1) // 2, wanted // 2), strict=True))
+            for first in range(0, half, CHUNK)
+        ]
+    for number, (operation, mode, first, size) in list(enumerate(chunks))[part[0] :: part[1]]:
+        tell(f"schema: {operation.path}, {number} of {len(chunks)}")
+        few = settings(
+            max_examples=size, phases=[Phase.generate], deadline=None, database=None,
+            suppress_health_check=list(HealthCheck),
+        )  # fmt: skip
+        seeded(seed + first)(few(given(case=operation.as_strategy(generation_mode=mode))(ask)))()
+    return list(statuses.items()), notes
 
 
-def answered(connection: http.client.HTTPConnection, case: Any) -> tuple[int, str]:
+def with_ids(document: dict[str, Any], bundle: Bundle) -> dict[str, Any]:
+    """The document with ids of the bundle in the place of any text, since a text made up is never one."""
+
+    def known(schema: Any, ids: list[str]) -> Any:
+        if isinstance(schema, list):
+            return [known(each, ids) for each in schema]
+        if not isinstance(schema, dict):
+            return schema
+        return {"enum": ids} if schema.get("type") == "string" else {n: known(s, ids) for n, s in schema.items()}
+
+    users, items = (
+        [table.raw(n) for n in range(1, 1 + min(IDS, len(table)))] for table in (bundle.users.ids, bundle.catalog.items)
+    )
+    schemas = dict(document["components"]["schemas"])
+    for name in WITH_IDS:
+        fields = schemas[name]["properties"]
+        given = {field: known(schema, users if field == "user" else items) for field, schema in fields.items()}
+        schemas[name] = {**schemas[name], "properties": given}
+    return {**document, "components": {**document["components"], "schemas": schemas}}
+
+
+def answered(connection: http.client.HTTPConnection, case: Any, key: str) -> tuple[int, str]:
     """Status of the response to a made-up request, 0: there was none; and what is wrong with it, empty: nothing."""
     import requests
 
     made = requests.Request(**case.as_transport_kwargs(base_url=f"http://{HOST}")).prepare()
-    headers = {**made.headers, "Authorization": f"Bearer {KEY}"}
+    headers = {**made.headers, "Authorization": f"Bearer {key}"}
     try:
         connection.request(made.method or "GET", made.path_url, made.body, headers)  # type: ignore[arg-type]
         response = connection.getresponse()
@@ -203,7 +263,7 @@ def library(ground: Ground) -> CampaignRecord:
     found: dict[str, int] = run_in_child(
         f"{HERE}:ask_library", ground.bundle, count, ground.options.seed, returns=dict[str, int],
         name="the library", advice="report it", environment=thread_environment(ground.options.threads),
-        tell=ground.tell, timeout=24 * 3600.0,
+        tell=ground.tell, timeout=DAY_S,
     )  # fmt: skip
     counted = Check("requests", found["requests"]), Check("items that came back", found["items"])
     return CampaignRecord("library", 0, (*counted, *(none(said, found[name]) for name, said in FAULTS.items())))
