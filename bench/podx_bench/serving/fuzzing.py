@@ -45,7 +45,7 @@ PATIENT_S = 600
 """For an answer: a machine that does other work as well may let server and askers wait."""
 MOST_ROWS = 16
 """Requests of a body. A body with one more is made up as well; to make up hundreds takes a third of a second."""
-IDS, WITH_IDS = 16, ("Recommend", "Rank", "Explain")
+IDS, WITH_IDS, TEXT = 16, ("Recommend", "Rank", "Explain"), '"type": "string"'
 """Users and items that are named in made-up requests, and whose fields they are."""
 SWAPPED = 10
 """One damaged bundle of so many is given to ``swap`` and not to ``load``."""
@@ -57,23 +57,20 @@ def schema(ground: Ground) -> CampaignRecord:
     with ground.served("--timeout-ms", str(1000 * PATIENT_S), "--max-pending", str(MOST_ROWS)) as server:
         document = json.loads(server.ask(written("/openapi.json", key=KEY))[1])
 
-        def ask(part: int) -> tuple[list[tuple[int, int]], list[str]]:
-            asked: tuple[list[tuple[int, int]], list[str]] = run_in_child(
+        def asked(number: int) -> Any:
+            return run_in_child(
                 f"{HERE}:ask_nonsense", document, ground.bundle, server.port, KEY, count, ground.options.seed,
-                (part, askers), returns=tuple[list[tuple[int, int]], list[str]], name="made-up requests",
+                (number, askers), returns=tuple[dict[str, int], list[str]], name="made-up requests",
                 advice="report it", environment=thread_environment(1), tell=ground.tell, timeout=DAY_S,
             )  # fmt: skip
-            return asked
 
         with ThreadPoolExecutor(askers) as pool:
-            done = list(pool.map(ask, range(askers)))
+            counted, noted = zip(*pool.map(asked, range(askers)), strict=True)
         alive = server.ask(ground.requests[0])[0] == OK
         said = server.close()
-    statuses, notes = Counter[int](), [note for _, some in done for note in some]
-    for pairs, _ in done:
-        statuses.update(dict(pairs))
+    statuses, notes = sum(map(Counter, counted), Counter[str]()), [note for some in noted for note in some]
     checks = (
-        Check("requests", sum(statuses.values())),
+        Check("requests", statuses.total()),
         *(Check(f"of them with status {status}", count) for status, count in sorted(statuses.items())),
         none("status 500 and above, errors without a name, and no answer", len(notes)),
         none("tracebacks in the server's log", said.count("Traceback")),
@@ -84,8 +81,8 @@ def schema(ground: Ground) -> CampaignRecord:
 
 def ask_nonsense(
     document: dict[str, Any], bundle: Path, port: int, key: str, count: int, seed: int, part: tuple[int, int]
-) -> tuple[list[tuple[int, int]], list[str]]:
-    """Requests that schemathesis makes of ``/openapi.json``, in every second chunk with ids that the bundle knows.
+) -> tuple[Counter[str], list[str]]:
+    """Requests that schemathesis makes of ``/openapi.json``, half of them with ids that the bundle knows.
 
     Args:
         count: requests of all processes. part: number of this process, and how many there are.
@@ -97,59 +94,54 @@ def ask_nonsense(
         DependencyError: schemathesis is not installed.
     """
     try:
+        import hypothesis
         import schemathesis
-        from hypothesis import HealthCheck, Phase, given, settings
-        from hypothesis import seed as seeded
     except ImportError as error:
         raise DependencyError("the campaign schema needs schemathesis: pip install 'podx[bench]'") from error
     connection = http.client.HTTPConnection(HOST, port, timeout=PATIENT_S)
-    statuses, notes, chunks = Counter[int](), list[str](), list[tuple[Any, Any, int, int]]()
+    statuses, notes, chunks = Counter[str](), list[str](), list[tuple[Any, Any, int, int]]()
 
     def ask(case: Any) -> None:
         status, said = answered(connection, case, key)
-        statuses[status] += 1
+        statuses[str(status)] += 1
         if said:
             notes.append(f"{case.method} {case.path}, {str(case.body)[:MOST_LETTERS]}: {said}")
 
-    schemas = (document, with_ids(document, Bundle.load(bundle)))
-    operations = (list(schemathesis.openapi.from_dict(schema).get_all_operations()) for schema in schemas)
-    for pair in zip(*operations, strict=True):
-        share = SHARES.get(pair[0].ok().path.rpartition("/")[2])
-        modes = list(schemathesis.GenerationMode) if share else [schemathesis.GenerationMode.POSITIVE]
-        wanted = max(1, round(count * (share or IDLE) / len(modes)))
-        chunks += [
-            (operation.ok(), mode, first, min(CHUNK, half - first))
-            for mode, (operation, half) in product(modes, zip(pair, ((wanted + 1) // 2, wanted // 2), strict=True))
-            for first in range(0, half, CHUNK)
-        ]
+    for described in (document, with_ids(document, Bundle.load(bundle))):
+        operations: Any = schemathesis.openapi.from_dict(described).get_all_operations()
+        for operation in (result.ok() for result in operations):
+            share = SHARES.get(operation.path.rpartition("/")[2])
+            modes = list(schemathesis.GenerationMode) if share else [schemathesis.GenerationMode.POSITIVE]
+            wanted = max(1, round(count * (share or IDLE) / len(modes) / 2))
+            chunks += [
+                (operation, mode, first, min(CHUNK, wanted - first))
+                for mode, first in product(modes, range(0, wanted, CHUNK))
+            ]
     for number, (operation, mode, first, size) in list(enumerate(chunks))[part[0] :: part[1]]:
         tell(f"schema: {operation.path}, {number} of {len(chunks)}")
-        few = settings(
-            max_examples=size, phases=[Phase.generate], deadline=None, database=None,
-            suppress_health_check=list(HealthCheck),
+        few = hypothesis.settings(
+            max_examples=size, phases=[hypothesis.Phase.generate], deadline=None, database=None,
+            suppress_health_check=list(hypothesis.HealthCheck),
         )  # fmt: skip
-        seeded(seed + first)(few(given(case=operation.as_strategy(generation_mode=mode))(ask)))()
-    return list(statuses.items()), notes
+        made = hypothesis.given(case=operation.as_strategy(generation_mode=mode))
+        hypothesis.seed(seed + first)(few(made(ask)))()
+    return statuses, notes
 
 
 def with_ids(document: dict[str, Any], bundle: Bundle) -> dict[str, Any]:
-    """The document with ids of the bundle in the place of any text, since a text made up is never one."""
-
-    def known(schema: Any, ids: list[str]) -> Any:
-        if isinstance(schema, list):
-            return [known(each, ids) for each in schema]
-        if not isinstance(schema, dict):
-            return schema
-        return {"enum": ids} if schema.get("type") == "string" else {n: known(s, ids) for n, s in schema.items()}
-
-    users, items = (
-        [table.raw(n) for n in range(1, 1 + min(IDS, len(table)))] for table in (bundle.users.ids, bundle.catalog.items)
-    )
+    """The document with ids of the bundle in the place of texts; a text made up is no id."""
     schemas = dict(document["components"]["schemas"])
+    users, items = (
+        json.dumps({"enum": [ids.raw(number + 1) for number in range(min(IDS, len(ids)))]})[1:-1]
+        for ids in (bundle.users.ids, bundle.catalog.items)
+    )
     for name in WITH_IDS:
-        fields = schemas[name]["properties"]
-        given = {field: known(schema, users if field == "user" else items) for field, schema in fields.items()}
-        schemas[name] = {**schemas[name], "properties": given}
+        fields = schemas[name]["properties"].items()
+        known = {
+            field: json.loads(json.dumps(schema).replace(TEXT, users if field == "user" else items))
+            for field, schema in fields
+        }
+        schemas[name] = {**schemas[name], "properties": known}
     return {**document, "components": {**document["components"], "schemas": schemas}}
 
 
