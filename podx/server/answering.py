@@ -15,7 +15,7 @@ from podx.errors import BodySizeError, ConfigError, PodxError, RequestError, Req
 from podx.server.forms import Explain, Form, Items, Many, Sentence
 from podx.server.service import Question, Row, Service
 from podx.server.settings import KILOBYTE
-from podx.server.statuses import failure, json_response
+from podx.server.statuses import failed, failure, json_response
 from podx.serving.queue import Waiting
 
 DRAINED = 4 * KILOBYTE**2
@@ -63,7 +63,7 @@ class Answering:
         if not isinstance(asked, Many):
             outcome = (await self.outcomes([asked]))[0]
             if isinstance(outcome, PodxError):
-                raise outcome
+                return failed(outcome)
             return json_response(outcome)
         outcomes = await self.outcomes(asked.requests)
         answers = [failure(outcome) if isinstance(outcome, PodxError) else outcome for outcome in outcomes]
@@ -89,7 +89,7 @@ class Answering:
                 try:
                     results.append(self._service.prepare(row))
                 except (RequestError, ConfigError) as error:
-                    results.append(error)
+                    results.append(error.with_traceback(None))  # which holds this list: a cycle
                 if number % ROWS_AT_A_TIME == 0:
                     await asyncio.sleep(0)
             asked = [result for result in results if not isinstance(result, PodxError)]
@@ -135,6 +135,8 @@ class Answering:
             return self._service.answer(done.result())
         if isinstance(error, RequestError | ConfigError):
             return error
+        if isinstance(error, RequestTimeoutError):
+            raise self._late()
         raise error
 
     def _late(self) -> RequestTimeoutError:

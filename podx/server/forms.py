@@ -106,16 +106,11 @@ class Form(Generic[Row]):
             RequestError: the body is no JSON, or not of this form; the message says where.
         """
         try:
-            return self._one.decode(body)
-        except msgspec.ValidationError as error:
-            return self._read_many(body, error)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise _unreadable(error) from error
-
-    def _read_many(self, body: bytes, why_not_one: Exception) -> Many[Row]:
-        try:
-            if "requests" not in msgspec.json.decode(body, type=dict[str, msgspec.Raw]):
-                raise why_not_one
+            try:
+                return self._one.decode(body)
+            except msgspec.ValidationError:
+                if "requests" not in msgspec.json.decode(body, type=dict[str, msgspec.Raw]):
+                    raise
             return self._many.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise _unreadable(error) from error

@@ -19,7 +19,7 @@ from podx.server.answering import Answering
 from podx.server.forms import Items, K, Recommend, read
 from podx.server.openapi import ANYTHING, ASKED, body, reference, responses
 from podx.server.service import Service
-from podx.server.statuses import json_response
+from podx.server.statuses import failed, json_response
 
 MODEL = "podx"
 LISTS = ("history", "exclude", "allow")
@@ -181,7 +181,7 @@ def inference_routes(service: Service) -> APIRouter:
         outcomes = await answering.outcomes(asked.rows())
         for outcome in outcomes:
             if isinstance(outcome, PodxError):
-                raise outcome
+                return failed(outcome)
         answers = cast(list[Items], outcomes)
         wanted: set[str] = {output.name for output in asked.outputs} or {info.name for info in RETURNS}
         outputs = [tensor for tensor in tensors_of(answers, asked.parameters.k) if tensor.name in wanted]

@@ -214,7 +214,7 @@ class Batcher:
             if not before or len(self._line) >= self._expected:  # else no worker would leave any earlier
                 self._changed.notify_all()
         for waiting in requests:
-            waiting.future.add_done_callback(partial(self._forget, waiting))
+            waiting.future.add_done_callback(partial(self._forget, waiting.kind, waiting.number))  # not itself: a cycle
 
     @property
     def stats(self) -> BatcherStats:
@@ -269,15 +269,15 @@ class Batcher:
                 return future.result()
             raise RequestTimeoutError(TOO_LATE) from None
 
-    def _forget(self, waiting: Waiting, done: Future[Recommendations]) -> None:
+    def _forget(self, kind: Kind, number: int, done: Future[Recommendations]) -> None:
         """Drop a cancelled request, so that it neither takes a place in the line nor is computed."""
         if not done.cancelled():
             return
         with self._changed:
-            removed = self._line.remove(waiting)
+            removed = self._line.remove(kind, number)
             self._dropped += removed
         if removed:
-            waiting.future.set_running_or_notify_cancel()
+            done.set_running_or_notify_cancel()
 
     # --- workers' threads -----------------------------------------------------------------------------------------
 

@@ -63,13 +63,13 @@ class Line:
         self._kinds.setdefault(waiting.kind, {})[waiting.number] = waiting
         self._length += 1
 
-    def remove(self, waiting: Waiting) -> bool:
-        """Whether it was still there."""
-        same = self._kinds.get(waiting.kind, {})
-        if same.pop(waiting.number, None) is None:
+    def remove(self, kind: Kind, number: int) -> bool:
+        """Take a request out; whether it was still there."""
+        same = self._kinds.get(kind, {})
+        if same.pop(number, None) is None:
             return False
         if not same:
-            del self._kinds[waiting.kind]
+            del self._kinds[kind]
         self._length -= 1
         return True
 
@@ -77,7 +77,7 @@ class Line:
         """Those whose deadline is over, whatever their kind."""
         late = [waiting for same in self._kinds.values() for waiting in same.values() if waiting.deadline <= now]
         for waiting in late:
-            self.remove(waiting)
+            self.remove(waiting.kind, waiting.number)
         return late
 
     def take(self, most: int) -> list[Waiting]:
@@ -98,7 +98,7 @@ class Line:
         else:
             chosen = longest[:most]
         for waiting in chosen:
-            self.remove(waiting)
+            self.remove(waiting.kind, waiting.number)
         return chosen
 
     def clear(self) -> list[Waiting]:

@@ -542,7 +542,7 @@ def test_removing_frees_a_place_once() -> None:
     one, other = person(0), person(1)
     line.add(one)
     line.add(other)
-    assert line.remove(one) and not line.remove(one)
+    assert line.remove(one.kind, one.number) and not line.remove(one.kind, one.number)
     assert line.clear() == [other] and len(line) == 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hmac
 import json
 import socket
@@ -67,6 +68,37 @@ def test_a_long_head_with_its_body_is_read(client: Client) -> None:
 def test_a_body_that_comes_too_slowly_is_not_waited_for(start: Start) -> None:
     client = start(timeout_ms=50)
     assert client.send(RECOMMEND, ASK, length=1000).recv(100).startswith(b"HTTP/1.1 504 ")
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "timeout_ms"),
+    [
+        (ASK, 200, 20_000),
+        ({"user": "nobody"}, 404, 20_000),
+        ({"user": 1}, 400, 20_000),
+        ({"requests": [ASK, {"user": "nobody"}]}, 200, 20_000),
+        (ASK, 504, 30),
+    ],
+    ids=["answer", "unknown", "bad", "several", "late"],
+)
+def test_what_was_asked_goes_without_a_search_for_garbage(
+    start: Start, held: type[HeldModel], body: object, status: int, timeout_ms: int
+) -> None:
+    client = start(timeout_ms=timeout_ms)
+    if status == 504:
+        held_up(client, held)
+    gc.collect()
+    gc.disable()
+    try:
+        assert {client.ask(RECOMMEND, body).status for _ in range(10)} == {status}
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        left = [found for found in gc.garbage if type(found).__module__.startswith("podx.")]
+    finally:
+        gc.set_debug(0)
+        gc.enable()
+        gc.garbage.clear()
+    assert not left
 
 
 def test_a_full_queue_refuses_at_once(start: Start, held: type[HeldModel]) -> None:
