@@ -36,7 +36,7 @@ from podx_bench.serving.records import (
     at_most,
     none,
 )
-from podx_bench.serving.server import KEY, Served
+from podx_bench.serving.server import KEY, QUIT_S, Served
 from podx_bench.workload.work import WorkItem
 
 FULL_BATCHES = "podx_bench.serving.server:FullBatches"
@@ -81,14 +81,18 @@ class Ground:
 
     def body(self, item: WorkItem) -> dict[str, object]:
         """A request as JSON."""
-        lists = {"history": item.items, "exclude": item.exclude}
-        return {"user": item.user, "k": self.options.k, **lists}
+        return {"user": item.user, "k": self.options.k, "history": item.items, "exclude": item.exclude}
 
     def served(self, *flags: str, bundle: Path | None = None) -> Served:
         """A server of the bundle. ``flags``: of ``podx serve``, beside those that the options name."""
         asked = self.options
-        usual = {"device": asked.device, "threads": asked.threads, "max-batch": asked.max_batch}
-        usual["timeout-ms"] = asked.timeout_ms if self.options.judged else PATIENT_MS
+        timeout_ms = asked.timeout_ms if asked.judged else PATIENT_MS
+        usual = {
+            "device": asked.device,
+            "threads": asked.threads,
+            "max-batch": asked.max_batch,
+            "timeout-ms": timeout_ms,
+        }
         named = [word for name, value in usual.items() for word in (f"--{name}", str(value))]
         return Served(bundle or self.bundle, [*named, *flags], self.requests[0])
 
@@ -119,13 +123,11 @@ def load(ground: Ground) -> CampaignRecord:
                 rate: float = full.call("rate", size.load_s / 2, returns=float)
                 before, busy = server.metrics(), time.process_time()
                 log = run(closed_loop(server.port, requests, clients, lasting(size.load_s)))
-                cores, after = (time.process_time() - busy) / log.seconds, server.metrics()
-                calls, rows = (
-                    after[f"podx_batch_size_{of}"] - before[f"podx_batch_size_{of}"] for of in ("count", "sum")
-                )
+                cores, during = (time.process_time() - busy) / log.seconds, server.metrics(before)
+                batch = during["podx_batch_size_sum"] / during["podx_batch_size_count"]
                 errors += log.errors
                 p50, p99 = log.percentile(50), log.percentile(99)
-                records.append(LoadRecord(clients, len(log), log.rate, log.rate / rate, p50, p99, rows / calls, cores))
+                records.append(LoadRecord(clients, len(log), log.rate, log.rate / rate, p50, p99, batch, cores))
     measured = tuple(_median(records) for records in turns.values())
     usual = next((record for record in measured if record.clients == USUAL_CLIENTS), measured[-1])
     bound = at_least(f"answers of {usual.clients} clients ÷ full batches", usual.ratio, 0.85, ground.options.judged)
@@ -211,7 +213,7 @@ def stop(ground: Ground) -> CampaignRecord:
         chosen = (signal.SIGTERM, signal.SIGKILL)[number % 2]
         with ground.served() as server:
             log = run(_ended(server, ground.requests, chosen, 0.5 + 0.1 * number))
-            status = server.wait()
+            status = server.process.wait(QUIT_S)
             with ground.served("--port", str(server.port)) as again:
                 starts.append(again.start_s)
         wrong += len(log) - log.count(OK) - log.count(NO_ANSWER)
@@ -231,7 +233,7 @@ def stop(ground: Ground) -> CampaignRecord:
 async def _ended(server: Served, requests: Sequence[bytes], number: signal.Signals, after_s: float) -> Log:
     clients = asyncio.create_task(closed_loop(server.port, requests, CLIENTS_AT_THE_END, lambda: True))
     await asyncio.sleep(after_s)
-    server.signal(number)
+    server.process.send_signal(number)
     return await clients
 
 
@@ -246,13 +248,13 @@ def vanish(ground: Ground) -> CampaignRecord:
             ground.tell(f"vanish: burst {bursts + 1} of {ground.options.size.bursts} behind {ahead} questions")
             before = server.metrics()
             in_time, answers = run(_burst(ground, server.port, ahead))
-            after = server.metrics()
+            during = server.metrics(before)
             if not in_time:
                 ahead *= 2
                 continue
             bursts, left, stayed = bursts + 1, left + LEAVERS, stayed + ahead + BURST - LEAVERS
-            noticed += int(after.get(gone, 0) - before.get(gone, 0))
-            computed += int(after["podx_batch_size_sum"] - before["podx_batch_size_sum"])
+            noticed += int(during.get(gone, 0))
+            computed += int(during["podx_batch_size_sum"])
             answered += answers
     checks = (
         Check("clients that left", left),
@@ -268,7 +270,10 @@ async def _burst(ground: Ground, port: int, ahead: int) -> tuple[bool, int]:
     requests, items = ground.requests, ground.asked
     queue = written(RECOMMEND, {"requests": [ground.body(items[n % len(items)]) for n in range(ahead)]}, KEY)
     before = asyncio.create_task(Connection(port).ask(queue))
-    await _waiting(port, before)
+    watch, empty = Connection(port), b"\npodx_queue_waiting 0"
+    while not before.done() and empty in (await watch.ask(written("/metrics", key=KEY)))[1]:
+        await asyncio.sleep(LOOK_S)  # its rows enter together, when all are read
+    watch.close()
     leaving = [Connection(port) for _ in range(LEAVERS)]
     asked = [requests[number % len(requests)] for number in range(BURST)]
     staying = [asyncio.create_task(Connection(port).ask(request)) for request in asked[LEAVERS:]]
@@ -282,11 +287,3 @@ async def _burst(ground: Ground, port: int, ahead: int) -> tuple[bool, int]:
     status, body = await before
     answered = sum("items" in row for row in json.loads(body)["answers"]) if status == OK else 0
     return in_time, answered + sum([(await answer)[0] == OK for answer in staying])
-
-
-async def _waiting(port: int, asked: asyncio.Task[tuple[int, bytes]]) -> None:
-    """Return when what was asked stands in the queue, or is answered: its rows enter together, when all are read."""
-    watch, empty = Connection(port), b"\npodx_queue_waiting 0"
-    while not asked.done() and empty in (await watch.ask(written("/metrics", key=KEY)))[1]:
-        await asyncio.sleep(LOOK_S)
-    watch.close()

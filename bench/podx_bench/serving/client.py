@@ -87,20 +87,19 @@ class Connection:
 
 
 class Log:
-    """What came of many requests: of each its start (seconds from the first), milliseconds and status.
+    """What came of many requests: of each its milliseconds and status.
 
     ``stood_still``: the clients did, so it says nothing of the server.
     """
 
     def __init__(self) -> None:
         self.begun = time.perf_counter()
-        self._starts, self._ms, self._statuses = array("d"), array("d"), array("h")
+        self._ms, self._statuses = array("d"), array("h")
         self.seconds, self.unsent, self.stood_still = 0.0, 0, False
 
     def add(self, start: float, status: int) -> None:
         """An answer came just now to what was sent at a time of ``time.perf_counter``."""
         now = time.perf_counter()
-        self._starts.append(start - self.begun)
         self._ms.append(MILLISECONDS * (now - start))
         self._statuses.append(status)
         self.seconds = now - self.begun
@@ -122,10 +121,9 @@ class Log:
         """Answers with 200 a second."""
         return self.count(OK) / self.seconds if self.seconds else 0.0
 
-    def percentile(self, percent: float, status: int = OK, after: float = 0.0, before: float = 1.0) -> float:
-        """Milliseconds of answers of a status that began in a part of the time; 0: there is none."""
-        starts, share = np.array(self._starts), np.array([after, before]) * self.seconds
-        chosen = (np.array(self._statuses) == status) & (starts >= share[0]) & (starts <= share[1])
+    def percentile(self, percent: float, status: int = OK) -> float:
+        """Milliseconds of answers of a status; 0: there is none."""
+        chosen = np.array(self._statuses) == status
         return float(np.percentile(np.array(self._ms)[chosen], percent)) if chosen.any() else 0.0
 
 
@@ -163,28 +161,26 @@ async def open_loop(
     not sent. ``most_late_s``: it ends where a question is asked so long after it was due.
     """
     random, log, free = np.random.default_rng(seed), Log(), [Connection(port) for _ in range(connections)]
-    due, number, asking = log.begun, 0, set[asyncio.Task[None]]()
+    due, number = log.begun, 0
 
     async def ask(connection: Connection, request: bytes, start: float) -> None:
         log.add(start, (await connection.ask(request))[0])
         free.append(connection)
 
-    while (due := due + random.exponential(1 / rate)) < log.begun + seconds:
-        if (pause := due - time.perf_counter()) > 0:
-            await asyncio.sleep(pause)
-        elif number % 8 == 0:
-            await asyncio.sleep(0)
-        log.stood_still = time.perf_counter() - due > most_late_s
-        if log.stood_still:
-            break
-        number += 1
-        if not free:
-            log.unsent += 1
-            continue
-        task = asyncio.create_task(ask(free.pop(), requests[number % len(requests)], due))
-        asking.add(task)
-        task.add_done_callback(asking.discard)
-    await asyncio.gather(*asking)
+    async with asyncio.TaskGroup() as asking:
+        while (due := due + random.exponential(1 / rate)) < log.begun + seconds:
+            if (pause := due - time.perf_counter()) > 0:
+                await asyncio.sleep(pause)
+            elif number % 8 == 0:
+                await asyncio.sleep(0)
+            log.stood_still = time.perf_counter() - due > most_late_s
+            if log.stood_still:
+                break
+            number += 1
+            if free:
+                asking.create_task(ask(free.pop(), requests[number % len(requests)], due))
+            else:
+                log.unsent += 1
     for connection in free:
         connection.close()
     return log

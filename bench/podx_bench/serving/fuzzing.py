@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise, product
+from dataclasses import replace
+from functools import partial
+from itertools import chain, pairwise
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 import podx
@@ -20,16 +23,17 @@ from podx.bundle.bundle import Bundle
 from podx.errors import DependencyError, PodxError, SwapError
 from podx.recommender import Recommender
 from podx.requests.types import RankRequest, Recommendation, RecommendRequest
+from podx.server.forms import Failure
 from podx.text.templates import Task
 from podx_bench.harness.child import ChildDiedError, run_in_child, tell, thread_environment
 from podx_bench.harness.options import usable_cores
 from podx_bench.serving.bundles import damaged
 from podx_bench.serving.campaigns import Ground
-from podx_bench.serving.client import HOST, OK, written
+from podx_bench.serving.client import HOST, NO_ANSWER, OK, written
 from podx_bench.serving.records import CampaignRecord, Check, none
 from podx_bench.serving.server import KEY
 
-HERE = "podx_bench.serving.fuzzing"
+Request = RecommendRequest | RankRequest
 CHUNK = 500
 BATCH, LONGEST = 256, 20
 """Requests of a call, and items of a history."""
@@ -51,24 +55,28 @@ SWAPPED = 10
 """One damaged bundle of so many is given to ``swap`` and not to ``load``."""
 
 
+def in_child(function: Callable[..., Any], ground: Ground, *arguments: Any, count: Any, returns: Any) -> Any:
+    """What a function of this module returns that is called in a process of its own, which a fault may end."""
+    return run_in_child(
+        f"{function.__module__}:{function.__name__}", ground.bundle, count, ground.options.seed, *arguments,
+        returns=returns, name=function.__name__, advice="report it", environment=thread_environment(ground.options.threads),
+        tell=ground.tell, timeout=DAY_S,
+    )  # fmt: skip
+
+
 def schema(ground: Ground) -> CampaignRecord:
     """Made-up requests for the server, right and wrong ones, from a process on each core."""
     count, askers = ground.options.cases or ground.options.size.cases, usable_cores()
     with ground.served("--timeout-ms", str(1000 * PATIENT_S), "--max-pending", str(MOST_ROWS)) as server:
         document = json.loads(server.ask(written("/openapi.json", key=KEY))[1])
-
-        def asked(number: int) -> Any:
-            return run_in_child(
-                f"{HERE}:ask_nonsense", document, ground.bundle, server.port, KEY, count, ground.options.seed,
-                (number, askers), returns=tuple[dict[str, int], list[str]], name="made-up requests",
-                advice="report it", environment=thread_environment(1), tell=ground.tell, timeout=DAY_S,
-            )  # fmt: skip
-
+        del document["security"]  # every request has the key
+        returns, known = tuple[dict[str, int], list[str]], (document, server.port, KEY)
+        ask = partial(in_child, ask_nonsense, ground, *known, count=count, returns=returns)
         with ThreadPoolExecutor(askers) as pool:
-            counted, noted = zip(*pool.map(asked, range(askers)), strict=True)
+            counted, noted = zip(*pool.map(ask, [(number, askers) for number in range(askers)]), strict=True)
         alive = server.ask(ground.requests[0])[0] == OK
         said = server.close()
-    statuses, notes = sum(map(Counter, counted), Counter[str]()), [note for some in noted for note in some]
+    statuses, notes = sum(map(Counter, counted), Counter[str]()), list(chain.from_iterable(noted))
     checks = (
         Check("requests", statuses.total()),
         *(Check(f"of them with status {status}", count) for status, count in sorted(statuses.items())),
@@ -80,43 +88,41 @@ def schema(ground: Ground) -> CampaignRecord:
 
 
 def ask_nonsense(
-    document: dict[str, Any], bundle: Path, port: int, key: str, count: int, seed: int, part: tuple[int, int]
+    bundle: Path, count: int, seed: int, document: dict[str, Any], port: int, key: str, part: tuple[int, int]
 ) -> tuple[Counter[str], list[str]]:
     """Requests that schemathesis makes of ``/openapi.json``, half of them with ids that the bundle knows.
 
-    Args:
-        count: requests of all processes. part: number of this process, and how many there are.
-
-    Returns:
-        how many responses had each status, and what no response may be.
-
-    Raises:
-        DependencyError: schemathesis is not installed.
+    ``count``: of all processes; ``part``: number of this one, and how many there are. Returns how many responses had
+    each status, and what no response may be.
     """
     try:
         import hypothesis
+        import requests
         import schemathesis
     except ImportError as error:
         raise DependencyError("the campaign schema needs schemathesis: pip install 'podx[bench]'") from error
-    connection = http.client.HTTPConnection(HOST, port, timeout=PATIENT_S)
     statuses, notes, chunks = Counter[str](), list[str](), list[tuple[Any, Any, int, int]]()
+    session, url, head = requests.Session(), f"http://{HOST}:{port}", {"Authorization": f"Bearer {key}"}
+    session.trust_env = False  # proxies
 
     def ask(case: Any) -> None:
-        status, said = answered(connection, case, key)
+        try:
+            response = case.call(url, session, head, timeout=PATIENT_S)
+            status, body = response.status_code, response.content
+        except requests.RequestException as error:
+            status, body = NO_ANSWER, repr(error).encode()
         statuses[str(status)] += 1
-        if said:
-            notes.append(f"{case.method} {case.path}, {str(case.body)[:MOST_LETTERS]}: {said}")
+        if faulty(status, body):
+            notes.append(
+                f"{case.method} {case.path}, {str(case.body)[:MOST_LETTERS]}: {status}, {body[:MOST_LETTERS]!r}"
+            )
 
     for described in (document, with_ids(document, Bundle.load(bundle))):
-        operations: Any = schemathesis.openapi.from_dict(described).get_all_operations()
-        for operation in (result.ok() for result in operations):
-            share = SHARES.get(operation.path.rpartition("/")[2])
-            modes = list(schemathesis.GenerationMode) if share else [schemathesis.GenerationMode.POSITIVE]
-            wanted = max(1, round(count * (share or IDLE) / len(modes) / 2))
-            chunks += [
-                (operation, mode, first, min(CHUNK, wanted - first))
-                for mode, first in product(modes, range(0, wanted, CHUNK))
-            ]
+        for operation in map(methodcaller("ok"), schemathesis.openapi.from_dict(described).get_all_operations()):
+            modes = list(schemathesis.GenerationMode)[: 2 if operation.body else 1]  # what reads nothing reads all
+            share = SHARES.get(operation.path.rpartition("/")[2], IDLE) / len(modes) / 2
+            firsts = range(0, max(1, round(count * share)), CHUNK)
+            chunks += [(operation, mode, first, min(CHUNK, firsts.stop - first)) for mode in modes for first in firsts]
     for number, (operation, mode, first, size) in list(enumerate(chunks))[part[0] :: part[1]]:
         tell(f"schema: {operation.path}, {number} of {len(chunks)}")
         few = hypothesis.settings(
@@ -135,36 +141,19 @@ def with_ids(document: dict[str, Any], bundle: Bundle) -> dict[str, Any]:
         json.dumps({"enum": [ids.raw(number + 1) for number in range(min(IDS, len(ids)))]})[1:-1]
         for ids in (bundle.users.ids, bundle.catalog.items)
     )
-    for name in WITH_IDS:
-        fields = schemas[name]["properties"].items()
-        known = {
-            field: json.loads(json.dumps(schema).replace(TEXT, users if field == "user" else items))
-            for field, schema in fields
-        }
-        schemas[name] = {**schemas[name], "properties": known}
+    for name in WITH_IDS:  # the first text of each is its user
+        schemas[name] = json.loads(json.dumps(schemas[name]).replace(TEXT, users, 1).replace(TEXT, items))
     return {**document, "components": {**document["components"], "schemas": schemas}}
 
 
-def answered(connection: http.client.HTTPConnection, case: Any, key: str) -> tuple[int, str]:
-    """Status of the response to a made-up request, 0: there was none; and what is wrong with it, empty: nothing."""
-    import requests
-
-    made = requests.Request(**case.as_transport_kwargs(base_url=f"http://{HOST}")).prepare()
-    headers = {**made.headers, "Authorization": f"Bearer {key}"}
+def faulty(status: int, body: bytes) -> bool:
+    """Whether a response is neither an answer nor an error by its name."""
+    if OK <= status < BAD_REQUEST:
+        return False
     try:
-        connection.request(made.method or "GET", made.path_url, made.body, headers)  # type: ignore[arg-type]
-        response = connection.getresponse()
-        status, body = response.status, response.read()
-    except (OSError, http.client.HTTPException) as error:
-        connection.close()
-        return 0, repr(error)
-    if status < BAD_REQUEST:
-        return status, ""
-    try:
-        named = status < FAILED and json.loads(body)["type"] in NAMED
-    except (ValueError, LookupError, TypeError):
-        named = False
-    return status, "" if named else f"{status}, {body[:300]!r}"
+        return status >= FAILED or msgspec.json.decode(body, type=Failure).type not in NAMED
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return True
 
 
 # --- damaged bundles --------------------------------------------------------------------------------------------------
@@ -173,22 +162,17 @@ def answered(connection: http.client.HTTPConnection, case: Any, key: str) -> tup
 def bundles(ground: Ground) -> CampaignRecord:
     """Damaged bundles are loaded, in processes of their own, which a fault may end."""
     outcomes, faults = Counter[str](), list[str]()
-    count = ground.options.cases or ground.options.size.bundles
-    for first in range(0, count, CHUNK):
-        ground.tell(f"damaged bundles: {first} of {count}")
-        numbers = list(range(first, min(first + CHUNK, count)))
-        while numbers:
-            done: list[str] = []
-            try:
-                run_in_child(
-                    f"{HERE}:try_damaged", ground.bundle, numbers, ground.options.seed, returns=None,
-                    name="damaged bundles", advice="report it", environment=thread_environment(1), tell=done.append,
-                )  # fmt: skip
-            except ChildDiedError as error:
-                done.append(f"!the process of bundle {numbers[len(done)]} died: {error}")
-            outcomes.update(outcome for outcome in done if outcome[0] != "!")
-            faults += [outcome[1:] for outcome in done if outcome[0] == "!"]
-            numbers = numbers[len(done) :]
+    numbers = list(range(ground.options.cases or ground.options.size.bundles))
+    while numbers:
+        ground.tell(f"damaged bundles: {numbers[0]} and later")
+        done = list[str]()
+        try:
+            in_child(try_damaged, replace(ground, tell=done.append), count=numbers[:CHUNK], returns=None)
+        except ChildDiedError as error:
+            done.append(f"!the process of bundle {numbers[len(done)]} died: {error}")
+        outcomes.update(outcome for outcome in done if outcome[0] != "!")
+        faults += [outcome[1:] for outcome in done if outcome[0] == "!"]
+        numbers = numbers[len(done) :]
     checks = (
         Check("damaged bundles", sum(outcomes.values()) + len(faults)),
         *(Check(f"of them: {outcome}", count) for outcome, count in sorted(outcomes.items())),
@@ -252,11 +236,7 @@ FAULTS = {
 def library(ground: Ground) -> CampaignRecord:
     """Random requests: histories, exclusions, allowed items and candidates of every length, and numbers of answers."""
     count = ground.options.cases or ground.options.size.library
-    found: dict[str, int] = run_in_child(
-        f"{HERE}:ask_library", ground.bundle, count, ground.options.seed, returns=dict[str, int],
-        name="the library", advice="report it", environment=thread_environment(ground.options.threads),
-        tell=ground.tell, timeout=DAY_S,
-    )  # fmt: skip
+    found: dict[str, int] = in_child(ask_library, ground, count=count, returns=dict[str, int])
     counted = Check("requests", found["requests"]), Check("items that came back", found["items"])
     return CampaignRecord("library", 0, (*counted, *(none(said, found[name]) for name, said in FAULTS.items())))
 
@@ -299,7 +279,7 @@ def ask_library(bundle: Path, count: int, seed: int) -> Counter[str]:
 
 def look(
     found: Counter[str],
-    request: RecommendRequest | RankRequest,
+    request: Request,
     answer: Sequence[Recommendation],
     k: int,
     exclude_seen: bool,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import namedtuple
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -27,22 +28,8 @@ CAMPAIGNS = {
 """Name on the command line, and what is done."""
 
 
-@dataclass(frozen=True)
-class Size:
-    """How long campaigns take, or how much they do."""
-
-    load_s: float
-    rounds: int
-    soak_s: float
-    overload_s: float
-    swaps: int
-    stops: int
-    bursts: int
-    cases: int
-    bundles: int
-    library: int
-
-
+Size = namedtuple("Size", "load_s rounds soak_s overload_s swaps stops bursts cases bundles library")
+"""How many seconds campaigns take, or how much they do."""
 FULL = Size(8, 3, 1800, 30, 500, 10, 20, 10**5, 10**4, 10**6)
 SHORT = Size(0.5, 1, 2, 1, 10, 1, 2, 200, 40, 2000)
 

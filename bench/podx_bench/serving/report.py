@@ -50,17 +50,13 @@ def _load_table(records: tuple[LoadRecord, ...], max_batch: int) -> TextTable:
 def serving_report(results: ServingResults) -> Report:
     """The report of a run."""
     failed = [record.name for record in results.records if not record.passed]
-    count = len(results.records)
-    said = f"All bounds of {count} campaigns are kept." if not failed else (
-        f"Of {count} campaigns, {len(failed)} miss a bound: {', '.join(failed)}."
+    said = f"All bounds of {len(results.records)} campaigns are kept." if not failed else (
+        f"Of {len(results.records)} campaigns, {len(failed)} miss a bound: {', '.join(failed)}."
     )  # fmt: skip
     if results.options["short"]:
         said += " This is the short form: times are shown and not judged."
     load = [(each.clients, each.users_per_s) for record in results.records for each in record.load]
-    axes, line = (
-        ("clients that ask at the same time", "answers per second"),
-        Line("podx serve", tuple(load), OURS_COLOUR),
-    )
+    axes, line = ("clients that ask at once", "answers per second"), Line("podx serve", tuple(load), OURS_COLOUR)
     charts = (line_chart("Throughput against clients", axes, [line]),) if load else ()
     sections = (Section(charts, tuple(serving_tables(results))),)
     facts = (("Model, data and machine", [*model_rows(results), *machine_rows(results.environment)]),)

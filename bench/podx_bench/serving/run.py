@@ -58,8 +58,7 @@ def run_serving(
     gc.freeze()  # what is imported here is not looked through for garbage while clients count milliseconds
     for name in options.campaigns:
         start = time.perf_counter()
-        record = RUN[name](ground)
-        done = replace(record, seconds=time.perf_counter() - start)
-        results = replace(results, records=(*results.records, done))
+        record = replace(RUN[name](ground), seconds=time.perf_counter() - start)
+        results = replace(results, records=(*results.records, record))
         SERVING_FILE.write(out, results)
     return results

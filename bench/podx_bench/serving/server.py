@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import secrets
-import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
+from types import MappingProxyType
 from typing import cast
 
 import psutil
@@ -30,7 +31,7 @@ KEY = secrets.token_hex()
 QUIT_S = 60.0
 
 
-class Served:
+class Served(AbstractContextManager["Served"]):
     """A server on a port of its own. A context manager: leaving it ends the server.
 
     Args:
@@ -38,7 +39,7 @@ class Served:
         flags: of ``podx serve``.
 
     Attributes:
-        start_s: from the start of the process to its first answer.
+        process: the server. start_s: from its start to its first answer.
 
     Raises:
         EngineError: it does not start.
@@ -51,12 +52,12 @@ class Served:
         start = time.perf_counter()
         command = [*COMMAND, str(bundle), "--port", str(port), "--api-key-file", str(keys), *flags]
         with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
+            self.process = subprocess.Popen(
                 command, stdout=subprocess.PIPE, stderr=log, text=True, env=thread_environment(0)
             )
-        assert self._process.stdout is not None
+        assert self.process.stdout is not None
         try:
-            said = re.search(r":(\d+)/", self._process.stdout.readline())
+            said = re.search(r":(\d+)/", self.process.stdout.readline())
         except KeyboardInterrupt:
             self.close()
             raise
@@ -72,40 +73,30 @@ class Served:
         """Status and body of one answer."""
         return run(Connection(self.port).ask(request))
 
-    def metrics(self) -> dict[str, float]:
-        """What ``/metrics`` says, by name and labels."""
+    def metrics(self, before: Mapping[str, float] = MappingProxyType({})) -> dict[str, float]:
+        """What ``/metrics`` says, by name and labels, less what it said before."""
         lines = self.ask(written("/metrics", key=KEY))[1].decode().splitlines()
-        return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")}
+        parts = (line.rpartition(" ") for line in lines if line[0] != "#")
+        return {name: float(value) - before.get(name, 0.0) for name, _, value in parts}
 
     @property
     def rss_mb(self) -> float:
         """Resident memory of the process now, MB."""
-        return float(psutil.Process(self._process.pid).memory_info().rss) / MEGABYTE
-
-    def signal(self, number: signal.Signals) -> None:
-        """Send it a signal."""
-        self._process.send_signal(number)
-
-    def wait(self) -> int:
-        """Its exit status, when it has ended."""
-        return self._process.wait(QUIT_S)
-
-    def __enter__(self) -> Served:
-        return self
+        return float(psutil.Process(self.process.pid).memory_info().rss) / MEGABYTE
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> str:
         """End it, and return what it wrote on stderr."""
-        if self._process.poll() is None:
-            self._process.terminate()
+        if self.process.poll() is None:
+            self.process.terminate()
             try:
-                self.wait()
+                self.process.wait(QUIT_S)
             except subprocess.TimeoutExpired:
-                self._process.kill()
-                self.wait()
-        self._process.stdout.close()  # type: ignore[union-attr] # a pipe
+                self.process.kill()
+                self.process.wait()
+        self.process.stdout.close()  # type: ignore[union-attr] # a pipe
         said = self._log.read_text(errors="replace") if self._log.exists() else ""
         self._files.cleanup()
         return said

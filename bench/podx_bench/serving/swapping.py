@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from podx.bundle.bundle import CATALOG_FILE
 from podx.bundle.manifest import MANIFEST_FILE
 from podx.bundle.signature import WEIGHTS_FILE
 from podx.requests.types import Recommendation
+from podx.server.forms import Items
 from podx.text.templates import Task
 from podx_bench.engines.runtime import list_requests
 from podx_bench.serving.bundles import linked, put, renamed, sign
@@ -31,13 +33,6 @@ BAD_REQUEST = 400
 BUNDLES = "first", "second"
 
 
-class Answer(msgspec.Struct):
-    """What the server responds, as far as it is looked at."""
-
-    items: list[Recommendation]
-    bundle: str
-
-
 class Judged:
     """Counts answers that are those of no bundle, or of another than they name.
 
@@ -46,8 +41,8 @@ class Judged:
 
     def __init__(self, expected: Mapping[str, Sequence[Sequence[Recommendation]]]) -> None:
         self._expected = expected
-        self.mixed, self.dropped, self.by_version = 0, 0, dict.fromkeys(expected, 0)
-        self._read = msgspec.json.Decoder(Answer).decode
+        self.mixed, self.dropped, self.by_version = 0, 0, Counter[str]()
+        self._read = msgspec.json.Decoder(Items).decode
 
     def __call__(self, number: int, status: int, body: bytes) -> None:
         """An answer to a request."""
@@ -59,7 +54,7 @@ class Judged:
         same = [each.item for each in right] == [each.item for each in answer.items]
         pairs = zip(right, answer.items, strict=False)
         self.mixed += not (same and all(abs(a.score - b.score) <= TOLERANCE for a, b in pairs))
-        self.by_version[answer.bundle] = self.by_version.get(answer.bundle, 0) + 1
+        self.by_version[answer.bundle] += 1
 
 
 def swap(ground: Ground) -> CampaignRecord:
@@ -69,20 +64,19 @@ def swap(ground: Ground) -> CampaignRecord:
         linked(ground.bundle, shelf / BUNDLES[0])
         renamed(ground.bundle, shelf / BUNDLES[1])
         broken = _broken(shelf)
-        expected, versions = {}, []
+        expected = {}
         for name in BUNDLES:
             recommender = podx.load(shelf / name, tasks=[Task.SEQUENTIAL], threads=1)
             answers = recommender.recommend_batch(list_requests(Task.SEQUENTIAL, ground.asked), ground.options.k)
             expected[recommender.version] = answers
-            versions.append(recommender.version)
-        judged = Judged(expected)
+        judged, versions = Judged(expected), list(expected)
         with ground.served("--timeout-ms", "60000", bundle=shelf / BUNDLES[0]) as server:
             before = server.rss_mb
             wrong, refused = run(_swaps(ground, server, judged, versions, broken))
             growth = server.rss_mb - before
     checks = (
         Check("swaps", ground.options.size.swaps),
-        Check("answers compared", sum(judged.by_version.values())),
+        Check("answers compared", judged.by_version.total()),
         Check("of them from the second bundle", judged.by_version[versions[1]]),
         none("requests dropped", judged.dropped),
         none("answers that mix bundles, or name another", judged.mixed),
