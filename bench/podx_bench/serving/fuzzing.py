@@ -59,8 +59,8 @@ def in_child(function: Callable[..., Any], ground: Ground, *arguments: Any, coun
     """What a function of this module returns that is called in a process of its own, which a fault may end."""
     return run_in_child(
         f"{function.__module__}:{function.__name__}", ground.bundle, count, ground.options.seed, *arguments,
-        returns=returns, name=function.__name__, advice="report it", environment=thread_environment(ground.options.threads),
-        tell=ground.tell, timeout=DAY_S,
+        returns=returns, name=function.__name__, advice="report it", tell=ground.tell, timeout=DAY_S,
+        environment=thread_environment(ground.options.threads),
     )  # fmt: skip
 
 
