@@ -80,7 +80,7 @@ class Answering:
         most = self._service.settings.max_pending
         if len(rows) > most:
             raise RequestError(f"{len(rows)} requests in a body, at most {most} can wait: send fewer at a time")
-        self._service.require_allowed(rows)
+        self._service.require_allowed(max((row.k for row in rows if not isinstance(row, Explain)), default=0))
         results: list[Waiting | Question | PodxError] = []
         of_lists = not any(isinstance(row, Explain) for row in rows[:1])
         self._service.unanswered += of_lists

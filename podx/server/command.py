@@ -30,7 +30,7 @@ DOORS = 128
 under load, so that with one handle new clients would wait for seconds."""
 LEAVE_S = 2.0
 """After SIGTERM clients have this long to see that they are answered with the end of their connection."""
-LAST_S, LOOK_S = 0.3, 0.02
+LAST_S, LOOK_S, EMPTY_LOOKS = 0.3, 0.02, 5
 MOST_HEAD = 64 * KILOBYTE
 """Bytes of a request before its body that are waited with."""
 
@@ -86,12 +86,12 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
     async def _nobody_left(self, seconds: float) -> None:
-        """Wait until there are no connections, so many seconds at most."""
+        """Wait until there have been no connections for a while, so many seconds at most."""
         loop = asyncio.get_running_loop()
-        end = loop.time() + seconds
-        await asyncio.sleep(LOOK_S)
-        while self.server_state.connections and loop.time() < end and not self.force_exit:
+        end, empty = loop.time() + seconds, 0
+        while empty < EMPTY_LOOKS and loop.time() < end and not self.force_exit:
             await asyncio.sleep(LOOK_S)
+            empty = 0 if self.server_state.connections else empty + 1
 
 
 @with_flags(settings=Settings, reading=ReadingFlags, load=LoadFlags)

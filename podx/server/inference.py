@@ -178,6 +178,7 @@ def inference_routes(service: Service) -> APIRouter:
         """The next items for some users."""
         answering = Answering(service, request)
         asked = read(await answering.body(), Infer)
+        service.require_allowed(asked.parameters.k)  # there may be no rows
         outcomes = await answering.outcomes(asked.rows())
         for outcome in outcomes:
             if isinstance(outcome, PodxError):

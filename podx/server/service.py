@@ -113,9 +113,8 @@ class Service:
         many = self.unanswered >= settings.max_pending + settings.max_batch
         return late or many or stats.waiting >= settings.max_pending
 
-    def require_allowed(self, rows: Sequence[Row]) -> None:
+    def require_allowed(self, k: int) -> None:
         """Refuse, with a ConfigError, requests for more items than a client may ask for."""
-        k = max((row.k for row in rows if not isinstance(row, Explain)), default=0)
         if k > self.settings.max_k:
             raise ConfigError(f"k is {k}, this server answers with at most {self.settings.max_k} items: ask for less")
 

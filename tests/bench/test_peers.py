@@ -27,8 +27,11 @@ from podx_bench.workload.work import Answer, WorkItem
 
 PACKAGE = Path(podx_bench.__file__).parent
 BENCH_SIDE = "prepare.py"
-SHARED_WITH_EAGER = {"train/podx_train/eager/prefixes.py": "podx_train.eager.prefixes"}
-"""What holds Optimum to the catalog, as it does the eager engines; it needs nothing else of its package."""
+SHARED_WITH_EAGER = {
+    "train/podx_train/eager/prefixes.py": "podx_train.eager.prefixes",
+    "train/podx_train/model/ceiling.py": "podx_train.model.ceiling",
+}
+"""What holds Optimum to the catalog, as it does the eager engines; they need nothing else of their package."""
 
 FOREIGN_ENGINE = '''
 """An engine that tells which interpreter runs it, and what its context says."""

@@ -14,8 +14,9 @@ from podx.bundle.trie import Trie
 from podx.errors import CatalogError, ConfigError
 from podx.text.templates import Task
 from podx_train.model import one_pass
+from podx_train.model.ceiling import under_ceiling
 from podx_train.model.config import PodConfig, backbone_fields
-from podx_train.model.one_pass import SiblingScores, start_copying, under_ceiling
+from podx_train.model.one_pass import SiblingScores, start_copying
 from podx_train.model.pod_t5 import ITEM_START, ModelBatch, PodT5
 from podx_train.model.wide_softmax import wide_cross_entropy
 

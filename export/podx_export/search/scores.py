@@ -54,7 +54,7 @@ def room_above(graph: GraphBuilder, even: str, before: str, least: float) -> str
 
     Args:
         even: 1/n of the node's n children. before: log-probability of the tokens that lead to it.
-        least: the ceiling, see :func:`podx_train.model.one_pass.under_ceiling`.
+        least: the ceiling, see :func:`podx_train.model.ceiling.under_ceiling`.
     """
     likely = graph.make("Mul", graph.make("Exp", before), graph.float_scalar(1 / LIKELY))
     ceiling = graph.make("Clip", likely, graph.float_scalar(least), graph.float_scalar(1.0))

@@ -146,6 +146,8 @@ def test_the_protocol_answers_like_version_1(client: Client, rec: Recommender) -
     assert got["exact"]["data"] == [first.exact is True, second.exact is True]
     assert got["bundle"]["data"] == [rec.version] * 2
     assert (answer["id"], answer["model_name"], answer["model_version"]) == ("a", "podx", rec.version)
+    many = client.ask("/v2/models/podx/infer", {"inputs": [], "parameters": {"k": 101}})  # of no rows, too
+    assert (many.status, many.json["type"]) == (400, "ConfigError")
     some = client.ask("/v2/models/podx/infer", {"inputs": inputs, "outputs": [{"name": "exact"}]}).json
     assert [output["name"] for output in some["outputs"]] == ["exact"]
 

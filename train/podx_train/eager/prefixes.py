@@ -12,7 +12,7 @@ from transformers import LogitsProcessor
 
 from podx.bundle.trie import NO_ITEM, ROOT, Trie
 from podx.errors import RequestError
-from podx_train.model.one_pass import under_ceiling
+from podx_train.model.ceiling import under_ceiling
 
 ItemLists = Sequence[Sequence[int] | npt.NDArray[np.integer] | None]
 """Item numbers for each row of a batch; None: nothing said about this row."""
@@ -149,7 +149,7 @@ class SiblingScores(LogitsProcessor):
     Args:
         constraint: which tokens may be taken. The distribution is over all children, those that may not be included.
         beams: copies of each record among the rows.
-        ceiling: of the last of several tokens, the least, see :func:`podx_train.model.one_pass.under_ceiling`.
+        ceiling: of the last of several tokens, the least, see :func:`podx_train.model.ceiling.under_ceiling`.
     """
 
     def __init__(self, walker: TrieWalker, constraint: PrefixConstraint, beams: int, ceiling: float) -> None:

@@ -22,9 +22,9 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 from transformers import T5ForConditionalGeneration
 
-from podx.bundle.manifest import LIKELY
 from podx.bundle.trie import ROOT, Trie
 from podx.bundle.trie_tables import most_children
+from podx_train.model.ceiling import under_ceiling
 from podx_train.model.wide_softmax import wide_cross_entropy
 
 HIDDEN = -1e9
@@ -41,7 +41,6 @@ LOOK_BACK = 2.0
 """Rise of the decoder's attention score at first, a token back: every token of an item looks at the last item most."""
 SOFT_START = 0.6
 """Factor of the decoder's states at first: how sure a model is that has learned nothing."""
-TINY = 1e-30
 """Stands for a probability of 0, of which there is no logarithm."""
 
 
@@ -69,25 +68,6 @@ def target_bias(targets: int, length: int, device: torch.device) -> Tensor:
     place = torch.arange(targets * length, device=device)
     same = place[:, None] // length == place[None] // length
     return additive(same & (place[None] <= place[:, None]))[None, None]
-
-
-def under_ceiling(logits: Tensor, before: Tensor, least: float) -> Tensor:
-    """Log-probabilities of an item's last token, of whose n siblings none is likelier than 1/n + ceiling · (1 - 1/n).
-
-    Where the softmax of the logits has a likelier one, it is mixed with even chances until it has not. So a search
-    that knows the tokens before knows how likely the item can be at most, whatever the states are.
-
-    Args:
-        logits: [rows, places], -inf where there is no choice.
-        before: [rows], log-probability of the tokens before. The ceiling is theirs over :data:`LIKELY`, 1 at most.
-        least: the ceiling, where that is lower.
-    """
-    ceiling = (before.exp() / LIKELY).clamp(least, 1.0)[:, None]
-    odds, there = logits.softmax(dim=-1), logits > -torch.inf
-    even = 1 / there.sum(dim=-1, keepdim=True)
-    above = (odds.amax(dim=-1, keepdim=True) - even).clamp(min=TINY)
-    kept = (ceiling * (1 - even) / above).clamp(max=1.0)
-    return (kept * odds + (1 - kept) * even).clamp(min=TINY).log().masked_fill(~there, -torch.inf)
 
 
 @torch.no_grad()
