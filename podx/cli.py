@@ -35,6 +35,7 @@ class LoadFlags:
 
     device: str = option("auto", "auto, cpu or cuda.")
     threads: int = option(0, "Threads inside an operator; 0 = one per core.")
+    arm_bf16: bool = option(False, "On an Arm processor, compute products of fp32 in bf16.", flag="--arm-bf16")
 
 
 @dataclass(frozen=True)

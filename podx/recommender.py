@@ -48,6 +48,7 @@ def load(
     max_k: int = DEFAULT_MAX_K,
     tasks: Sequence[str] | None = None,
     revision: str | None = None,
+    arm_bf16: bool = False,
 ) -> Recommender:
     """Open a bundle that ``podx export`` wrote.
 
@@ -74,6 +75,7 @@ def load(
             and of requests with item lists too long for the one graph, are opened when they are first needed, from what
             the files held at loading.
         revision: branch, tag or commit of a model on the Hub; None: its main branch.
+        arm_bf16: on an Arm processor, let products of float32 be computed in bf16.
 
     Raises:
         BundleError: the folder is incomplete or damaged, or (BundleVersionError) of another format version; or the Hub
@@ -84,7 +86,7 @@ def load(
     """
     if long_history not in ("error", "keep-last"):
         raise ConfigError(f"long_history must be 'error' or 'keep-last', not {long_history!r}")
-    options = SessionOptions(resolve_device(device), threads, spin, cuda_graph)
+    options = SessionOptions(resolve_device(device), threads, spin, cuda_graph, arm_bf16)
     bundle = Bundle.load(bundle_folder(path, revision), verify)
     return Recommender(bundle, options, long_history, search_graph, unknown_user, max_k, tasks, verify)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import platform
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ Device = Literal["auto", "cpu", "cuda"]
 CPU, CUDA = "cpu", "cuda"
 _PROVIDERS = {CPU: "CPUExecutionProvider", CUDA: "CUDAExecutionProvider"}
 _DRIVER = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
+_ARM = ("aarch64", "arm64")
 _ERRORS_ONLY = 3
 _ONE_ROW = ort.OrtValue.ortvalue_from_numpy(np.ones(1, dtype=np.int64))
 _ELEMENT_TYPES = {"tensor(int64)": np.int64, "tensor(float)": np.float32, "tensor(bool)": np.bool_}
@@ -91,16 +93,22 @@ class SessionOptions:
             about twice as fast where one graph does nearly all the work. Of graphs that take turns each has threads of
             its own, and those of one then stand in the way of the other. None: the former spins, the latter do not.
         cuda_graph: on CUDA, replay the whole search as a CUDA graph (:mod:`podx.graphs.cuda_graph`).
+        arm_bf16: products of float32 in bf16, sums in float32: an Arm processor that has both is quicker so.
     """
 
     device: str = CPU
     threads: int = 0
     spin: bool | None = None
     cuda_graph: bool = True
+    arm_bf16: bool = False
 
     def __post_init__(self) -> None:
         if self.threads < 0:
             raise ConfigError(f"threads must be 0 (one per core) or more, not {self.threads}")
+        if self.arm_bf16 and (self.device != CPU or platform.machine() not in _ARM):
+            raise ConfigError(
+                f"arm_bf16 is for Arm processors, not for {self.device} on {platform.machine()}: leave it out"
+            )
 
 
 def _settings(options: SessionOptions) -> ort.SessionOptions:
@@ -111,6 +119,8 @@ def _settings(options: SessionOptions) -> ort.SessionOptions:
         settings.add_session_config_entry("session.force_spinning_stop", "1")  # at the end of a run
     else:
         settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if options.arm_bf16:
+        settings.add_session_config_entry("mlas.enable_gemm_fastmath_arm64_bfloat16", "1")
     return settings
 
 

@@ -104,7 +104,9 @@ def test_the_step_graphs_are_asked_for_by_name(
     monkeypatch.setattr(podx, "load", load)
     RuntimeEngine(context, "catalog", graph)
     tasks = [Task.SEQUENTIAL]
-    assert given == [{"threads": 1, "spin": False, "search_graph": graph, "cuda_graph": True, "tasks": tasks}]
+    assert given == [
+        {"threads": 1, "spin": False, "search_graph": graph, "cuda_graph": True, "tasks": tasks, "arm_bf16": False}
+    ]
 
 
 @pytest.mark.parametrize(("own", "expected"), [(None, 5), (2, 2)])

@@ -56,6 +56,21 @@ def test_without_a_driver_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> No
     assert not sessions.has_gpu()
 
 
+def test_bf16_on_arm_is_a_setting_of_onnx_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions.platform, "machine", lambda: "aarch64")
+    key = "mlas.enable_gemm_fastmath_arm64_bfloat16"
+    assert sessions._settings(SessionOptions(arm_bf16=True)).get_session_config_entry(key) == "1"
+    with pytest.raises(RuntimeError, match=key):
+        sessions._settings(SessionOptions()).get_session_config_entry(key)
+
+
+@pytest.mark.parametrize(("device", "machine"), [(CPU, "x86_64"), (CUDA, "aarch64")])
+def test_bf16_on_arm_is_refused_elsewhere(monkeypatch: pytest.MonkeyPatch, device: str, machine: str) -> None:
+    monkeypatch.setattr(sessions.platform, "machine", lambda: machine)
+    with pytest.raises(ConfigError, match=f"for {device} on {machine}: leave it out"):
+        SessionOptions(device, arm_bf16=True)
+
+
 def test_cuda_without_a_provider_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: WITHOUT_CUDA)
     with pytest.raises(DeviceError, match=r"podx\[gpu\]"):

@@ -128,6 +128,10 @@ _KINDS = (
         _OURS, None, "auto", False, **_ITEMS, reference=OURS,
     ),
     _kind(
+        "podx-arm-bf16", "podx as above, but on an Arm processor products of float32 are computed in bf16",
+        _OURS, None, "auto", True, True, reference=OURS,
+    ),
+    _kind(
         "podx-vocabulary", "podx as above, but scores over the whole vocabulary as transformers computes them",
         _OURS, "vocabulary", reference=ENCODE_ONCE, writes_freely=True,
     ),

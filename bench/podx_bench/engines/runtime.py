@@ -23,6 +23,7 @@ class RuntimeEngine:
         search: what scores are over, None: what the model was trained for; or ``text``: unconstrained search.
         graph: see ``search_graph`` of :func:`podx.load`.
         captured: on CUDA, replay the search as a CUDA graph.
+        arm_bf16: see :func:`podx.load`.
 
     Raises:
         BundleError: the bundle is damaged. DeviceError: ONNX Runtime does not have the device.
@@ -34,6 +35,7 @@ class RuntimeEngine:
         search: ScoreOver | Literal["text"] | None = None,
         graph: SearchGraph = "auto",
         captured: bool = True,
+        arm_bf16: bool = False,
     ) -> None:
         self._context, self._search = context, search
         self._recommender = podx.load(
@@ -44,6 +46,7 @@ class RuntimeEngine:
             search_graph=graph,
             cuda_graph=captured,
             tasks=[context.task],
+            arm_bf16=arm_bf16,
         )
 
     def run(self, requests: Sequence[WorkItem]) -> list[Answer]:
