@@ -13,6 +13,9 @@ from podx.decoding.stepper import FloatArray, IntArray
 BLOCK = 64
 """Columns per block when whole-vocabulary rows are searched by their block maxima."""
 
+NARROW = 128
+"""Columns up to which sorting a row takes less time than the calls that save it."""
+
 NEVER = np.float32(-np.inf)
 
 Scalar = TypeVar("Scalar", bound=np.generic)
@@ -30,6 +33,8 @@ def best_columns(scores: FloatArray, count: int) -> IntArray:
     up, in any order.
     """
     width = scores.shape[1]
+    if width <= NARROW:
+        return np.argsort(-scores, axis=1, kind="stable")[:, :count]
     if count < width:
         columns = np.sort(np.argpartition(scores, width - count, axis=1)[:, width - count :], axis=1)
         _settle_ties(scores, columns)

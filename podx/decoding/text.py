@@ -101,9 +101,10 @@ class TextSearch:
 
     def _advance_groups(self, found: BestTokens, length: int, first: bool) -> None:
         """One turn of every group. In the first step all groups read the same single row."""
-        order = np.argsort(found.tokens, axis=2)  # so that of equal scores that of the lowest token is chosen
-        tokens = np.take_along_axis(found.tokens, order, axis=2)
-        log_probs = np.take_along_axis(found.log_probs, order, axis=2)
+        rows = found.tokens.reshape(-1, found.tokens.shape[2])
+        order = np.argsort(rows, axis=1)  # so that of equal scores that of the lowest token is chosen
+        tokens = entries(rows, order).reshape(found.tokens.shape)
+        log_probs = entries(found.log_probs.reshape(rows.shape), order).reshape(tokens.shape)
         if length < self._options.min_length:
             log_probs[tokens == self._eos] = NEVER
         taken = np.zeros((len(tokens), 0), dtype=np.int64)
@@ -121,8 +122,9 @@ class TextSearch:
             ends = (best.token == self._eos) | last
             self._collect(group, best, ends, length)
             group.advance(best, ends, first_row)
-            chosen = np.where(group.score > NEVER, group.tokens[:, :, -1], NO_TOKEN)
-            taken = np.concatenate([taken, chosen], axis=1)
+            if group is not self._groups[-1]:
+                chosen = np.where(group.score > NEVER, group.tokens[:, :, -1], NO_TOKEN)
+                taken = np.concatenate([taken, chosen], axis=1)
 
     def _best(self, scores: FloatArray, tokens: IntArray, beams: int) -> _Step:
         batch, _, candidates = scores.shape

@@ -241,7 +241,8 @@ class BoundGraph:
         for name in self._to_host:
             self._binding.bind_output(name, CPU)  # anew, for their shapes may differ from those of the run before
         self._session.run_with_iobinding(self._binding)
-        return [value.numpy() for value in self._binding.get_outputs()[-len(self._to_host) :]]
+        outputs = self._binding.get_outputs_as_ortvaluevector()
+        return [outputs[place].numpy() for place in range(len(outputs) - len(self._to_host), len(outputs))]
 
 
 class FixedSession:

@@ -16,6 +16,9 @@ from podx.graphs.session import BoundGraph, GraphSession, select_rows
 ROOM_STEPS = 8
 """Steps that the cache gets room for. Empty places cost attention, and more of them a copy."""
 
+MOVED_BYTES = 1 << 18
+"""Of the cache that are copied aside, and from there to where they go, while they lie in the processor's cache."""
+
 RESERVED_STEPS = 64
 """Steps for which memory is taken; the system gives what is written to. Longer texts take as much again."""
 
@@ -109,8 +112,6 @@ def lay_out(cache: FloatArray, memory: FloatArray, size: tuple[int, ...]) -> Non
         target[:, :beams, :, :steps] = cache
         return
     old, new = cache.reshape(-1, steps * head_dim), target.reshape(-1, size[3] * head_dim)
-    end = len(old)
-    while end:  # the last first: where a block goes, nothing lies that is still to be moved
-        start = min(-(-end * old.shape[1] // new.shape[1]), end - 1)
-        new[start:end, : old.shape[1]] = old[start:end]
-        end = start
+    blocks = max(1, MOVED_BYTES // (old.itemsize * old.shape[1]))
+    for start in reversed(range(0, len(old), blocks)):  # the last first: what lies before them is still to be moved
+        new[start : start + blocks, : old.shape[1]] = old[start : start + blocks].copy()
