@@ -33,13 +33,10 @@ def best_columns(scores: FloatArray, count: int) -> IntArray:
     up, in any order.
     """
     width = scores.shape[1]
-    if width <= NARROW:
+    if width <= max(count, NARROW):
         return np.argsort(-scores, axis=1, kind="stable")[:, :count]
-    if count < width:
-        columns = np.sort(np.argpartition(scores, width - count, axis=1)[:, width - count :], axis=1)
-        _settle_ties(scores, columns)
-    else:
-        columns = np.tile(np.arange(width), (len(scores), 1))
+    columns = np.sort(np.argpartition(scores, width - count, axis=1)[:, width - count :], axis=1)
+    _settle_ties(scores, columns)
     order = np.argsort(-entries(scores, columns), axis=1, kind="stable")
     return entries(columns, order)
 

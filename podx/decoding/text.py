@@ -94,7 +94,11 @@ class TextSearch:
             if length + 1 == options.max_length or not live.any():
                 break
             if not live.all():
-                self._keep(np.flatnonzero(live))
+                kept = np.flatnonzero(live)
+                self._rows = self._rows[kept]
+                self._stepper.keep(kept)
+                for group in self._groups:
+                    group.keep(kept)
             parents = np.concatenate([group.parent for group in self._groups], axis=1)
             tokens = np.concatenate([group.tokens[:, :, -1] for group in self._groups], axis=1)
         return self._answers(batch)
@@ -123,8 +127,7 @@ class TextSearch:
             self._collect(group, best, ends, length)
             group.advance(best, ends, first_row)
             if group is not self._groups[-1]:
-                chosen = np.where(group.score > NEVER, group.tokens[:, :, -1], NO_TOKEN)
-                taken = np.concatenate([taken, chosen], axis=1)
+                taken = np.hstack([taken, np.where(group.score > NEVER, group.tokens[:, :, -1], NO_TOKEN)])
 
     def _best(self, scores: FloatArray, tokens: IntArray, beams: int) -> _Step:
         batch, _, candidates = scores.shape
@@ -158,12 +161,6 @@ class TextSearch:
             worst = np.array([pool[-1].score if len(pool) == group.beams else NEVER for pool in pools])
             live |= (group.score[:, 0] > NEVER) & (bound > worst)
         return live
-
-    def _keep(self, kept: IntArray) -> None:
-        self._rows = self._rows[kept]
-        self._stepper.keep(kept)
-        for group in self._groups:
-            group.keep(kept)
 
     def _answers(self, batch: int) -> list[list[Hypothesis]]:
         merged = [[h for group in self._groups for h in group.finished[row]] for row in range(batch)]
