@@ -8,9 +8,13 @@ import numpy as np
 import pytest
 
 import podx
+from podx.bundle import signature as sig
+from podx.bundle.trie import ROOT
 from podx.decoding.items import ItemResults
 from podx.decoding.options import ItemSearchOptions
 from podx.errors import ConfigError, ExportError
+from podx.graphs.model import batch_feeds
+from podx.graphs.session import GraphSession, SessionOptions
 from podx.text.templates import Task
 from podx_export.pipeline import export_checkpoint
 from podx_export.verify.parity import as_good_list, same_list
@@ -55,6 +59,20 @@ def test_wide_searches_find_what_scoring_every_item_finds(worlds: dict[str, Smal
         assert_same(found, best, scores)
         if graph == "one" or kind == "one token":
             assert found.exact is not None and found.exact.all()
+
+
+def test_lists_of_one_token_items_may_hold_anything(worlds: dict[str, Small]) -> None:
+    small, beyond, none = worlds["one token"], ITEMS + 7, -1
+    first, second, third = np.flatnonzero(small.catalog.trie.item_node != ROOT)[:3].tolist()
+    excluded = [[first, first], [first, none], [none, beyond], [0, none], [none, none]]
+    allowed = [[second, second, none], [third, first, none], [beyond, none, none], [0, none, second], [none] * 3]
+    feeds = batch_feeds(requests(small, seed=0, rows=5, k=ITEMS))
+    feeds |= {sig.EXCLUDED_ITEMS: np.array(excluded), sig.ALLOWED_ITEMS: np.array(allowed), sig.K: np.array([ITEMS])}
+    session = GraphSession(small.bundle.file(sig.RECOMMEND_FILE), SessionOptions())
+    items = session.run(feeds, session.outputs)[sig.ITEMS]
+    answers = [set(row.tolist()) - {0} for row in items]
+    everything = set(np.flatnonzero(small.catalog.trie.item_node != ROOT).tolist())
+    assert answers == [{second}, {third}, set(), {second}, everything]
 
 
 @pytest.mark.parametrize("beams", [1, 3])

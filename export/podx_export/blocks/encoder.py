@@ -57,7 +57,7 @@ def encode(graph: GraphBuilder, model: SourceModel, inputs: list[str], packed: b
     ids, whole, mask, task, *rows = inputs
     with graph.scope("encoder"):
         if model.shared is not None:
-            ids, whole, mask = (_at_least_two(graph, part) for part in (ids, whole, mask))
+            ids, whole, mask = _at_least_two(graph, [ids, whole, mask])
         hidden = _embed(graph, model, ids, whole, task, rows)
         memory_mask = _memory_mask(graph, model, mask)
         grid, memory = hidden_states(graph, model, hidden, memory_mask, task, packed)
@@ -88,11 +88,12 @@ def _rows(graph: GraphBuilder, model: SourceModel, memory_mask: str) -> Rows:
         return LiveRows.of(graph, graph.cast(own, BOOL), least=graph.ints(1))
 
 
-def _at_least_two(graph: GraphBuilder, part: str) -> str:
-    """[batch, source] with a column of padding where there is but the start token: something must be computed."""
-    missing = graph.make("Max", graph.make("Sub", graph.ints(2), graph.dimension(part, 1)), graph.int_scalar(0))
-    shape = graph.concat([graph.dimension(part, 0), missing], axis=0)
-    return graph.concat([part, graph.make("Expand", graph.int_scalar(0), shape)], axis=1)
+def _at_least_two(graph: GraphBuilder, parts: list[str]) -> list[str]:
+    """Each [batch, source], with a column of padding where there is but the start token: something must be computed."""
+    missing = graph.make("Max", graph.make("Sub", graph.ints(2), graph.dimension(parts[0], 1)), graph.int_scalar(0))
+    shape = graph.concat([graph.dimension(parts[0], 0), missing], axis=0)
+    padding = graph.make("Expand", graph.int_scalar(0), shape)
+    return [graph.concat([part, padding], axis=1) for part in parts]
 
 
 def _embed(graph: GraphBuilder, model: SourceModel, ids: str, whole: str, task: str, rows: list[str]) -> str:

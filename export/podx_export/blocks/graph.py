@@ -236,10 +236,14 @@ class GraphBuilder:
         return self.make("Shape", value, start=axis, end=axis + 1)
 
     def model(self) -> onnx.ModelProto:
-        """The finished model, its data in the weight file. Constants that no node reads are left out."""
-        read = values_read(self._nodes)
+        """The finished model, its data in the weight file. What no output depends on is left out."""
+        read, nodes = {value.name for value in (*self._inputs, *self._outputs)}, []  # inputs, for their defaults
+        for node in reversed(self._nodes):
+            if not read.isdisjoint(node.output):
+                nodes.append(node)
+                read.update(node.input)
         initializers = [tensor for name, tensor in self._initializers.items() if name in read]
-        graph = helper.make_graph(self._nodes, self.name, self._inputs, self._outputs, initializer=initializers)
+        graph = helper.make_graph(nodes[::-1], self.name, self._inputs, self._outputs, initializer=initializers)
         opsets = [helper.make_opsetid("", self.opset), helper.make_opsetid(MICROSOFT, MICROSOFT_OPSET)]
         return helper.make_model(
             graph,

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Protocol
 
 import numpy as np
 
@@ -42,58 +43,113 @@ class Grid:
     stride: str
 
 
-class ItemFilter:
-    """The excluded and allowed items of a batch of requests.
+def _never_empty(graph: GraphBuilder, items: str) -> str:
+    """A list with padding behind it, for ONNX Runtime reduces empty tensors to a wrong shape."""
+    return graph.widened(items, graph.int_scalar(sig.NO_NUMBER))
+
+
+def _count(graph: GraphBuilder, flags: str) -> str:
+    """How many are true along the last axis."""
+    return graph.sum(graph.cast(flags, FLOAT), -1)
+
+
+def _restricted(graph: GraphBuilder, allowed: str) -> str:
+    """Whether a request names what it allows, bool [batch, 1]."""
+    named = graph.make("Not", graph.make("Equal", allowed, graph.int_scalar(sig.NO_NUMBER)))
+    return graph.unsqueeze(graph.make("Greater", _count(graph, named), graph.float_scalar(0.0)), 1)
+
+
+def _known(graph: GraphBuilder, items: str) -> str:
+    """Item numbers, 0 for padding and for numbers beyond the catalog."""
+    size = graph.make("Size", tables.ITEM_NODE)
+    above = graph.make("Greater", items, graph.int_scalar(0))
+    inside = graph.make("And", above, graph.make("Less", items, size))
+    return graph.make("Where", inside, items, graph.int_scalar(0))
+
+
+class ItemFilter(Protocol):
+    """The excluded and allowed items of a batch of requests."""
+
+    def may_return(self, item: str) -> str:
+        """Whether each item number, int64 [batch, beams], is permitted; 0 (no item) is not. Of beams that live."""
+
+    def apply(self, grid: Grid, level: int) -> str:
+        """The grid's scores, :data:`FORBIDDEN` for children, at ``level`` + 1, that lead to no permitted item."""
+
+
+def item_filter(graph: GraphBuilder, excluded: str, allowed: str, levels: int) -> ItemFilter:
+    """The filter of a request's items.
 
     Args:
         excluded, allowed: int64 [batch, n], see :func:`podx.bundle.signature.filter_inputs`.
         levels: tokens of the longest item that the graph can walk to.
     """
+    with graph.scope("item_filter"):
+        excluded, allowed = (_never_empty(graph, items) for items in (excluded, allowed))
+        one_token = levels == 1
+        return _OneTokenFilter(graph, excluded, allowed) if one_token else _TreeFilter(graph, excluded, allowed, levels)
+
+
+class _OneTokenFilter:
+    """Of items of one token.
+
+    They are the children of the root, and the first grid has a column for each.
+    """
+
+    def __init__(self, graph: GraphBuilder, excluded: str, allowed: str) -> None:
+        self._graph, self._restricted = graph, _restricted(graph, allowed)
+        self._closed, self._open = (self._columns(items) for items in (excluded, allowed))
+
+    def _columns(self, items: str) -> str:
+        """Of what is no item: -1, the last column, which is unused."""
+        node = self._graph.cast(self._graph.make("Gather", tables.ITEM_NODE, _known(self._graph, items)), INT64)
+        return self._graph.make("Sub", node, self._graph.int_scalar(1))
+
+    def may_return(self, item: str) -> str:
+        """See :class:`ItemFilter`. Nobody comes to an item that is not permitted."""
+        return self._graph.make("Greater", item, self._graph.int_scalar(0))
+
+    def apply(self, grid: Grid, level: int) -> str:
+        """See :class:`ItemFilter`."""
+        graph, forbidden = self._graph, self._graph.float_scalar(FORBIDDEN)
+        with graph.scope("item_filter"):
+            scores = graph.make("Where", self._restricted, forbidden, grid.scores)
+            opened = graph.make("GatherElements", grid.scores, self._open, axis=1)
+            scores = graph.make("ScatterElements", scores, self._open, opened, axis=1)
+            marks = graph.make("Expand", forbidden, graph.make("Shape", self._closed))
+            return graph.make("ScatterElements", scores, self._closed, marks, axis=1)
+
+
+class _TreeFilter:
+    """Of items of several tokens, which share nodes on their paths."""
 
     def __init__(self, graph: GraphBuilder, excluded: str, allowed: str, levels: int) -> None:
         self._graph, self._levels = graph, levels
-        with graph.scope("item_filter"):
-            padding = graph.int_scalar(sig.NO_NUMBER)  # ONNX Runtime reduces empty tensors to a wrong shape
-            excluded, allowed = (graph.widened(items, padding) for items in (excluded, allowed))
-            distinct = self._distinct(self._known(excluded))
-            named = graph.make("Not", graph.make("Equal", allowed, graph.int_scalar(sig.NO_NUMBER)))
-            restricted = graph.unsqueeze(graph.make("Greater", self._count(named, -1), graph.float_scalar(0.0)), 1)
-            usable = self._known(allowed)
-            usable = graph.make("Where", self._any_equal(usable, distinct), graph.int_scalar(0), usable)
-            self._items = graph.concat([distinct, usable], axis=1)  # no item is in both
-            count = graph.dimension(distinct, 1)
-            opens = graph.make("GreaterOrEqual", graph.arange(graph.dimension(self._items, 1)), count)
-            self._sign = self._either(opens, 1.0, -1.0)  # [n]
-            self._mark = graph.make("Expand", self._either(opens, 0.0, FORBIDDEN), graph.make("Shape", self._items))
-            self._closed = self._either(restricted, FORBIDDEN, 0.0)
-            self._least_sign = self._either(restricted, 0.5, -0.5)  # of items listed as allowed, or not as excluded
-            levels_of = self._paths(self._items)
-            self._branches = [
-                self._branch(parents, children, self._is_marked(children, opens, count))
-                for parents, children in pairwise(levels_of)
-            ]
+        distinct = self._distinct(_known(graph, excluded))
+        restricted = _restricted(graph, allowed)
+        usable = _known(graph, allowed)
+        usable = graph.make("Where", self._any_equal(usable, distinct), graph.int_scalar(0), usable)
+        self._items = graph.concat([distinct, usable], axis=1)  # no item is in both
+        count = graph.dimension(distinct, 1)
+        opens = graph.make("GreaterOrEqual", graph.arange(graph.dimension(self._items, 1)), count)
+        self._sign = self._either(opens, 1.0, -1.0)  # [n]
+        self._mark = graph.make("Expand", self._either(opens, 0.0, FORBIDDEN), graph.make("Shape", self._items))
+        self._closed = self._either(restricted, FORBIDDEN, 0.0)
+        self._least_sign = self._either(restricted, 0.5, -0.5)  # of items listed as allowed, or not as excluded
+        self._branches = [
+            self._branch(parents, children, self._is_marked(children, opens, count))
+            for parents, children in pairwise(self._paths(self._items))
+        ]
 
     def _either(self, flags: str, there: float, elsewhere: float) -> str:
         graph = self._graph
         return graph.make("Where", flags, graph.float_scalar(there), graph.float_scalar(elsewhere))
 
-    def _count(self, flags: str, axis: int) -> str:
-        """How many are true along an axis."""
-        return self._graph.sum(self._graph.cast(flags, FLOAT), axis)
-
     def _any_equal(self, values: str, others: str) -> str:
         """Whether each of ``values`` [batch, n] is among ``others`` [batch, m] of its request."""
         graph = self._graph
         same = graph.make("Equal", graph.unsqueeze(values, 2), graph.unsqueeze(others, 1))
-        return graph.make("Greater", self._count(same, -1), graph.float_scalar(0.0))
-
-    def _known(self, items: str) -> str:
-        """Item numbers, 0 for padding and for numbers beyond the catalog."""
-        graph = self._graph
-        size = graph.make("Size", tables.ITEM_NODE)
-        above = graph.make("Greater", items, graph.int_scalar(0))
-        inside = graph.make("And", above, graph.make("Less", items, size))
-        return graph.make("Where", inside, items, graph.int_scalar(0))
+        return graph.make("Greater", _count(graph, same), graph.float_scalar(0.0))
 
     def _distinct(self, items: str) -> str:
         """Item numbers, 0 where an earlier place holds the same."""
@@ -101,7 +157,7 @@ class ItemFilter:
         places = graph.arange(graph.dimension(items, 1))
         earlier = graph.make("Less", graph.unsqueeze(places, 0), graph.unsqueeze(places, 1))
         same = graph.make("Equal", graph.unsqueeze(items, 2), graph.unsqueeze(items, 1))
-        repeated = graph.make("Greater", self._count(graph.make("And", same, earlier), -1), graph.float_scalar(0.0))
+        repeated = graph.make("Greater", _count(graph, graph.make("And", same, earlier)), graph.float_scalar(0.0))
         return graph.make("Where", repeated, graph.int_scalar(0), items)
 
     def _paths(self, items: str) -> list[str]:
@@ -112,7 +168,7 @@ class ItemFilter:
             chain.append(graph.cast(graph.make("Gather", tables.NODE_PARENT, chain[-1]), INT64))
         stack = graph.concat([graph.unsqueeze(nodes, 2) for nodes in chain], axis=2)
         below_root = graph.make("Greater", stack, graph.int_scalar(0))
-        length = graph.cast(self._count(below_root, -1), INT64)  # OpenVINO counts in integers wrongly, at times
+        length = graph.cast(_count(graph, below_root), INT64)  # OpenVINO counts in integers wrongly, at times
         levels = [graph.make("Mul", items, graph.int_scalar(0))]
         for level in range(1, self._levels + 1):
             back = graph.make("Sub", length, graph.int_scalar(level))  # the chain starts at the item's end
@@ -129,7 +185,7 @@ class ItemFilter:
         others = graph.unsqueeze(graph.head(nodes, excluded, 1), 1)
         same = graph.make("Equal", graph.unsqueeze(nodes, 2), others)
         all_of_them = graph.cast(graph.make("Gather", tables.SUBTREE_ITEMS, nodes), FLOAT)
-        full = graph.make("GreaterOrEqual", self._count(same, -1), all_of_them)
+        full = graph.make("GreaterOrEqual", _count(graph, same), all_of_them)
         return graph.make("And", graph.make("Or", opens, full), graph.make("Greater", nodes, graph.int_scalar(0)))
 
     def _branch(self, parents: str, children: str, marked: str) -> tuple[str, str]:
@@ -143,7 +199,7 @@ class ItemFilter:
     # --- in a step ------------------------------------------------------------------------------------------------
 
     def may_return(self, item: str) -> str:
-        """Whether each item number, int64 [batch, beams], is permitted; 0 (no item) is not."""
+        """See :class:`ItemFilter`."""
         graph = self._graph
         same = graph.make("Equal", graph.unsqueeze(item, 2), graph.unsqueeze(self._items, 1))
         open_ = graph.make("Greater", self._weighed(same, self._sign), self._least_sign)
@@ -159,7 +215,7 @@ class ItemFilter:
         return graph.make("Squeeze", product, graph.ints(2))
 
     def apply(self, grid: Grid, level: int) -> str:
-        """The grid's scores, :data:`FORBIDDEN` for children, at ``level`` + 1, that lead to no permitted item.
+        """See :class:`ItemFilter`.
 
         A child that is marked where no beam is at its parent has its mark in the unused column of the first beam.
         """

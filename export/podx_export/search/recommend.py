@@ -35,7 +35,7 @@ from podx_export.blocks.self_attention import PathAttention, Position
 from podx_export.blocks.source import SourceModel
 from podx_export.blocks.weights import WeightStore
 from podx_export.search.exact_search import WHOLE_FIRST_LEVEL, ExactSearch
-from podx_export.search.item_filter import Grid, ItemFilter
+from podx_export.search.item_filter import Grid, item_filter
 from podx_export.search.numbers import written
 from podx_export.search.scores import CatalogScores, SiblingScores
 from podx_export.search.sibling_search import SiblingSearch
@@ -79,7 +79,7 @@ def build_recommender(
     for name in names.SIBLING_TABLES if model.one_pass else names.SEARCH_TABLES:
         graph.initializer(table_initializer(name, tables))
     memory = encode(graph, model, text, packed=not cuda_graph and not graph.is_half)
-    of_catalog = (graph, inputs, ItemFilter(graph, excluded, allowed, levels), levels, not cuda_graph)
+    of_catalog = (graph, inputs, item_filter(graph, excluded, allowed, levels), levels, not cuda_graph)
     search = SiblingSearch(*of_catalog, model.ceiling) if model.one_pass else TrieSearch(*of_catalog)
     count = levels if model.one_pass else levels + 1
     decoder = _Decoder(graph, model, memory, count - 1, cuda_graph)
@@ -136,7 +136,7 @@ def build_exact_recommender(
     memory = encode(graph, model, text, packed=not graph.is_half)
     scores = SiblingScores(graph, model, tables, levels, by_node=not graph.is_half)
     first_whole = scores.level_sizes[0] <= WHOLE_FIRST_LEVEL
-    permitted = ItemFilter(graph, excluded, allowed, levels)
+    permitted = item_filter(graph, excluded, allowed, levels)
     search = ExactSearch(graph, inputs, permitted, levels, model.ceiling, most, first_whole)
     decoder = _Decoder(graph, model, memory, levels - 1, False)
     steps = _SiblingSteps(graph, model, decoder, text, scores)

@@ -85,7 +85,10 @@ class SiblingSearch(TrieSearch):
         """All continuations are of the last level: the k best of them and the answers."""
         best = self._best(grid, self._inputs.k)
         divisor = self._length_divisor(self._graph.float_scalar(float(self._levels)))
-        return self._merged(answers, self._graph.make("Div", best.score, divisor), best.item)
+        score = self._graph.make("Div", best.score, divisor)
+        if self._levels == 1:
+            return replace(answers, items=best.item, scores=score)
+        return self._merged(answers, score, best.item)
 
     def _without(self, lost: str, answers: Answers, length: int) -> Answers:
         """Note the highest sum that was left out, float32 [batch]."""
@@ -100,12 +103,15 @@ class SiblingSearch(TrieSearch):
     def _at(self, grid: Grid, score: str, place: str) -> _Continuations:
         """Continuations in columns ``place`` of the grid."""
         graph = self._graph
-        parent = graph.make("Div", place, grid.stride)
-        offset = graph.make("Sub", place, graph.make("Mul", parent, grid.stride))
-        safe = graph.make("Max", grid.node, graph.int_scalar(0))
-        start = graph.cast(graph.make("Gather", tables.CHILD_START, safe), INT64)
-        start = graph.widened(start, graph.int_scalar(0))
-        edge = graph.make("Add", graph.make("GatherElements", start, parent, axis=1), offset)
+        if self._levels == 1:  # the columns are the edges of the root
+            parent, edge = "", place
+        else:
+            parent = graph.make("Div", place, grid.stride)
+            offset = graph.make("Sub", place, graph.make("Mul", parent, grid.stride))
+            safe = graph.make("Max", grid.node, graph.int_scalar(0))
+            start = graph.cast(graph.make("Gather", tables.CHILD_START, safe), INT64)
+            start = graph.widened(start, graph.int_scalar(0))
+            edge = graph.make("Add", graph.make("GatherElements", start, parent, axis=1), offset)
         there = graph.make("Greater", score, graph.float_scalar(FORBIDDEN))
         edge = graph.make("Where", there, edge, graph.int_scalar(0))
         child = graph.make("Add", edge, graph.int_scalar(1))  # edge e leads to node e + 1
