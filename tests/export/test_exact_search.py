@@ -76,7 +76,7 @@ def test_however_narrow_the_first_wave(worlds: dict[str, Small], kind: str, beam
 @pytest.mark.parametrize("kind", ["three codes", *WIDE_CODES])
 def test_where_the_limit_is_hit_the_answer_says_so(worlds: dict[str, Small], kind: str) -> None:
     small = worlds[kind]
-    batch = requests(small, seed=1, rows=4 * KINDS, k=3)
+    batch = requests(small, seed=1, rows=12 * KINDS, k=3)
     items, scores = best(small, batch)
     found = run(small, batch, beams=3, most=2)
     assert found.exact is not None and 0 < found.exact.sum() < len(items)

@@ -56,7 +56,7 @@ LAYOUT_LINES = 1_440
 scores, the model repository for Triton (its configuration, and which release runs the graph), the card, the hub."""
 NUMBERS_LINES = 500
 """Added by graphs that take item numbers."""
-CERTAIN_LINES = 570
+CERTAIN_LINES = 580
 """Added by searches that widen until they are certain, and by the ceiling that lets them be certain early."""
 OPENVINO_LINES = 140
 """Added to the bench by engines that run podx's own graph and the plain T5 in OpenVINO."""

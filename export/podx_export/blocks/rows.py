@@ -175,20 +175,23 @@ class BlockRows:
     """Live rows in blocks of one user each, as many as the user's rows take: [blocks, BLOCK, n].
 
     For attention where some users have ten times as many beams as others: what is padded is each user's last block.
+    There is at least one block, for older ONNX Runtimes (1.26 among them) divide by their number.
 
     Attributes:
+        filler: float32 [1 or 0, n], a row in place of none.
         user: int64 [blocks].
         row: int64 [blocks, BLOCK], rows of each block; any row behind its last.
         place: int64 [rows], where each row stands among blocks × BLOCK.
     """
 
+    filler: str
     user: str
     row: str
     place: str
 
     @classmethod
-    def of(cls, graph: GraphBuilder, owner: str, batch: str) -> BlockRows:
-        """``owner``: int64 [rows], user of each row, ascending; ``batch``: int64 [1]."""
+    def of(cls, graph: GraphBuilder, owner: str, batch: str, width: int) -> BlockRows:
+        """``owner``: int64 [rows], user of each row, ascending; ``batch``: int64 [1]; ``width``: n of rows."""
         size, rows = graph.int_scalar(BLOCK), graph.make("Shape", owner)
         nobody = graph.make("Expand", graph.ints(0), batch)
         count = graph.make("ScatterElements", nobody, owner, graph.make("Expand", graph.ints(1), rows), reduction="add")
@@ -197,18 +200,22 @@ class BlockRows:
         after = graph.make("Add", first_block, blocks)
         shift = graph.make("Sub", graph.make("Mul", first_block, size), first)
         place = graph.make("Add", graph.arange(rows), graph.make("Gather", shift, owner))
-        block = graph.arange(graph.make("ReduceSum", blocks, graph.ints(0), keepdims=1))
+        total = graph.make("ReduceSum", blocks, graph.ints(0), keepdims=1)
+        block = graph.arange(graph.make("Max", total, graph.int_scalar(1)))
         passed = graph.make("LessOrEqual", after, graph.unsqueeze(block, 1))  # [blocks, batch]
         ones = graph.make("Expand", graph.float_scalar(1.0), graph.concat([batch, graph.ints(1)], axis=0))
         user = graph.make("Squeeze", graph.make("MatMul", graph.cast(passed, FLOAT), ones), graph.ints(1))
-        user = graph.cast(user, INT64)
+        user = graph.make("Min", graph.cast(user, INT64), graph.make("Sub", batch, graph.int_scalar(1)))
         start = graph.make("Sub", graph.make("Mul", block, size), graph.make("Gather", shift, user))
         row = graph.make("Add", graph.unsqueeze(start, 1), graph.weight("block", np.arange(BLOCK, dtype=np.int64)))
-        return cls(user, graph.make("Min", row, graph.make("Sub", rows, graph.int_scalar(1))), place)
+        missing = graph.make("Sub", graph.int_scalar(1), graph.make("Min", rows, graph.int_scalar(1)))
+        shape = graph.concat([missing, graph.ints(width)], axis=0)
+        filler = graph.make("Expand", graph.float_scalar(0.0), shape)
+        return cls(filler, user, graph.make("Min", row, graph.make("Sub", rows, graph.int_scalar(1))), place)
 
     def spread(self, graph: GraphBuilder, rows: str) -> str:
         """See :class:`Rows`."""
-        return graph.make("Gather", rows, self.row)
+        return graph.make("Gather", graph.concat([rows, graph.to_half(self.filler)], axis=0), self.row)
 
     def pack(self, graph: GraphBuilder, beams: str) -> str:
         """See :class:`Rows`."""

@@ -306,7 +306,8 @@ class _Decoder:
         if not (self._resumed and isinstance(rows, LiveRows)):
             return self._run(tokens, rows, width)
         owner = graph.make("Div", rows.beam, graph.make("Max", width, graph.int_scalar(1)))
-        blocks = BlockRows.of(graph, owner, graph.dimension(beams.node, 0))
+        shape = self._model.shape
+        blocks = BlockRows.of(graph, owner, graph.dimension(beams.node, 0), shape.heads * shape.head_dim)
         mask, *memory = (graph.make("Gather", part, blocks.user) for part in (self._mask, *self._memory))
         bias = memory_bias(graph, mask, graph.ints(BLOCK))
         return decode_step(graph, self._model, tokens, blocks, self._attention, memory, bias)
