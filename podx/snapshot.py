@@ -13,7 +13,7 @@ from podx.bundle.bundle import Bundle
 from podx.bundle.signature import ENCODER_FILE
 from podx.decoding.generated_items import ItemReader
 from podx.decoding.items import ItemResults
-from podx.decoding.options import EXPLANATIONS, ItemSearchOptions, TextSearchOptions
+from podx.decoding.options import EXPLANATIONS, USUAL_SEARCH, ItemSearchOptions, TextSearchOptions
 from podx.decoding.text import Hypothesis, TextSearch
 from podx.errors import BundleError
 from podx.graphs.catalog_search import CatalogSearch, SearchGraph
@@ -80,22 +80,18 @@ class Snapshot:
             RequestError: a request encoded before cannot be answered from this bundle.
         """
         common_task(request.task for request in requests)
-        search = search or ItemSearchOptions()
-        self._search.chosen(search)  # an option is refused even where there is no request
+        find = self._search.chosen(search or USUAL_SEARCH)  # an option is refused even where there is no request
         renewed = [self.requests.renewed(request) for request in requests]
 
         def run(rows: Sequence[int]) -> list[Recommendations]:
             chosen = [renewed[row] for row in rows]
-            return self._recommendations(self.search_items(chosen, k, search), [request.user for request in chosen])
+            return self._recommendations(find(self.requests.batch(chosen, k)), [request.user for request in chosen])
 
         return in_batches([request.text for request in renewed], batch_size, run)
 
-    def search_items(
-        self, requests: Sequence[EncodedRequest], k: int, search: ItemSearchOptions | None = None
-    ) -> ItemResults:
+    def search_items(self, requests: Sequence[EncodedRequest], k: int) -> ItemResults:
         """Answers by number to one batch of requests, of one task and encoded by this bundle; at most all its items."""
-        batch = self.requests.batch(requests, min(k, len(self.bundle.catalog)))
-        return self._search.chosen(search or ItemSearchOptions())(batch)
+        return self._search.chosen(USUAL_SEARCH)(self.requests.batch(requests, k))
 
     def _recommendations(self, results: ItemResults, users: Sequence[UserKind]) -> list[Recommendations]:
         raw = self.bundle.catalog.items.raw

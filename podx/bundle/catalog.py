@@ -22,7 +22,7 @@ from podx.text.tokenizer import Tokenizer
 
 ENCODING = "utf-8"
 KEPT_IDS = 32_768
-"""Raw ids whose numbers are remembered: searching for 100 candidates takes 0.2 ms."""
+"""Raw ids whose numbers are remembered, and numbers whose raw ids: searching for 100 candidates takes 0.2 ms."""
 
 _ID_TABLES = "ids.ordered", "ids.number_at", "ids.place_of"
 TOKENS, OFFSETS, LISTED, TEXTS = "items.tokens", "items.offsets", "items.listed", "items.texts"
@@ -45,6 +45,11 @@ def _number(ordered: npt.NDArray[np.bytes_], number_at: npt.NDArray[np.int32], r
     if place == len(ordered) or ordered[place] != key:
         return None
     return int(number_at[place])
+
+
+def _raw(ordered: npt.NDArray[np.bytes_], place_of: npt.NDArray[np.int32], number: int) -> str:
+    """See :class:`IdTable`."""
+    return bytes(ordered[place_of[number - 1]]).decode(ENCODING)
 
 
 class IdTable:
@@ -116,14 +121,20 @@ class IdTable:
         known = isinstance(raw, str) and len(raw) <= self.ordered.itemsize  # what is longer is not remembered either
         return self._number(raw) if known else None
 
+    def numbers(self, raw_ids: Sequence[str]) -> list[int | None]:
+        """:meth:`number` of each raw id."""
+        find, most = self._number, self.ordered.itemsize
+        return [find(raw) if isinstance(raw, str) and len(raw) <= most else None for raw in raw_ids]
+
     @cached_property
     def _number(self) -> Callable[[str], int | None]:
         """The search for a text, which remembers what it found last."""
         return lru_cache(KEPT_IDS)(partial(_number, self.ordered, self.number_at))
 
-    def raw(self, number: int) -> str:
-        """Raw id of a number between 1 and n."""
-        return bytes(self.ordered[self.place_of[number - 1]]).decode(ENCODING)
+    @cached_property
+    def raw(self) -> Callable[[int], str]:
+        """Raw id of a number between 1 and n; it remembers what it found last."""
+        return lru_cache(KEPT_IDS)(partial(_raw, self.ordered, self.place_of))
 
 
 @dataclass(frozen=True)

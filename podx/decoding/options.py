@@ -95,6 +95,10 @@ class ItemSearchOptions:
         return max(DEFAULT_BEAMS if self.beams == AUTO else self.beams, k)
 
 
+USUAL_SEARCH = ItemSearchOptions()
+"""Where a caller names none."""
+
+
 @dataclass(frozen=True)
 class TextSearchOptions:
     """Search of texts.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from podx.bundle.trie import NO_ITEM
 from podx.decoding.items import ItemResults
@@ -14,21 +14,19 @@ from podx.requests.batch import ItemBatch
 Search = Callable[[ItemBatch], ItemResults]
 
 
-def answered_apart(batch: ItemBatch, ways: Iterable[tuple[npt.NDArray[np.intp], Search]]) -> ItemResults:
-    """Answer groups of a batch, each in its own way.
-
-    Args:
-        ways: places in the batch, together each once, and the search for them; groups may be empty.
-    """
+def answered_apart(batch: ItemBatch, ways: Sequence[Search]) -> ItemResults:
+    """Answer each request of a batch in its own way. ``ways``: the search for each; those of the same run together."""
+    rows_of = defaultdict[Search, list[int]](list)
+    for row, way in enumerate(ways):
+        rows_of[way].append(row)
+    if len(rows_of) == 1:
+        return ways[0](batch)
     items = np.full((batch.text.size, batch.k), NO_ITEM, dtype=np.int64)
     scores = items.astype(np.float32)
     exact = np.ma.MaskedArray(np.zeros(len(items), dtype=np.bool_), mask=True)
-    for rows, way in ways:
-        if len(rows) == len(items):
-            return way(batch)
-        if len(rows):
-            results = way(batch.rows(rows))
-            items[rows], scores[rows] = results.items, results.scores
-            if results.exact is not None:
-                exact[rows] = results.exact
+    for way, rows in rows_of.items():
+        results = way(batch.rows(rows))
+        items[rows], scores[rows] = results.items, results.scores
+        if results.exact is not None:
+            exact[rows] = results.exact
     return ItemResults(items, scores, exact)

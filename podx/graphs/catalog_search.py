@@ -63,7 +63,6 @@ class CatalogSearch:
                 f"search_graph='one' scores over the catalog only, and needs a bundle with {RECOMMEND_FILE}: "
                 f"use search_graph='auto', or export the bundle again"
             )
-        options = replace(options, score_over=score_over)
         if options.wants_certainty and (self._search_graph == "steps" or not able):
             raise ConfigError(
                 f"exact='retry' and beams='auto' need {RECOMMEND_FILE}: use search_graph='auto' and a bundle that has "
@@ -97,21 +96,19 @@ class CatalogSearch:
 
     def _by_either(self, options: ItemSearchOptions, batch: ItemBatch) -> ItemResults:
         """Each request by the graph that suits its own lists, whoever shares the batch."""
-        long = batch.longest_lists > LONG_LIST
-        one, steps = partial(self._by_one_graph, options), partial(self._by_steps, options)
-        return answered_apart(batch, [(np.flatnonzero(~long), one), (np.flatnonzero(long), steps)])
+        one, steps = partial(self._model.recommend, options=options), partial(self._by_steps, options)
+        return answered_apart(batch, [steps if length > LONG_LIST else one for length in batch.longest_lists])
 
     def _together(self, one: Search, batch: ItemBatch) -> ItemResults:
         """All by one graph, but those with long lists one at a time: its memory grows with the longest of all."""
-        longest = batch.longest_lists
-        if len(longest) and longest.max() > LONGEST_LIST:
+        lengths = batch.longest_lists
+        longest = max(lengths, default=0)
+        if longest > LONGEST_LIST:
             raise ConfigError(
-                f"a list of {longest.max()} items is too long for {RECOMMEND_FILE}, which takes {LONGEST_LIST}: "
+                f"a list of {longest} items is too long for {RECOMMEND_FILE}, which takes {LONGEST_LIST}: "
                 f"leave out exact='retry', beams='auto' and search_graph='one', or split the list"
             )
-        long = np.flatnonzero(longest > LONG_LIST)
-        together = np.flatnonzero(longest <= LONG_LIST)
-        return answered_apart(batch, [(together, one), *((long[place : place + 1], one) for place in range(len(long)))])
+        return answered_apart(batch, [partial(one) if length > LONG_LIST else one for length in lengths])
 
     def _by_one_graph(self, options: ItemSearchOptions, batch: ItemBatch) -> ItemResults:
         results = self._model.recommend(batch, options)
@@ -128,7 +125,7 @@ class CatalogSearch:
         return self._model.recommend_exactly(batch, options)
 
     def _by_steps(self, options: ItemSearchOptions, batch: ItemBatch) -> ItemResults:
-        trie, columns = self._bundle.catalog.trie, self._columns[options.score_over]
+        trie, columns = self._bundle.catalog.trie, self._columns[self._score_over(options)]
         permitted = ItemFilter(trie, batch.denied, batch.allowed)
         memory = self._model.encode(batch.text, batch.task_id)
         stepper = self._model.stepper(memory, batch.text.size, columns.output_tokens)
@@ -137,7 +134,7 @@ class CatalogSearch:
         return ItemSearch(stepper, trie, columns, permitted, options, start, batch.k).run()
 
     @cached_property
-    def _columns(self) -> dict[str | None, TokenColumns]:
+    def _columns(self) -> dict[ScoreOver, TokenColumns]:
         trie, eos = self._bundle.catalog.trie, self._bundle.tokenizer.eos_id
         manifest = self._bundle.manifest
         return {

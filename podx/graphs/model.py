@@ -98,7 +98,7 @@ def _text_feeds(batch: Batch, task_id: int, user_rows: bool) -> dict[str, npt.ND
         sig.INPUT_IDS: batch.input_ids,
         sig.WHOLE_WORD_IDS: batch.whole_word_ids,
         sig.ATTENTION_MASK: batch.attention_mask,
-        sig.TASK_ID: np.full(batch.size, task_id, dtype=np.int64),
+        sig.TASK_ID: np.array([task_id] * batch.size, dtype=np.int64),
     }
     return feeds | {sig.USER_ROWS: _user_rows(batch)} if user_rows else feeds
 
@@ -160,8 +160,9 @@ class _Graphs:
         return session
 
     def for_cuda_graphs(self) -> CudaGraphRecommender | None:
-        """The graph for CUDA graphs, where the bundle has one; nothing is opened yet."""
-        if sig.CUDA_GRAPH_FILE not in self._bundle.manifest.files:
+        """The graph for CUDA graphs, where the bundle has one and it is wanted; nothing is opened yet."""
+        wanted = self._options.device == CUDA and self._options.cuda_graph
+        if not wanted or sig.CUDA_GRAPH_FILE not in self._bundle.manifest.files:
             return None
         return CudaGraphRecommender(self._bundle.file(sig.CUDA_GRAPH_FILE), self._options, self.held)
 
@@ -217,19 +218,19 @@ class GraphModel:
 
     def recommend(self, batch: ItemBatch, options: ItemSearchOptions) -> ItemResults:
         """The whole search by one graph, see :func:`recommend_with`. On CUDA as a CUDA graph where there is one."""
-        cuda_graph = self._cuda_graph_for(options, batch.k)
-
-        def captured(batch: ItemBatch) -> ItemResults:
-            outputs = None if cuda_graph is None else cuda_graph.run(batch_feeds(batch, self._user_rows))
-            return usual(batch) if outputs is None else _results(outputs)
 
         def usual(batch: ItemBatch) -> ItemResults:
             return recommend_with(self.session(sig.RECOMMEND_FILE), batch, options, self._user_rows)
 
-        if cuda_graph is None:
+        cuda_graph, search = self._cuda_graph, (options.beams, options.length_penalty, batch.k)
+        if cuda_graph is None or search != (DEFAULT_BEAMS, DEFAULT_LENGTH_PENALTY, CUDA_GRAPH_K):
             return usual(batch)
-        fits = fits_buckets(batch)
-        return answered_apart(batch, [(np.flatnonzero(fits), captured), (np.flatnonzero(~fits), usual)])
+
+        def captured(batch: ItemBatch) -> ItemResults:
+            outputs = cuda_graph.run(batch_feeds(batch, self._user_rows))
+            return usual(batch) if outputs is None else _results(outputs)
+
+        return answered_apart(batch, [captured if fits else usual for fits in fits_buckets(batch)])
 
     def recommend_exactly(self, batch: ItemBatch, options: ItemSearchOptions) -> ItemResults:
         """The search of ``recommend_exact.onnx``, as wide as it takes; length penalty as in ``options``."""
@@ -240,12 +241,6 @@ class GraphModel:
             sig.MOST_BEAMS: np.array([MOST_AUTO_BEAMS], dtype=np.int64),
         }
         return _results(session.run(feeds, to_host=session.outputs))
-
-    def _cuda_graph_for(self, options: ItemSearchOptions, k: int) -> CudaGraphRecommender | None:
-        """The graph for CUDA graphs, where the bundle has one and it does the search that is asked for."""
-        wanted = self._options.device == CUDA and self._options.cuda_graph
-        usual = (options.beams, options.length_penalty, k) == (DEFAULT_BEAMS, DEFAULT_LENGTH_PENALTY, CUDA_GRAPH_K)
-        return self._cuda_graph if wanted and usual else None
 
     def stepper(self, memory: Mapping[str, Any], batch: int, output_tokens: IntArray | None) -> GraphStepper:
         """A stepper over this memory. ``output_tokens``: score only these; None: the whole vocabulary."""

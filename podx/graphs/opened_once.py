@@ -35,7 +35,7 @@ class OpenedOnce(Generic[Key, Opened]):
 
     def __getitem__(self, key: Key) -> Opened:
         with self._lock:
-            place = self._places.setdefault(key, _Place())
+            place = self._places.get(key) or self._places.setdefault(key, _Place())
             self._places.move_to_end(key)
             if self._most is not None and len(self._places) > self._most:
                 self._places.popitem(last=False)

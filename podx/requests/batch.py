@@ -29,14 +29,13 @@ class ItemBatch:
     allowed: Sequence[Numbers | None]
     k: int
 
-    def rows(self, kept: Numbers) -> ItemBatch:
+    def rows(self, kept: Sequence[int] | Numbers) -> ItemBatch:
         """Some of the requests."""
         denied, allowed = [self.denied[row] for row in kept], [self.allowed[row] for row in kept]
         return ItemBatch(self.text.rows(kept), self.task_id, denied, allowed, self.k)
 
     @property
-    def longest_lists(self) -> Numbers:
-        """Items in the longer list of each request, int64 [batch]."""
+    def longest_lists(self) -> list[int]:
+        """Items in the longer list of each request."""
         pairs = zip(self.denied, self.allowed, strict=True)
-        longest = [max(len(denied), 0 if allowed is None else len(allowed)) for denied, allowed in pairs]
-        return np.array(longest, dtype=np.int64)
+        return [max(len(denied), 0 if allowed is None else len(allowed)) for denied, allowed in pairs]

@@ -64,8 +64,8 @@ class RequestEncoder:
         self.lookup = Lookup(bundle, long_history, unknown_user)
         self.inputs = bundle.input_encoder()
         self.reads_user_rows = bundle.manifest.user_prompts > 0
-        self._one_pass = bundle.manifest.one_pass
-        self._version = bundle.version
+        self._one_pass, self._max_history = bundle.manifest.one_pass, bundle.manifest.max_history
+        self._version, self._most = bundle.version, len(bundle.catalog)
 
     def encode(self, request: RecommendRequest | RankRequest, exclude_seen: bool = True) -> EncodedRequest:
         """A request and its limits. ``exclude_seen``: deny the items of the history as well.
@@ -81,7 +81,8 @@ class RequestEncoder:
             allowed = self.lookup.candidates(request) if self._one_pass else items
         else:
             allowed = None if request.allow is None else self.lookup.items(request.allow)
-            denied = np.concatenate([denied, items]) if exclude_seen else denied
+            if exclude_seen:
+                denied = np.concatenate([denied, items]) if len(denied) else items
         source = request, exclude_seen, self._version
         return EncodedRequest(*source, text, task, self.lookup.task_id(task), denied, allowed, user.kind)
 
@@ -104,10 +105,10 @@ class RequestEncoder:
         return self._write(task, user, items)
 
     def batch(self, requests: Sequence[EncodedRequest], k: int) -> ItemBatch:
-        """Requests of one task, padded to the longest of them. ``k``: answers wanted, at most the number of items."""
+        """Requests of one task, padded to the longest of them. ``k``: answers wanted; there are at most all items."""
         text = self.inputs.collate([request.text for request in requests])
         denied, allowed = [request.denied for request in requests], [request.allowed for request in requests]
-        return ItemBatch(text, requests[0].task_id, denied, allowed, k)
+        return ItemBatch(text, requests[0].task_id, denied, allowed, min(k, self._most))
 
     def explanation(self, request: ExplainRequest) -> EncodedInput:
         """A request for an explanation.
@@ -129,8 +130,7 @@ class RequestEncoder:
     def _write(self, task: Task, user: ResolvedUser, items: Numbers) -> EncodedInput:
         self.lookup.task_id(task)  # an unsupported task is named before anything is run
         by_history = task is Task.SEQUENTIAL or (self._one_pass and task is Task.TOPN)
-        read = self.lookup.readable(items) if by_history else items
-        text = self.inputs.encode(task, user.number, read)
+        text = self.inputs.encode(task, user.number, items[-self._max_history :] if by_history else items)
         return text if user.rows == (user.number,) else replace(text, user_rows=user.rows)
 
 

@@ -50,6 +50,9 @@ class ResolvedUser:
 class Lookup:
     """Finds the numbers of a bundle's users and items.
 
+    Attributes:
+        reads_history_alone: whether nothing of a user but the history is read, so that it does not matter who it is.
+
     Raises:
         ConfigError: there is no such way with unknown users.
     """
@@ -58,6 +61,8 @@ class Lookup:
         if unknown_user not in ("error", "nearest"):
             raise ConfigError(f"unknown_user must be 'error' or 'nearest', not {unknown_user!r}")
         self._manifest = bundle.manifest
+        self._task_ids = {task: bundle.manifest.task_id(task) for task in bundle.manifest.answered}
+        self.reads_history_alone = bundle.manifest.one_pass and not bundle.manifest.user_prompts
         self._catalog, self._users = bundle.catalog, bundle.users
         self._long_history, self._unknown_user = long_history, unknown_user
         without = self._users.without_vectors
@@ -108,7 +113,7 @@ class Lookup:
         """
         if isinstance(raw_ids, str):
             raise RequestError(f"items must be a list of ids, not the text {raw_ids!r}: pass [{raw_ids!r}]")
-        numbers = [self._catalog.items.number(raw) for raw in raw_ids]
+        numbers = self._catalog.items.numbers(raw_ids)
         if None in numbers:
             unknown = [raw for raw, number in zip(raw_ids, numbers, strict=True) if number is None]
             raise UnknownItemError(
@@ -117,13 +122,8 @@ class Lookup:
             )
         return np.array(numbers, dtype=np.int64)
 
-    @property
-    def reads_history_alone(self) -> bool:
-        """Whether nothing of a user but the history is read, so that it does not matter who the user is."""
-        return self._manifest.one_pass and not self._manifest.user_prompts
-
     def history_and_user(self, request: RecommendRequest | RankRequest) -> tuple[Numbers, ResolvedUser]:
-        """The whole history of a request, oldest first (the model reads the end of it: :meth:`readable`), and its user.
+        """The whole history of a request, oldest first (the model reads the end of it), and its user.
 
         Raises:
             UnknownUserError, UnknownItemError: an id the model does not know.
@@ -151,10 +151,6 @@ class Lookup:
                 f"last {limit} and the others as exclude, or load the bundle with long_history='keep-last'"
             )
         return history
-
-    def readable(self, history: Numbers) -> Numbers:
-        """The last items of a history, as many as the model was trained to read."""
-        return history[-self._manifest.max_history :]
 
     def candidates(self, request: RankRequest) -> Numbers:
         """Candidates of a request.
@@ -195,10 +191,11 @@ class Lookup:
         Raises:
             UnsupportedTaskError: the model was not trained for it.
         """
-        tasks = self._manifest.tasks
-        if task not in self._manifest.answered:
+        number = self._task_ids.get(task)
+        if number is None:
+            tasks = self._manifest.tasks
             raise UnsupportedTaskError(
                 f"this model was not trained for the {task} task (only {', '.join(tasks)}): "
                 f"train one with --tasks {','.join([*tasks, task])}"
             )
-        return self._manifest.task_id(task)
+        return number

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 
-from podx.decoding.options import ItemSearchOptions
+from podx.decoding.options import USUAL_SEARCH, ItemSearchOptions
 from podx.errors import ClosedError, ConfigError, OverloadedError, PodxError, RequestTimeoutError
 from podx.recommender import DEFAULT_K, Recommender
 from podx.requests.types import RankRequest, Recommendations, RecommendRequest
@@ -24,7 +24,6 @@ DEFAULT_MAX_PENDING = 256
 MILLISECONDS = 1e3
 LAST_BATCHES = 4
 """The slowest of them is what the next ones are expected to take: long and short requests go in turns."""
-USUAL_SEARCH = ItemSearchOptions()
 TOO_LATE = "no answer in time: allow more time, or let fewer requests wait with max_pending"
 
 

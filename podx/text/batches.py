@@ -22,7 +22,7 @@ def in_batches(records: Sequence[Sized], batch_size: int, run: Callable[[Sequenc
     """
     if batch_size < 1:
         raise ConfigError(f"batch_size must be at least 1, not {batch_size}")
-    order = sorted(range(len(records)), key=lambda row: (len(records[row]), row))
+    order = sorted(range(len(records)), key=lambda row: len(records[row]))
     answers: dict[int, Answer] = {}
     for first in range(0, len(order), batch_size):
         rows = order[first : first + batch_size]

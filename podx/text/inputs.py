@@ -101,7 +101,9 @@ class Batch:
 
 def pad_rows(rows: Sequence[npt.NDArray[np.integer] | Sequence[int]], value: int) -> IntArray:
     """Rows of different length → int64 [rows, longest], filled up with ``value`` on the right."""
-    width = max((len(row) for row in rows), default=0)
+    if len(rows) == 1:
+        return np.array(rows[0], dtype=np.int64, ndmin=2)
+    width = max(map(len, rows), default=0)
     padded = np.full((len(rows), width), value, dtype=np.int64)
     for number, row in enumerate(rows):
         padded[number, : len(row)] = row
@@ -194,14 +196,15 @@ class InputEncoder:
 
     def runs(self, template: Template) -> list[str | IntArray]:
         """A template's placeholders and, as tokens, the runs of plain words between them and the end of sequence."""
-        if template not in self._runs:
-            runs: list[str | IntArray] = []
+        runs = self._runs.get(template, [])
+        if not runs:
             for plain, group in groupby(template.words, lambda word: not word.startswith("{")):
                 words = list(group)
                 tokens = [token for word in words for token in self.tokenizer.encode(word)] if plain else []
                 runs.extend([np.array(tokens, dtype=np.int64)] if plain else words)
-            self._runs[template] = [*runs, np.array([self.tokenizer.eos_id], dtype=np.int64)]
-        return self._runs[template]
+            runs.append(np.array([self.tokenizer.eos_id], dtype=np.int64))
+            self._runs[template] = runs
+        return runs
 
     def encode(
         self, task: Task, user: int, items: Sequence[int] | npt.NDArray[np.integer], template: Template | None = None
@@ -218,8 +221,7 @@ class InputEncoder:
         Raises:
             ConfigError: the template belongs to another task, or there are more ids than whole-word rows.
         """
-        template = template or self.template(task)
-        if template.task is not task:
+        if template is not None and template.task is not task:
             raise ConfigError(f"a template of task {template.task} cannot word a record of task {task}")
         if len(items) + 1 >= self.whole_word_rows:
             raise ConfigError(
@@ -229,12 +231,12 @@ class InputEncoder:
             return self._one_position_each(user, items)
         parts, whole_words = [], []
         next_id = PLAIN_WORD + 1
-        for run in self.runs(template):
+        for run in self.runs(template or self.template(task)):
             if isinstance(run, str):
                 is_user = run == USER_PLACEHOLDER
                 ids = ([] if user == UNKNOWN_USER else [user]) if is_user else items
                 tokens, lengths = (self._users if is_user else self._items).of(np.asarray(ids, dtype=np.int64))
-                whole_words.append(np.repeat(np.arange(next_id, next_id + len(lengths)), lengths))
+                whole_words.append(np.arange(next_id, next_id + len(lengths)).repeat(lengths))
                 next_id += len(lengths)
             else:
                 tokens = run
@@ -246,14 +248,16 @@ class InputEncoder:
         """A history for a one-pass model: [1 + items] positions, the first of which starts the sequence."""
         last_tokens = [self._items[item][-1] for item in np.asarray(items, dtype=np.int64).tolist()]
         ids = np.array([self.tokenizer.pad_id, *last_tokens], dtype=np.int64)  # T5 starts a sequence with padding
-        return EncodedInput(ids, np.arange(len(ids), dtype=np.int64) + PLAIN_WORD, user)
+        return EncodedInput(ids, np.arange(PLAIN_WORD, PLAIN_WORD + len(ids), dtype=np.int64), user)
 
     def collate(self, records: Sequence[EncodedInput]) -> Batch:
         """Pad records on the right to the longest of them."""
-        ids = pad_rows([r.input_ids for r in records], self.tokenizer.pad_id)
+        texts = [r.input_ids for r in records]
+        ids = pad_rows(texts, self.tokenizer.pad_id)
         whole = pad_rows([r.whole_word_ids for r in records], PLAIN_WORD)
-        lengths = np.array([len(r) for r in records], dtype=np.int64)
-        mask = (np.arange(ids.shape[1])[None, :] < lengths[:, None]).astype(np.int64)
+        mask = np.zeros(ids.shape, dtype=np.int64)
+        for row, text in enumerate(texts):
+            mask[row, : len(text)] = 1
         users = np.array([r.user for r in records], dtype=np.int64)
         alone = all(r.user_rows is None for r in records)
         return Batch(ids, whole, mask, users, None if alone else pad_rows([r.prompt_rows for r in records], NO_ROW))

@@ -111,7 +111,7 @@ def test_buckets_hold_what_they_must() -> None:
 
 def test_a_cpu_does_not_use_it(exported: tuple[Checkpoint, Bundle]) -> None:
     _, bundle = exported
-    assert GraphModel(bundle, SessionOptions())._cuda_graph_for(ItemSearchOptions(), CUDA_GRAPH_K) is None
+    assert GraphModel(bundle, SessionOptions())._cuda_graph is None
 
 
 def test_only_those_that_no_bucket_holds_go_elsewhere(
@@ -130,7 +130,7 @@ def test_only_those_that_no_bucket_holds_go_elsewhere(
     taken: list[int] = []
     run = captured.run
     monkeypatch.setattr(captured, "run", lambda feeds: taken.append(len(feeds[sig.INPUT_IDS])) or run(feeds))
-    monkeypatch.setattr(model, "_cuda_graph_for", lambda options, k: captured)
+    monkeypatch.setattr(model, "_cuda_graph", captured)
     found = model.recommend(batch, ItemSearchOptions())
     assert taken == [USERS - 2]
     np.testing.assert_array_equal(found.items, expected.items)

@@ -26,6 +26,7 @@ def test_ids_find_their_numbers_and_nothing_else_does(ids: list[str], others: li
     table = IdTable.of(ids, "item")
     assert len(table) == len(ids)
     assert [table.number(raw) for raw in ids] == list(range(1, len(ids) + 1))
+    assert table.numbers([*ids, *others]) == [table.number(raw) for raw in (*ids, *others)]
     assert [table.raw(number) for number in range(1, len(ids) + 1)] == ids
     for raw in others:
         assert (table.number(raw) is None) == (raw not in ids)
@@ -40,8 +41,11 @@ def test_only_ids_that_fit_are_remembered() -> None:
     table = IdTable.of(["ab", "c"], "item")
     for _ in range(2):
         assert [table.number(raw) for raw in ("c", "b", "abc", "x" * 10_000)] == [2, None, None, None]
-    assert tuple(vars(table)["_number"].cache_info()) == (2, 2, KEPT_IDS, 2)
+        assert table.numbers(("c", "abc", "x" * 10_000, ["c"])) == [2, None, None, None]  # type: ignore[list-item]
+    assert tuple(vars(table)["_number"].cache_info()) == (4, 2, KEPT_IDS, 2)
     assert table.number(["c"]) is None  # type: ignore[arg-type]
+    assert [table.raw(number) for number in (2, 1, 2)] == ["c", "ab", "c"]
+    assert tuple(vars(table)["raw"].cache_info()) == (1, 2, KEPT_IDS, 2)
 
 
 @pytest.mark.parametrize("raw", ["", "a\0", "\0", "\ud800"])

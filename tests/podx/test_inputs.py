@@ -116,6 +116,11 @@ def test_pad_rows() -> None:
         [3, -1],
     ]
     assert pad_rows([], 0).shape == (0, 0)
+    row = np.array([4, 5], dtype=np.int32)
+    alone = pad_rows([row], 0)
+    assert alone.tolist() == [[4, 5]] and alone.dtype == np.int64
+    assert pad_rows([np.zeros(0, dtype=np.int64)], 0).shape == (1, 0)
+    assert not np.shares_memory(pad_rows([alone[0]], 0), alone), "who pads may write into it"
 
 
 def test_item_targets_have_no_prefix_and_no_end(tokenizer: Tokenizer) -> None:
