@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import shutil
 import sys
 from collections.abc import Callable
@@ -23,10 +24,11 @@ from podx_export.cli.export import export
 from podx_train.cli.train import train
 from podx_train.options import Source, TrainOptions
 from podx_train.training.train import train_model
-from tests.bench.world import USERS, engines_here, small_world
+from tests.bench.world import USERS, Made, engines_here, small_world
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "bench" / "studies"))
 import batching
+import oracle
 import sweep
 
 TINY = ("--preset", "tiny", "--pieces", "120", "--tasks", "sequential", "--epochs", "1", "--validation-users", "4")
@@ -257,3 +259,26 @@ def test_the_search_ends_where_everything_or_nothing_fits() -> None:
     assert (largest, above, list(tried)) == (0, 1, [8, 4, 2, 1])
     largest, above, _ = batching.search_largest(lambda size: 400 + 25 * size, 2000, most=100_000, closeness=0.05)
     assert largest <= 64 < above and above - largest <= 0.05 * largest
+
+
+# --- the oracle -----------------------------------------------------------------------------------------------------
+
+
+def test_lists_are_compared_place_by_place_with_transformers(
+    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "oracle.json"
+    command = [str(made.bundle), "--checkpoint", str(made.checkpoint), "--data", str(made.data), "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", ["oracle.py", *command, "--users", "7"])
+    oracle.main()
+    (found,) = json.loads(out.read_text())["bundles"]
+    assert (found["users"], found["equal_lists"], found["overlap"]) == (7, 7, 1.0)
+    assert found["largest_score_difference"] < 1e-4
+
+
+def test_a_swap_is_an_unequal_list_of_equal_sets() -> None:
+    theirs = [[("a", -1.0), ("b", -1.5)], [("a", -1.0), ("c", -2.0)], [("a", -1.0), ("b", -1.5)]]
+    ours = [[("b", -1.25), ("a", -1.25)], [("a", -1.0), ("b", -1.75)], [("a", -1.0), ("b", -1.5)]]
+    found = oracle.compared(ours, theirs)
+    assert (found["equal_lists"], found["equal_sets"], found["overlap"]) == (1, 2, 5 / 6)
+    assert found["largest_gap_where_unequal"] == found["largest_score_difference"] == 0.25
