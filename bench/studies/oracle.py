@@ -2,7 +2,7 @@
 
 ``python bench/studies/oracle.py BUNDLE … --checkpoint CHECKPOINT --data DATA --out FILE.json`` asks every bundle and
 ``generate`` (held to the catalog, float32, one thread) for ten items for the same test users, seen items left out.
-``--beams auto --oracle-beams 200`` compares the exact search with one that is as wide as the catalog has prefixes.
+``--beams auto --oracle-beams 200`` compares the exact search with a wider one.
 """
 
 from __future__ import annotations
