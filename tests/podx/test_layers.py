@@ -42,7 +42,7 @@ SERVICE_LINES = 450
 """What a service needs beside answers: one snapshot of a bundle, another under way, limits, deadlines."""
 GPU_LINES = 40
 """Engines in 16 bits and without a CUDA graph, and warm-ups of every size."""
-SERVER_LINES = 1_450
+SERVER_LINES = 1_475
 """``podx serve``: routes of two protocols, limits, keys, metrics, its end."""
 CAMPAIGN_LINES = 1_080
 """Nine campaigns that drive ``podx serve`` from outside, in place of 314 lines that timed ``podx.Batcher`` within."""

@@ -22,7 +22,7 @@ import pytest
 import podx.server
 from podx.cli import main
 from podx.errors import ConfigError, DependencyError
-from podx.server.command import DOORS, Server, listen
+from podx.server.command import DOORS, Server, let_nobody_in, listen
 from tests.podx.bundles import ITEM_IDS, USER_IDS, write_bundle
 from tests.podx.fakes import FakeGraphModel
 from tests.podx.server.client import Client, until
@@ -124,6 +124,20 @@ def test_at_its_end_who_has_just_come_is_not_cut_off(bundle_path: Path) -> None:
             thread.join(20)
         assert server.process.wait(20) == 0
     assert not broken and set(answered) == {200}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="socket filters are Linux's")
+def test_nobody_new_comes_in_while_those_inside_are_answered() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        before = socket.create_connection(door.getsockname())
+        let_nobody_in(door)
+        with pytest.raises(TimeoutError):
+            socket.create_connection(door.getsockname(), timeout=0.3)
+        inside, _ = door.accept()  # from the queue
+        before.sendall(b"hello")
+        assert inside.recv(5) == b"hello"
+        before.close()
+        inside.close()
 
 
 def test_many_new_clients_are_taken_on_in_one_round_of_the_loop(
