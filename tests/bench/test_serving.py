@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import json
 import subprocess
@@ -395,8 +396,13 @@ def test_who_is_ended_ends_its_server(
     code = f"from podx_bench.cli.app import app; app({arguments!r})"
     campaigns = psutil.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
 
+    def serves(process: psutil.Process) -> bool:
+        with contextlib.suppress(psutil.Error):  # of other children, which end meanwhile
+            return "serve" in process.cmdline()
+        return False
+
     def servers() -> list[psutil.Process]:
-        return [process for process in campaigns.children() if "serve" in process.cmdline()]
+        return list(filter(serves, campaigns.children()))
 
     try:
         until(lambda: servers() and servers()[0].net_connections("tcp") != [])
